@@ -1,0 +1,146 @@
+/* The terminal: a bar on a terminal, plain lines in a log; Ctrl-C sets the cancel flag, a second one ends the process. */
+#include "console.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    sap_run run;
+    volatile int cancel;
+    bool quiet, terminal, bar_shown;
+    double shown_at; /* seconds */
+    char stage[32];
+} console;
+
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void on_interrupt(int number) {
+    console.cancel = 1;
+    signal(number, SIG_DFL); /* the second time it ends the process */
+}
+
+static void clear_bar(void) {
+    if (console.bar_shown)
+        (void)fputs("\r\033[K", stderr);
+    console.bar_shown = false;
+}
+
+char *console_bytes(uint64_t bytes, char *out, size_t capacity) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1000 && unit + 1 < sizeof units / sizeof *units) {
+        value /= 1000;
+        unit++;
+    }
+    (void)snprintf(out, capacity, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+    return out;
+}
+
+static void amount(const sap_progress *p, char *out, size_t capacity) {
+    char done[32], total[32];
+    if (strcmp(p->unit, "bytes") == 0)
+        (void)snprintf(out, capacity, "%s of %s", console_bytes(p->done, done, sizeof done),
+                       console_bytes(p->total, total, sizeof total));
+    else if (p->total)
+        (void)snprintf(out, capacity, "%llu of %llu %s", (unsigned long long)p->done, (unsigned long long)p->total,
+                       p->unit);
+    else
+        (void)snprintf(out, capacity, "%llu %s", (unsigned long long)p->done, p->unit);
+}
+
+static void show_bar(const sap_progress *p, double now) {
+    enum { WIDTH = 30 };
+    if (now - console.shown_at < 0.1 && p->done != p->total)
+        return;
+    console.shown_at = now;
+    char text[100], bar[WIDTH + 1];
+    amount(p, text, sizeof text);
+    size_t filled = p->total ? (size_t)((double)p->done / (double)p->total * WIDTH) : 0;
+    for (size_t i = 0; i < WIDTH; i++)
+        bar[i] = i < filled ? '#' : '.';
+    bar[WIDTH] = '\0';
+    (void)fprintf(stderr, "\r\033[K%-9s [%s] %s", p->stage, bar, text);
+    (void)fflush(stderr);
+    console.bar_shown = true;
+}
+
+/* In a log: a line every ten seconds, so that a long job can be followed. */
+static void show_line(const sap_progress *p, double now) {
+    enum { SECONDS_BETWEEN = 10 };
+    if (strncmp(console.stage, p->stage, sizeof console.stage - 1) != 0) {
+        (void)snprintf(console.stage, sizeof console.stage, "%s", p->stage);
+        console.shown_at = now;
+    }
+    if (now - console.shown_at < SECONDS_BETWEEN)
+        return;
+    console.shown_at = now;
+    char text[100];
+    amount(p, text, sizeof text);
+    (void)fprintf(stderr, "%s: %s\n", p->stage, text);
+}
+
+static void on_progress(void *context, const sap_progress *p) {
+    (void)context;
+    if (p->message) {
+        clear_bar();
+        (void)fprintf(stderr, "%s\n", p->message);
+    } else if (console.terminal) {
+        show_bar(p, seconds());
+    } else {
+        show_line(p, seconds());
+    }
+}
+
+const sap_run *console_open(int threads, bool quiet) {
+    sap_error err = {0};
+    console.quiet = quiet;
+    console.terminal = isatty(STDERR_FILENO) == 1;
+    console.run = (sap_run){.progress = quiet ? NULL : on_progress, .cancel = &console.cancel};
+    if (sap_pool_open(threads, &console.run.pool, &err) != SAP_OK) {
+        (void)console_fail(&err);
+        return NULL;
+    }
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, with a message */
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* likewise a file that grows past its limit */
+#endif
+    return &console.run;
+}
+
+void console_close(void) {
+    clear_bar();
+    sap_pool_close(console.run.pool);
+    console.run.pool = NULL;
+}
+
+int console_fail(const sap_error *err) {
+    clear_bar();
+    (void)fprintf(stderr, "sapwood: %s\n", err->message[0] ? err->message : sap_status_name(err->status));
+    if (err->status == SAP_ECANCELLED)
+        return EXIT_INTERRUPTED;
+    return err->status == SAP_EARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+}
+
+bool console_number(const char *name, const char *text, long smallest, long largest, long *out) {
+    char *end = NULL;
+    errno = 0;
+    *out = text ? strtol(text, &end, 10) : 0;
+    if (text && end != text && !*end && !errno && *out >= smallest && *out <= largest)
+        return true;
+    (void)fprintf(stderr, "sapwood: %s should be a whole number from %ld to %ld, but is \"%s\"\n", name, smallest,
+                  largest, text ? text : "");
+    return false;
+}

@@ -1,0 +1,33 @@
+/* The terminal: progress, interruption, messages; what all commands share. */
+#ifndef SAPWOOD_CONSOLE_H
+#define SAPWOOD_CONSOLE_H
+
+#include <sapwood/sapwood.h>
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+/* A run with a pool of that many threads (0: all cores), progress on stderr unless quiet, and a cancel flag that Ctrl-C sets. One a
+ * process; closed by console_close. NULL after printing an error. */
+const sap_run *console_open(int threads, bool quiet);
+void console_close(void);
+
+/* Prints the error; returns the exit status for it. */
+int console_fail(const sap_error *err);
+
+/* "--threads N" and the like as a whole number; false after printing what is wrong. */
+bool console_number(const char *name, const char *text, long smallest, long largest, long *out);
+
+/* Bytes as people write them: "9.6 MB". Returns out. */
+char *console_bytes(uint64_t bytes, char *out, size_t capacity);
+
+int sap_command_ls(int argc, char **argv);
+int sap_command_digest(int argc, char **argv);
+int sap_command_stage(int argc, char **argv);
+int sap_command_run(int argc, char **argv);
+
+/* Prints what a stage gave (its result as JSON text) for people. */
+void stage_print(const char *stage, const char *result);
+/* Runs `python -m sapwood.report` with these arguments. */
+sap_status report_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err);
+
+#endif

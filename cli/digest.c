@@ -1,0 +1,287 @@
+/* `sapwood digest`: a checksum of the values of every column, for comparing readers. A column's digest is SHA-256 over
+ * one line `kind dtype count sha256` for each of its buffers, depth first, whatever the batches it was read in. */
+#include "sha256.h"
+
+#include <sapwood/sapwood.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int sap_command_digest(int argc, char **argv);
+
+/* ---- Digests ------------------------------------------------------------------------------------------------ */
+
+/* What has been seen of one column of the tree of columns. */
+typedef struct hasher {
+    sha256 values, offsets;
+    int64_t length; /* entries */
+    int64_t items;  /* of lists and strings */
+    struct hasher *children;
+} hasher;
+
+static const char *dtype_of(sap_type type) {
+    static const char *const names[] = {
+        [SAP_BOOL] = "|b1",   [SAP_INT8] = "|i1",    [SAP_UINT8] = "|u1",   [SAP_INT16] = "<i2",
+        [SAP_UINT16] = "<u2", [SAP_INT32] = "<i4",   [SAP_UINT32] = "<u4",  [SAP_INT64] = "<i8",
+        [SAP_UINT64] = "<u8", [SAP_FLOAT16] = "<f2", [SAP_FLOAT32] = "<f4", [SAP_FLOAT64] = "<f8"};
+    return (size_t)type < sizeof names / sizeof *names && names[type] ? names[type] : "-";
+}
+
+static bool hasher_init(hasher *h, const sap_field *field) {
+    int64_t zero = 0;
+    *h = (hasher){0};
+    sha256_init(&h->values);
+    sha256_init(&h->offsets);
+    sha256_add(&h->offsets, &zero, sizeof zero);
+    if (field->count == 0)
+        return true;
+    h->children = calloc((size_t)field->count, sizeof *h->children);
+    for (int32_t i = 0; h->children && i < field->count; i++)
+        if (!hasher_init(&h->children[i], &field->children[i]))
+            return false;
+    return h->children != NULL;
+}
+
+static void hasher_release(hasher *h, const sap_field *field) {
+    for (int32_t i = 0; h->children && i < field->count; i++)
+        hasher_release(&h->children[i], &field->children[i]);
+    free(h->children);
+    h->children = NULL;
+}
+
+/* Entries [begin, end) of the column. */
+static void hasher_add(hasher *h, const sap_column *c, int64_t begin, int64_t end) {
+    int64_t from = begin, to = end, step = 1;
+    h->length += end - begin;
+    if (c->type == SAP_LIST || c->type == SAP_STRING) {
+        if (end == begin)
+            return;
+        from = c->offsets[begin];
+        to = c->offsets[end];
+        for (int64_t i = begin + 1; i <= end; i++) {
+            int64_t offset = h->items + c->offsets[i] - from;
+            sha256_add(&h->offsets, &offset, sizeof offset);
+        }
+        h->items += to - from;
+    }
+    if (c->type == SAP_FIXED_LIST)
+        step = c->size;
+    size_t size = c->type == SAP_STRING ? 1 : sap_type_size(c->type);
+    if (size && to > from)
+        sha256_add(&h->values, (const char *)c->values + (size_t)from * size, (size_t)(to - from) * size);
+    for (int32_t i = 0; i < c->count; i++)
+        hasher_add(&h->children[i], &c->children[i], from * step, to * step);
+}
+
+static void add_line(sha256 *out, const char *kind, const char *dtype, int64_t count, sha256 *buffer) {
+    char text[65], line[160];
+    sha256_text(buffer, text);
+    int n = snprintf(line, sizeof line, "%s %s %lld %s\n", kind, dtype, (long long)count, text);
+    sha256_add(out, line, (size_t)n);
+}
+
+static void hasher_finish(hasher *h, const sap_field *field, sha256 *out) {
+    char kind[32];
+    switch (field->type) {
+    case SAP_LIST:
+    case SAP_STRING:
+        add_line(out, "offsets", "<i8", h->length + 1, &h->offsets);
+        if (field->type == SAP_STRING)
+            add_line(out, "data", "|u1", h->items, &h->values);
+        break;
+    case SAP_FIXED_LIST:
+        (void)snprintf(kind, sizeof kind, "fixed%d", field->size);
+        add_line(out, kind, "-", 0, &h->values);
+        break;
+    case SAP_RECORD:
+        if (field->count == 0)
+            add_line(out, "norec", "-", h->length, &h->values);
+        break;
+    default:
+        add_line(out, "data", dtype_of(field->type), h->length, &h->values);
+        break;
+    }
+    for (int32_t i = 0; i < field->count; i++)
+        hasher_finish(&h->children[i], &field->children[i], out);
+}
+
+static sap_status digest_column(sap_tree *tree, const sap_branch *branch, const sap_run *run, char text[65],
+                                sap_error *err) {
+    const char *name = branch->name;
+    sap_reader *reader = NULL;
+    hasher h = {0};
+    SAP_TRY(sap_reader_open(tree, &(sap_reader_options){.columns = &name, .count = 1}, run, &reader, err));
+    int32_t count;
+    const sap_field *field = sap_reader_fields(reader, &count);
+    sap_status status = hasher_init(&h, field) ? SAP_OK : sap_error_set(err, SAP_EMEMORY, "out of memory");
+    while (status == SAP_OK) {
+        sap_batch batch = {0};
+        status = sap_reader_next(reader, &batch, err);
+        if (status != SAP_OK || batch.length == 0)
+            break;
+        hasher_add(&h, &batch.columns[0], 0, batch.length);
+        sap_batch_release(&batch);
+    }
+    if (status == SAP_OK) {
+        sha256 all;
+        sha256_init(&all);
+        hasher_finish(&h, field, &all);
+        sha256_text(&all, text);
+    }
+    hasher_release(&h, field);
+    sap_reader_close(reader);
+    return status;
+}
+
+/* ---- Lines of JSON ---------------------------------------------------------------------------------------------- */
+
+static void print_text(const char *text) {
+    (void)putchar('"');
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        if (*p == '"' || *p == '\\')
+            (void)printf("\\%c", *p);
+        else if (*p < 0x20 || *p >= 0x7f)
+            (void)printf("\\u%04x", *p);
+        else
+            (void)putchar(*p);
+    }
+    (void)putchar('"');
+}
+
+static void print_member(const char *name, const char *text) {
+    (void)printf("\"%s\":", name);
+    print_text(text);
+}
+
+static void print_branch(sap_tree *tree, const sap_branch *branch, const sap_run *run, bool first, bool *all) {
+    char digest[65];
+    sap_error error = {0};
+    (void)printf(first ? "{" : ",{");
+    print_member("name", branch->path);
+    (void)putchar(',');
+    print_member("type", branch->type_name);
+    if (!branch->field)
+        (void)sap_error_set(&error, SAP_EUNSUPPORTED, "%s", branch->reason ? branch->reason : "cannot be read");
+    else
+        (void)digest_column(tree, branch, run, digest, &error);
+    if (error.status == SAP_OK) {
+        (void)putchar(',');
+        print_member("digest", digest);
+    } else {
+        (void)printf(",\"digest\":null,");
+        print_member("error", error.message);
+        *all = false;
+    }
+    (void)putchar('}');
+}
+
+/* Returns whether every column could be read. */
+static bool print_object(sap_file *file, const sap_key *key, const char *url, const sap_run *run) {
+    char object[2000];
+    sap_error error = {0};
+    sap_tree *tree = NULL;
+    bool all = true, first = true;
+    (void)snprintf(object, sizeof object, "%s;%d", key->path, key->cycle);
+    (void)putchar('{');
+    print_member("object", object);
+    (void)putchar(',');
+    print_member("cls", key->class_name);
+    if (sap_tree_open(file, object, &tree, &error) != SAP_OK) {
+        (void)printf(",\"status\":\"object_error\",");
+        print_member("error", error.message);
+        (void)putchar(',');
+        print_member("file", url);
+        (void)printf(",\"branches\":[]}\n");
+        return false;
+    }
+    (void)printf(",\"entries\":%lld,\"branches\":[", (long long)sap_tree_entries(tree));
+    for (size_t i = 0; i < sap_tree_branch_count(tree); i++) {
+        const sap_branch *branch = sap_tree_branch(tree, i);
+        if (branch->container)
+            continue;
+        print_branch(tree, branch, run, first, &all);
+        first = false;
+    }
+    (void)printf("],\"status\":\"%s\",", all ? "ok" : "partial");
+    print_member("file", url);
+    (void)printf("}\n");
+    sap_tree_close(tree);
+    return all;
+}
+
+static bool is_newest(const sap_file *file, const sap_key *key) {
+    for (size_t i = 0; i < sap_file_key_count(file); i++) {
+        const sap_key *other = sap_file_key(file, i);
+        if (other->cycle > key->cycle && strcmp(other->path, key->path) == 0)
+            return false;
+    }
+    return true;
+}
+
+static bool print_file(const char *url, const sap_run *run) {
+    sap_error error = {0};
+    sap_file *file = NULL;
+    bool all = true;
+    size_t trees = 0;
+    if (sap_file_open(url, run, &file, &error) != SAP_OK) {
+        (void)printf("{\"status\":\"open_error\",");
+        print_member("error", error.message);
+        (void)putchar(',');
+        print_member("file", url);
+        (void)printf(",\"branches\":[]}\n");
+        return false;
+    }
+    for (size_t i = 0; i < sap_file_key_count(file); i++) {
+        const sap_key *key = sap_file_key(file, i);
+        if (!sap_key_is_tree(file, key) || !is_newest(file, key))
+            continue;
+        trees++;
+        all = print_object(file, key, url, run) && all;
+    }
+    if (trees == 0) {
+        (void)printf("{\"status\":\"no_tree\",");
+        print_member("file", url);
+        (void)printf(",\"branches\":[]}\n");
+    }
+    sap_file_close(file);
+    return all;
+}
+
+int sap_command_digest(int argc, char **argv) {
+    static const char help[] =
+        "Usage: sapwood digest FILE…\n\n"
+        "Prints one line of JSON for each tree of the files: its columns, each with the SHA-256 of its values, or "
+        "with\n"
+        "the error that kept it from being read. Exit status: 0 all were read, 1 some were not, 2 wrong usage.\n";
+    bool all = true, any = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            (void)fputs(help, stdout);
+            return 0;
+        }
+        if (argv[i][0] == '-' && argv[i][1]) {
+            (void)fprintf(stderr, "sapwood digest: unknown option %s\n", argv[i]);
+            return 2;
+        }
+    }
+    for (int i = 1; i < argc; i++) {
+        char **names;
+        size_t count;
+        sap_error error = {0};
+        any = true;
+        if (sap_source_glob(argv[i], &names, &count, &error) != SAP_OK) {
+            (void)fprintf(stderr, "sapwood: %s\n", error.message);
+            all = false;
+            continue;
+        }
+        for (size_t j = 0; j < count; j++)
+            all = print_file(names[j], NULL) && all;
+        free(names);
+    }
+    if (!any) {
+        (void)fputs(help, stderr);
+        return 2;
+    }
+    return all ? 0 : 1;
+}

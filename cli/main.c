@@ -1,0 +1,69 @@
+/* sapwood: one command a stage, and one for all. */
+#include "console.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int command_version(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    (void)printf("sapwood %s\n", sap_version());
+    const char *line = sap_version_parts();
+    while (*line) {
+        size_t name = strcspn(line, "\t"), rest = strcspn(line, "\n");
+        (void)printf("  %-10.*s %.*s\n", (int)name, line, (int)(rest - name - 1), line + name + 1);
+        line += rest + (line[rest] == '\n');
+    }
+    return EXIT_OK;
+}
+
+static const struct {
+    const char *name, *help;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"ls", "what ROOT files hold: objects, branches, types, entries, sizes, codecs", sap_command_ls},
+    {"prepare", NULL, sap_command_stage},
+    {"train", NULL, sap_command_stage},
+    {"evaluate", NULL, sap_command_stage},
+    {"predict", NULL, sap_command_stage},
+    {"report", NULL, sap_command_stage},
+    {"run", "all stages that a pipeline file names; those whose inputs did not change are skipped", sap_command_run},
+    {"digest", "a checksum of the values of every column", sap_command_digest},
+    {"version", "version, and the optional parts that are installed", command_version},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *to) {
+    (void)fputs("Usage: sapwood COMMAND [OPTIONS]\n\nFrom ROOT files to trained networks.\n\n", to);
+    for (size_t i = 0; i < COMMANDS; i++)
+        (void)fprintf(to, "  %-10s %s\n", commands[i].name,
+                      commands[i].help ? commands[i].help : sap_stage_help(commands[i].name));
+    (void)fputs("\n`sapwood COMMAND --help` lists a command's options. Exit status: 0 done, 1 failed, 2 wrong usage, "
+                "130 interrupted.\n",
+                to);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return EXIT_OK;
+    }
+    const char *name = strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) != 0)
+            continue;
+        int status = commands[i].run(argc - 1, argv + 1);
+        if (fflush(stdout) != 0 && status == EXIT_OK) {
+            perror("sapwood: standard output");
+            status = EXIT_FAILED;
+        }
+        return status;
+    }
+    (void)fprintf(stderr, "sapwood: no command is called \"%s\"; `sapwood --help` lists them\n", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,56 @@
+/* report: the page is drawn by Python (`python -m sapwood.report`), with the interpreter recorded at build. */
+#include "console.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Puts our own Python package on the path of the child, for a command that runs from its build folder. */
+static void set_python_path(void) {
+    const char *before = getenv("PYTHONPATH");
+    if (access(SAPWOOD_PYTHON_FOLDER "/sapwood/report.py", R_OK) != 0)
+        return;
+    char path[8192];
+    (void)snprintf(path, sizeof path, "%s%s%s", SAPWOOD_PYTHON_FOLDER, before ? ":" : "", before ? before : "");
+    (void)setenv("PYTHONPATH", path, 1);
+}
+
+sap_status report_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err) {
+    (void)context;
+    const char *python = getenv("SAPWOOD_PYTHON");
+    if (!python || !*python)
+        python = SAPWOOD_PYTHON[0] ? SAPWOOD_PYTHON : "python3";
+    char module[64];
+    (void)snprintf(module, sizeof module, "sapwood.%s", stage);
+    const char **argv = calloc(count + 4, sizeof(const char *));
+    if (!argv)
+        return sap_error_set(err, SAP_EMEMORY, "%s: out of memory", stage);
+    argv[0] = python;
+    argv[1] = "-m";
+    argv[2] = module;
+    for (size_t i = 0; i < count; i++)
+        argv[3 + i] = arguments[i];
+    (void)fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        set_python_path();
+        (void)execvp(python, (char *const *)(uintptr_t)argv);
+        (void)fprintf(stderr, "sapwood: %s: %s\n", python, strerror(errno));
+        _exit(127);
+    }
+    free(argv);
+    int state = 0;
+    while (child > 0 && waitpid(child, &state, 0) < 0 && errno == EINTR) {
+    }
+    if (child < 0)
+        return sap_error_set(err, SAP_EIO, "%s: %s", python, strerror(errno));
+    if (WIFEXITED(state) && WEXITSTATUS(state) == 0)
+        return SAP_OK;
+    if (WIFSIGNALED(state) || WEXITSTATUS(state) == EXIT_INTERRUPTED)
+        return sap_error_set(err, SAP_ECANCELLED, "%s: interrupted", stage);
+    return sap_error_set(err, SAP_EIO, "%s: `%s -m %s` failed with exit status %d", stage, python, module,
+                         WEXITSTATUS(state));
+}

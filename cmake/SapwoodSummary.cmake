@@ -1,0 +1,10 @@
+# What is built in, and what is not and why.
+get_property(modules GLOBAL PROPERTY SAPWOOD_MODULES)
+get_property(plugins GLOBAL PROPERTY SAPWOOD_PLUGINS)
+get_property(missing GLOBAL PROPERTY SAPWOOD_MISSING)
+list(JOIN modules " " modules)
+list(JOIN plugins " " plugins)
+message(STATUS "Sapwood ${PROJECT_VERSION} (${CMAKE_BUILD_TYPE}): modules ${modules}; plug-ins ${plugins}")
+foreach(line IN LISTS missing)
+  message(STATUS "Left out: ${line}")
+endforeach()

@@ -1,0 +1,154 @@
+/* Training sets: a folder of Parquet or TFRecord files and one `dataset.json` that says all about it.
+ *
+ * Features are stored as computed (float32). What a training set needs besides (scaling constants, labels, the
+ * recipe, the seed, the counts of the selection) stands in dataset.json and is applied when the set is read; only the
+ * "published" layout stores scaled values. Everything random is decided by hashes of the seed and of an event's identity, which is
+ * (sample, base name of its file, entry): never by order, path, threads or machines. See docs/datasets.md.
+ */
+#ifndef SAPWOOD_DATASET_H
+#define SAPWOOD_DATASET_H
+
+#include <sapwood/column.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SAP_DATASET_SHARDS 64 /* virtual shards that a split is cut into */
+
+/* ---- Writing --------------------------------------------------------------------------------------------- */
+
+typedef enum sap_dataset_format { SAP_DATASET_PARQUET = 0, SAP_DATASET_TFRECORD } sap_dataset_format;
+
+typedef enum sap_dataset_layout {
+    SAP_LAYOUT_SAPWOOD = 0, /* train/ and test/ of part files, and dataset.json */
+    SAP_LAYOUT_RAW,         /* features as computed, in file order: no scaling, padding, balance or split */
+    SAP_LAYOUT_PUBLISHED    /* the folders and columns that the notebooks of arXiv:1909.10389 read; values scaled */
+} sap_dataset_layout;
+
+/* An input file of a sample. */
+typedef struct sap_dataset_input {
+    const char *sample; /* "qcd"; labels are the samples in the order in which they first occur */
+    const char *url;
+} sap_dataset_input;
+
+/* Everything that decides what a dataset holds. All borrowed during sap_dataset_create. */
+typedef struct sap_dataset_plan {
+    const sap_dataset_input *inputs; /* a file may occur more than once */
+    size_t input_count;
+    const sap_feature *features;
+    size_t feature_count;
+    const char *const *cuts; /* names of the steps of the selection, after "read" */
+    size_t cut_count;
+    const char *recipe, *recipe_version, *convention; /* for dataset.json; convention may be NULL */
+    sap_dataset_format format;
+    sap_dataset_layout layout;
+    uint64_t seed;
+    double test_fraction; /* 0.2 */
+    bool balance;         /* thin the larger classes to the smallest one's size */
+} sap_dataset_plan;
+
+typedef struct sap_dataset_writer sap_dataset_writer;
+
+/* Starts `folder`.partial/, or takes up what an interrupted call with an equal plan left there (the plan includes the inputs'
+ * sizes and times; another plan is refused). An existing `folder` is an error. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan,
+                                                     sap_dataset_writer **out, sap_error *err);
+/* Leaves `folder`.partial/ as it is, to be taken up again, unless finished. */
+SAP_API void sap_dataset_writer_close(sap_dataset_writer *writer);
+
+/* Whether input number `index` is whole already, from an earlier call. */
+SAP_API bool sap_dataset_has_input(const sap_dataset_writer *writer, size_t index);
+
+/* Features of input `index`, in entry order: columns named as the features, and "entry" (int64), as sap_recipe_run makes them.
+ * Inputs are given one after another. NaN or infinity in a feature is SAP_EDATA, with file, entry and feature. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_write(sap_dataset_writer *writer, size_t index, const sap_batch *batch,
+                                                    sap_error *err);
+/* Input `index` is whole. read: entries read; dropped: (cut_count). */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_end_input(sap_dataset_writer *writer, size_t index, int64_t read,
+                                                        const int64_t *dropped, sap_error *err);
+
+/* Thins, splits, fits the constants, shuffles, writes the part files and dataset.json, and renames the folder. A sample
+ * without events is SAP_EDATA (not for raw). */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_finish(sap_dataset_writer *writer, const sap_run *run, sap_error *err);
+
+/* ---- Reading --------------------------------------------------------------------------------------------- */
+
+typedef struct sap_dataset sap_dataset;
+
+/* Reads the folder's dataset.json; part files are opened when they are read, so that a folder with nothing but a copy of
+ * dataset.json (a trained model's) can be opened for its features, labels and constants. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_open(const char *folder, sap_dataset **out, sap_error *err);
+SAP_API void sap_dataset_close(sap_dataset *dataset);
+
+/* All borrowed until the dataset is closed. */
+SAP_API const char *sap_dataset_folder(const sap_dataset *dataset);
+SAP_API size_t sap_dataset_feature_count(const sap_dataset *dataset);
+SAP_API const sap_feature *sap_dataset_feature(const sap_dataset *dataset, size_t index);
+SAP_API size_t sap_dataset_label_count(const sap_dataset *dataset);
+SAP_API const char *sap_dataset_label(const sap_dataset *dataset, size_t index);
+/* split: "train", "test", or "all" for a raw one. -1: no such split. */
+SAP_API int64_t sap_dataset_rows(const sap_dataset *dataset, const char *split);
+/* Text of dataset.json. */
+SAP_API const char *sap_dataset_json(const sap_dataset *dataset);
+
+/* Whether rows of sequences are stored in training order (not in a raw dataset). */
+SAP_API bool sap_dataset_is_ordered(const sap_dataset *dataset);
+
+/* Stored events, part file by part file in stored order: all features as computed, unscaled, and the columns "label" (int32),
+ * "sample", "file" (strings) and "entry" (int64). `out` must be empty; the caller releases it. */
+SAP_API size_t sap_dataset_part_count(const sap_dataset *dataset, const char *split);
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_read_part(const sap_dataset *dataset, const char *split, size_t part,
+                                                        const sap_run *run, sap_batch *out, sap_error *err);
+
+/* ---- Feeding: rows for a network, scaled ------------------------------------------------------------------ */
+
+/* Rows of examples; all arrays borrowed until the next call on their feed. */
+typedef struct sap_examples {
+    int64_t rows;
+    int32_t inputs;
+    const float *const
+        *x; /* (inputs) arrays (rows, values[i]): a feature scaled, a sequence in its dense form (pad_rows, width) */
+    const int64_t *values;    /* (inputs) numbers a row of each input */
+    const int32_t *label;     /* (rows) class number, -1: not known */
+    const uint64_t *identity; /* (rows) hash of the event's identity: keys random numbers */
+} sap_examples;
+
+typedef struct sap_feed sap_feed;
+
+/* Examples from arrays of the caller's, borrowed until the feed is closed. label and identity may be NULL (identity is then the row number). */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_open_arrays(const sap_examples *examples, sap_feed **out, sap_error *err);
+/* Examples of a split; inputs: (count) names of features, in the order of the network's inputs. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_open_dataset(const sap_dataset *dataset, const char *split,
+                                                        const char *const *inputs, size_t count, const sap_run *run,
+                                                        sap_feed **out, sap_error *err);
+/* Examples from features that sap_recipe_run made (ordered false: sequences are ordered here) or that
+ * sap_dataset_read_part gave (ordered true for an ordered dataset), with the constants of `dataset`: a folder's own, or
+ * those of the copy of dataset.json that `train` keeps beside a model. The batch is borrowed until the feed is closed. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_open_batch(const sap_dataset *dataset, const sap_batch *batch, bool ordered,
+                                                      const char *const *inputs, size_t count, const sap_run *run,
+                                                      sap_feed **out, sap_error *err);
+SAP_API void sap_feed_close(sap_feed *feed);
+SAP_API int64_t sap_feed_rows(const sap_feed *feed);
+
+/* Starts an epoch in the order that (seed, epoch) fix, the same for any number of threads; epoch < 0: in stored order. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_error *err);
+/* The next `rows` examples, fewer at the end, rows 0 after it. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_error *err);
+
+/* ---- Tables ------------------------------------------------------------------------------------------------ */
+
+/* A Parquet file, written aside and renamed when whole. Columns may be primitive, strings, lists and fixed-size lists. */
+typedef struct sap_table_writer sap_table_writer;
+SAP_API SAP_MUST_CHECK sap_status sap_table_create(const char *path, const sap_field *fields, int32_t count,
+                                                   sap_table_writer **out, sap_error *err);
+/* Appends a batch, which becomes empty. */
+SAP_API SAP_MUST_CHECK sap_status sap_table_write(sap_table_writer *writer, sap_batch *batch, sap_error *err);
+SAP_API SAP_MUST_CHECK sap_status sap_table_finish(sap_table_writer *writer, sap_error *err);
+/* Deletes what was written, unless finished. */
+SAP_API void sap_table_writer_close(sap_table_writer *writer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,91 @@
+/* The stages as the command line, pipeline files and Python know them: options by name, a result as JSON.
+ *
+ * One table of options serves the three surfaces:
+ *
+ *     sap_stage *stage;
+ *     sap_stage_open("prepare", &stage, &err);
+ *     sap_stage_set(stage, "sample", "qcd=qcd.root", &err);   (may be given again)
+ *     sap_stage_set(stage, "out", "data", &err);
+ *     sap_stage_run(stage, &run, &err);
+ *     puts(sap_stage_result(stage));
+ *     sap_stage_close(stage);
+ */
+#ifndef SAPWOOD_PIPELINE_H
+#define SAPWOOD_PIPELINE_H
+
+#include <sapwood/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sap_stage sap_stage;
+
+typedef enum sap_option_kind {
+    SAP_OPTION_TEXT,
+    SAP_OPTION_INPUT,  /* a path that is read */
+    SAP_OPTION_OUTPUT, /* a path that is written */
+    SAP_OPTION_SAMPLE, /* NAME=FILE: patterns allowed */
+    SAP_OPTION_RECIPE, /* a built-in recipe's name, or the path of a C file */
+    SAP_OPTION_COUNT,  /* a whole number >= 0 */
+    SAP_OPTION_REAL,   /* a number >= 0 */
+    SAP_OPTION_CHOICE, /* one of `choices` */
+    SAP_OPTION_SWITCH  /* "true" or "false" */
+} sap_option_kind;
+
+typedef struct sap_option {
+    const char *name; /* "sample", used as --sample and as a key in pipeline files */
+    sap_option_kind kind;
+    const char *argument; /* "NAME=FILE" for help; NULL: a switch */
+    const char *help;
+    const char *standard; /* default, as text, or NULL */
+    const char *choices;  /* "a|b|c", or NULL */
+    bool repeats;
+    bool required;
+} sap_option;
+
+/* "prepare", "train", "evaluate", "predict". NULL after the last. Static. */
+SAP_API const char *const *sap_stage_names(void);
+/* One line on what a stage does. Static; NULL: no such stage. */
+SAP_API const char *sap_stage_help(const char *name);
+/* Its options. Static. */
+SAP_API const sap_option *sap_stage_options(const char *name, size_t *count);
+
+SAP_API SAP_MUST_CHECK sap_status sap_stage_open(const char *name, sap_stage **out, sap_error *err);
+SAP_API void sap_stage_close(sap_stage *stage);
+
+/* Gives an option. Unknown names list the nearest ones; values are checked here as far as they can be. */
+SAP_API SAP_MUST_CHECK sap_status sap_stage_set(sap_stage *stage, const char *name, const char *value, sap_error *err);
+SAP_API SAP_MUST_CHECK sap_status sap_stage_run(sap_stage *stage, const sap_run *run, sap_error *err);
+
+/* JSON text of what the run gave: counts, paths, figures. Borrowed until the stage is closed; NULL before it ran. */
+SAP_API const char *sap_stage_result(const sap_stage *stage);
+
+/* ---- Whole pipelines --------------------------------------------------------------------------------------- */
+
+/* Called before a stage runs and after it ended or was skipped (its inputs, options and Sapwood's version did not change). */
+typedef struct sap_pipeline_event {
+    const char *stage;
+    bool started, skipped;
+    const char *result; /* JSON after its end, else NULL */
+} sap_pipeline_event;
+
+typedef struct sap_pipeline_options {
+    const char *path;   /* the YAML file; relative paths in it are relative to its folder, outputs to `folder` */
+    const char *folder; /* where outputs go; NULL: the file's own key "folder", else "out" beside it */
+    bool force;         /* run every stage */
+    /* Runs a stage that the library has no code for ("report": Python draws it). arguments: (count) "--name", "value", …; may be
+     * NULL: such a stage is then an error. */
+    sap_status (*external)(void *context, const char *stage, const char *const *arguments, size_t count,
+                           sap_error *err);
+    void (*on_event)(void *context, const sap_pipeline_event *event); /* may be NULL */
+    void *context;
+} sap_pipeline_options;
+
+SAP_API SAP_MUST_CHECK sap_status sap_pipeline_run(const sap_pipeline_options *options, const sap_run *run,
+                                                   sap_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,115 @@
+/* What every module shares: memory, text, files, hashing, plug-ins, and the running of loops on a pool. */
+#ifndef SAP_BASE_INTERNAL_H
+#define SAP_BASE_INTERNAL_H
+
+#include <sapwood/base.h>
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- Errors ------------------------------------------------------------------------------------------- */
+
+/* "out of memory" while making `what`. */
+sap_status sap_error_memory(sap_error *err, const char *what);
+/* `what`: strerror(errno). `what` is a file name, mostly. */
+sap_status sap_error_errno(sap_error *err, const char *what);
+
+/* ---- Memory ------------------------------------------------------------------------------------------- */
+
+/* Memory that is freed all at once. Zero-initialised is empty. Not for use from several threads at a time. */
+typedef struct sap_arena {
+    struct sap_arena_block *block;
+    size_t used;
+} sap_arena;
+
+/* Zeroed memory, aligned to 16 bytes; NULL when there is none. */
+void *sap_arena_alloc(sap_arena *arena, size_t bytes);
+/* The same for count items; NULL also when the product overflows. */
+void *sap_arena_array(sap_arena *arena, size_t count, size_t size);
+char *sap_arena_text(sap_arena *arena, const char *text, size_t length);
+char *sap_arena_format(sap_arena *arena, const char *format, ...) SAP_PRINTF(2, 3);
+void sap_arena_release(sap_arena *arena);
+
+/* Makes room for one more item in a malloc'ed array that doubles. */
+SAP_MUST_CHECK bool sap_grow(void **array, size_t *capacity, size_t count, size_t item_size);
+
+/* Text that grows. Zero-initialised is empty; `failed` sticks when memory runs out. */
+typedef struct sap_text {
+    char *data; /* terminated; NULL while empty */
+    size_t length, capacity;
+    bool failed;
+} sap_text;
+
+void sap_text_add(sap_text *text, const char *format, ...) SAP_PRINTF(2, 3);
+void sap_text_release(sap_text *text);
+
+/* ---- Names -------------------------------------------------------------------------------------------- */
+
+/* Whether `text` matches `pattern`, in which * stands for any characters and ? for one. */
+bool sap_text_matches(const char *pattern, const char *text);
+/* -1, 0, 1 with runs of digits compared as numbers: "run2" before "run10". */
+int sap_text_natural(const char *a, const char *b);
+/* Writes `; nearest: a, b, c` (or nothing) for a name that was not found; name_at(context, i) gives the candidates. */
+void sap_text_nearest(const char *name, size_t count, const char *(*name_at)(const void *context, size_t index),
+                      const void *context, char *out, size_t capacity);
+/* Base name of a path or URL, without its query. Points into `url`; `*length` its length. */
+const char *sap_text_base_name(const char *url, size_t *length);
+
+/* ---- Files -------------------------------------------------------------------------------------------- */
+
+/* Whole text file, terminated; the caller frees. limit: more bytes are refused. */
+SAP_MUST_CHECK sap_status sap_file_load(const char *path, size_t limit, char **out, size_t *length, sap_error *err);
+/* Writes `path` aside and renames it when it is whole and on disk. */
+SAP_MUST_CHECK sap_status sap_file_store(const char *path, const void *data, size_t length, sap_error *err);
+/* mkdir -p. */
+SAP_MUST_CHECK sap_status sap_folder_make(const char *path, sap_error *err);
+/* rm -r; a missing folder is fine. */
+SAP_MUST_CHECK sap_status sap_folder_remove(const char *path, sap_error *err);
+bool sap_path_exists(const char *path);
+
+/* ---- Hashes and random numbers ------------------------------------------------------------------------- */
+
+/* XXH3 of the bytes. */
+uint64_t sap_hash(const void *data, size_t length, uint64_t seed);
+/* A counter-based random number: a good mix of (key, counter), the same everywhere. */
+static inline uint64_t sap_mix(uint64_t key, uint64_t counter) {
+    uint64_t x = key + counter * UINT64_C(0x9E3779B97F4A7C15) + UINT64_C(0x9E3779B97F4A7C15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+/* The top 53 bits as a double in [0, 1). */
+static inline double sap_unit(uint64_t bits) {
+    return (double)(bits >> 11) * 0x1.0p-53;
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------- */
+
+/* One step of a loop; slot: which of at most sap_pool_threads() participants runs it, for scratch memory. */
+typedef sap_status (*sap_step)(void *context, size_t index, int slot, sap_error *err);
+
+/* Runs step(0 … count-1) on the pool, the caller helping; run may be NULL. Returns the error of the lowest failing index among those
+ * run; later indices may not have run. Obeys run->cancel. Calls may be nested. */
+SAP_MUST_CHECK sap_status sap_loop(const sap_run *run, size_t count, sap_step step, void *context, sap_error *err);
+
+/* Something that runs beside the caller: started now if a thread of the pool is free, at the latest in sap_task_wait. */
+typedef struct sap_task sap_task;
+SAP_MUST_CHECK sap_status sap_task_start(const sap_run *run, sap_status (*work)(void *context, sap_error *err),
+                                         void *context, sap_task **out, sap_error *err);
+/* Waits, frees the task, and returns what the work returned. NULL is fine. */
+sap_status sap_task_wait(sap_task *task, sap_error *err);
+
+int sap_run_threads(const sap_run *run);
+/* SAP_ECANCELLED when the cancel flag is set. */
+SAP_MUST_CHECK sap_status sap_run_check(const sap_run *run, sap_error *err);
+void sap_run_report(const sap_run *run, const char *stage, const char *unit, uint64_t done, uint64_t total,
+                    const char *message);
+
+/* ---- Plug-ins ------------------------------------------------------------------------------------------- */
+
+/* The table that plug-in `name` ("parquet") exports as `sap_plugin_<name>`, opened once and kept. Plug-ins are looked for in
+ * SAPWOOD_PLUGINS, beside libsapwood.so, and where this build put them. Missing: SAP_EPLUGIN, saying what would provide it. */
+SAP_MUST_CHECK sap_status sap_plugin_find(const char *name, const void **table, sap_error *err);
+
+#endif

@@ -1,0 +1,9 @@
+/* Hashing, by xxHash. */
+#include "base_internal.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+uint64_t sap_hash(const void *data, size_t length, uint64_t seed) {
+    return XXH3_64bits_withSeed(data, length, seed);
+}

@@ -1,0 +1,28 @@
+/* Building batches: the storage that owns their buffers. */
+#ifndef SAP_COLUMN_INTERNAL_H
+#define SAP_COLUMN_INTERNAL_H
+
+#include "../base/base_internal.h"
+#include <sapwood/column.h>
+
+/* An empty batch that owns storage and has `count` zeroed columns. */
+SAP_MUST_CHECK sap_status sap_batch_init(sap_batch *batch, int32_t count, sap_error *err);
+
+/* Memory of the batch's storage: aligned to 64 bytes, not zeroed, freed with the batch. NULL when there is none. May be
+ * called from several threads at once. */
+void *sap_storage_alloc(struct sap_storage *storage, size_t bytes);
+/* Gives a malloc'ed block to the storage, which frees it with the batch; false (and not taken) when memory runs out. */
+bool sap_storage_adopt(struct sap_storage *storage, void *block);
+char *sap_storage_text(struct sap_storage *storage, const char *text);
+
+/* Makes a column, with its children, of the type of `field`: names, types and sizes set, buffers empty, lengths 0. */
+SAP_MUST_CHECK sap_status sap_column_init(struct sap_storage *storage, const sap_field *field, sap_column *out,
+                                          sap_error *err);
+
+/* `out` gets the concatenation of the batches (same columns, by position); their values are copied, offsets start at 0. */
+SAP_MUST_CHECK sap_status sap_batch_join(const sap_batch *batches, size_t count, sap_batch *out, sap_error *err);
+
+/* Whether two types are the same, names apart. */
+bool sap_field_same(const sap_field *a, const sap_field *b);
+
+#endif

@@ -1,0 +1,339 @@
+/* What the files of the dataset module share: identities, dataset.json, the spool, part files, the dense form. */
+#ifndef SAP_DATASET_INTERNAL_H
+#define SAP_DATASET_INTERNAL_H
+
+#include "../base/base_internal.h"
+#include <sapwood/dataset.h>
+
+#include <jansson.h>
+
+/* ---- Identities: what every random choice hangs on ---------------------------------------------------------- */
+
+/* Hash of (sample, base name of the file, entry). */
+uint64_t sap_identity(const char *sample, const char *file, int64_t entry);
+
+/* Each choice mixes the identity with a key of its own, sap_mix(seed, salt). */
+enum { SAP_SALT_THIN = 1, SAP_SALT_SPLIT, SAP_SALT_ORDER, SAP_SALT_EPOCH };
+
+enum { SAP_BUCKETS = 2 * SAP_DATASET_SHARDS }; /* shards of the training part, then those of the test part */
+
+static inline int32_t sap_shard_of(uint64_t order) {
+    return (int32_t)(order >> 58);
+}
+
+/* ---- Constants ------------------------------------------------------------------------------------------------ */
+
+/* How one feature's values are scaled: x' = (x - shift[i]) * factor[i] for value i of its width; both (width). */
+typedef struct sap_constants {
+    int32_t width; /* 0: none */
+    double *shift, *factor;
+} sap_constants;
+
+/* What constants are made of, value by value of a feature's width, over some rows. Merging is associative but for rounding, so
+ * partial ones are merged in a fixed order. */
+typedef struct sap_moments {
+    int64_t rows;
+    double *min, *max, *mean;
+    double *m2; /* sum of squared differences from the mean */
+} sap_moments;
+
+SAP_MUST_CHECK sap_status sap_moments_init(sap_moments *moments, int32_t width, sap_arena *arena, sap_error *err);
+/* Rows in pieces: piece i has counts[i] rows at rows[i]. `moments` must be fresh. */
+void sap_moments_fill(sap_moments *moments, int32_t width, const float *const *rows, const int64_t *counts,
+                      size_t pieces);
+void sap_moments_merge(sap_moments *into, const sap_moments *from, int32_t width);
+/* out: shift and factor are (width) and already there. */
+void sap_constants_fit(sap_scaling scaling, const sap_moments *moments, sap_constants *out);
+
+/* ---- Sequences --------------------------------------------------------------------------------------------------- */
+
+enum { SAP_SEQUENCE_MAX_WIDTH = 1024 };
+
+/* Scratch memory for sap_sequence_sort. Zeroed is empty. */
+typedef struct sap_sort_space {
+    void *data;
+    size_t bytes;
+} sap_sort_space;
+
+/* Puts rows (count, width) into the feature's training order; only real rows take part. False: out of memory. */
+SAP_MUST_CHECK bool sap_sequence_sort(const sap_feature *feature, float *rows, int64_t count, sap_sort_space *space);
+
+/* The dense form of rows in training order: out is (pad_rows, width), scaled, or (width) scaled for a feature that is no
+ * sequence (count is then 1). constants may be NULL where the scaling needs none. */
+void sap_dense(const sap_feature *feature, const sap_constants *constants, const float *rows, int64_t count,
+               float *out);
+/* Whether scaling it takes constants. */
+bool sap_feature_needs_constants(const sap_feature *feature);
+/* Numbers a row of the form that networks see. */
+int64_t sap_feature_values(const sap_feature *feature);
+
+/* ---- dataset.json ------------------------------------------------------------------------------------------------- */
+
+#define SAP_DATASET_JSON "dataset.json"
+#define SAP_DATASET_FORMAT_VERSION 1
+
+typedef struct sap_part {
+    const char *file;  /* relative to the dataset's folder */
+    const char *split; /* "train", "test", "all" */
+    int32_t shard;     /* 0 for a raw dataset */
+    int64_t rows, bytes;
+} sap_part;
+
+/* What dataset.json says, as far as reading needs it. */
+typedef struct sap_info {
+    char *json; /* its text */
+    sap_dataset_format format;
+    sap_dataset_layout layout;
+    sap_feature *features;
+    sap_constants *constants; /* (feature_count); width 0: has none */
+    size_t feature_count;
+    const char **labels;
+    size_t label_count;
+    sap_part *parts;
+    size_t part_count;
+    sap_arena arena;
+} sap_info;
+
+SAP_MUST_CHECK sap_status sap_info_load(const char *path, sap_info *out, sap_error *err);
+void sap_info_release(sap_info *info);
+/* Index of the feature, or SAP_ENOTFOUND with the nearest names. where: for the message. */
+SAP_MUST_CHECK sap_status sap_info_find(const sap_info *info, const char *name, const char *where, size_t *index,
+                                        sap_error *err);
+
+const char *sap_layout_name(sap_dataset_layout layout);
+const char *sap_format_name(sap_dataset_format format);
+json_t *sap_feature_json(const sap_feature *feature);
+
+struct sap_dataset {
+    char *folder;
+    sap_info info;
+};
+
+/* ---- Part files ------------------------------------------------------------------------------------------------------ */
+
+typedef struct sap_part_writer sap_part_writer;
+
+/* ".parquet" or ".tfrecord". */
+const char *sap_part_ending(sap_dataset_format format);
+/* Writes aside (PATH.partial), renames at the end. fields: (count). */
+SAP_MUST_CHECK sap_status sap_part_create(const char *path, sap_dataset_format format, const sap_field *fields,
+                                          int32_t count, sap_part_writer **out, sap_error *err);
+/* Takes the batch, whose columns are the fields. */
+SAP_MUST_CHECK sap_status sap_part_write(sap_part_writer *writer, sap_batch *batch, sap_error *err);
+/* bytes: of the file; may be NULL. */
+SAP_MUST_CHECK sap_status sap_part_finish(sap_part_writer *writer, int64_t *bytes, sap_error *err);
+/* Deletes what was written, unless finished. */
+void sap_part_writer_close(sap_part_writer *writer);
+
+typedef struct sap_part_reader sap_part_reader;
+/* Reads the columns `fields` (count), converted to exactly these types (primitive, string, list or fixed list of float32). */
+SAP_MUST_CHECK sap_status sap_part_open(const char *path, sap_dataset_format format, const sap_field *fields,
+                                        int32_t count, sap_part_reader **out, sap_error *err);
+/* The next rows, none (length 0) after the last. */
+SAP_MUST_CHECK sap_status sap_part_next(sap_part_reader *reader, sap_batch *out, sap_error *err);
+void sap_part_close(sap_part_reader *reader);
+/* Bytes that the columns take in memory, about. */
+uint64_t sap_part_bytes(const sap_part_reader *reader);
+
+/* Copies an Arrow struct array into a batch with the columns `fields`, found by name; nulls are refused. */
+SAP_MUST_CHECK sap_status sap_arrow_import(const struct ArrowSchema *schema, const struct ArrowArray *array,
+                                           const char *where, const sap_field *fields, int32_t count, sap_batch *out,
+                                           sap_error *err);
+
+/* A part in one file or, when it is large, several: STEM.parquet, STEM_001.parquet, … */
+typedef struct sap_piece {
+    int64_t rows, bytes;
+} sap_piece;
+
+typedef struct sap_pieces {
+    char *stem; /* path without the ending */
+    sap_dataset_format format;
+    const char *ending;
+    const sap_field *fields;
+    int32_t field_count;
+    int64_t limit;         /* bytes of values in one file; 0: 256 MB */
+    sap_part_writer *part; /* the one being written */
+    int64_t part_rows, part_bytes;
+    sap_piece *items; /* those that are whole */
+    size_t count, capacity;
+} sap_pieces;
+
+/* Takes the batch. */
+SAP_MUST_CHECK sap_status sap_pieces_write(sap_pieces *pieces, sap_batch *batch, sap_error *err);
+SAP_MUST_CHECK sap_status sap_pieces_finish(sap_pieces *pieces, sap_error *err);
+void sap_pieces_release(sap_pieces *pieces);
+/* Path of piece `index` for a stem. Malloc'ed; NULL: out of memory. */
+char *sap_piece_path(const char *stem, const char *ending, size_t index);
+
+/* The columns of stored events: the features, then label, sample, file and entry. Allocated in the arena; NULL: no memory. */
+enum { SAP_EVENT_COLUMNS = 4 }; /* besides the features */
+sap_field *sap_event_fields(const sap_feature *features, size_t count, sap_arena *arena);
+
+/* ---- Rows on their way in: the spool ---------------------------------------------------------------------------- */
+
+/* A selected event. In a spool file it is followed by its features, one after another: width floats, or for a sequence a
+ * 32-bit number of rows and as many times width floats; then zeros up to a multiple of 8 bytes. */
+typedef struct sap_row {
+    uint64_t order; /* hash: shard, and place in it */
+    uint64_t identity;
+    int64_t entry;
+    uint32_t input;
+    uint32_t bytes; /* of the features, with the zeros */
+} sap_row;
+
+/* A piece of a spool file: rows by bucket. Bucket b is bytes [offset[b], offset[b + 1]). */
+typedef struct sap_segment {
+    uint64_t offset[SAP_BUCKETS + 1];
+    uint64_t hash[SAP_BUCKETS];
+} sap_segment;
+
+/* An input, and what is known of it once it is whole. */
+typedef struct sap_spooled {
+    const char *sample, *url, *file; /* file: base name */
+    int32_t label;
+    int64_t size, mtime_ns; /* -1: not known */
+    bool whole;
+    int64_t read, selected;
+    int64_t *dropped;      /* (cut_count) */
+    sap_segment *segments; /* malloc'ed */
+    size_t segment_count, segment_capacity;
+    sap_pieces pieces; /* raw: its part files */
+} sap_spooled;
+
+struct sap_dataset_writer {
+    char *folder;          /* OUT */
+    char *partial;         /* OUT.partial */
+    int lock;              /* of OUT.partial/lock, held */
+    sap_dataset_plan plan; /* every pointer into `arena` */
+    const char **labels;
+    size_t label_count;
+    sap_spooled *inputs; /* (plan.input_count) */
+    sap_field *fields;   /* of stored events */
+    uint64_t split_key, order_key, thin_key;
+    json_t *plan_json;
+    sap_arena arena;
+
+    size_t current; /* the input being written, SIZE_MAX: none */
+    int fd;         /* of its spool file, -1: none */
+    uint64_t at;    /* bytes in it */
+    int64_t rows;   /* of the input so far */
+    size_t segment_bytes; /* a segment is written when it has so many */
+    char *pending;        /* rows that make the next segment */
+    size_t pending_bytes, pending_capacity;
+    size_t *row_at; /* where in `pending` they begin */
+    size_t row_count, row_capacity;
+};
+
+/* "OUT.partial/…" in a malloc'ed string; NULL: out of memory. */
+char *sap_writer_path(const sap_dataset_writer *writer, const char *format, ...) SAP_PRINTF(2, 3);
+
+/* Begins, goes on with and ends the spooling (or, for raw, the part files) of input `current`. */
+SAP_MUST_CHECK sap_status sap_spool_begin(sap_dataset_writer *writer, size_t index, sap_error *err);
+SAP_MUST_CHECK sap_status sap_spool_end(sap_dataset_writer *writer, sap_error *err);
+/* Drops what is half done. */
+void sap_spool_drop(sap_dataset_writer *writer);
+/* Whether an earlier call left input `index` whole; then its record is filled in. */
+SAP_MUST_CHECK sap_status sap_spool_find(sap_dataset_writer *writer, size_t index, sap_error *err);
+
+/* The rows of one bucket, in memory. */
+typedef struct sap_bucket {
+    char *data;
+    sap_row **rows; /* in shard order; each followed by its features */
+    size_t count;
+} sap_bucket;
+SAP_MUST_CHECK sap_status sap_bucket_load(const sap_dataset_writer *writer, int32_t bucket, sap_bucket *out,
+                                          sap_error *err);
+void sap_bucket_release(sap_bucket *bucket);
+/* Feature `index` of a row: `*rows` (1 unless a sequence) times width floats. */
+float *sap_row_feature(const sap_dataset_plan *plan, const sap_row *row, size_t index, int64_t *rows);
+
+/* ---- Finishing -------------------------------------------------------------------------------------------------------- */
+
+struct sap_build;
+
+/* A table that finishing writes, a part for each bucket. */
+typedef struct sap_output {
+    const char *folders[2]; /* of the training and the test part, in OUT */
+    const char *part;       /* "part-" */
+    const char *ending;
+    const sap_field *fields;
+    int32_t field_count;
+    /* Makes columns of rows, whose sequences are in training order. */
+    sap_status (*fill)(const struct sap_build *build, const struct sap_output *output, sap_row *const *rows,
+                       size_t count, sap_batch *out, sap_error *err);
+    sap_pieces pieces[SAP_BUCKETS];
+} sap_output;
+
+/* What the passes over the buckets find out, and write. */
+typedef struct sap_build {
+    sap_dataset_writer *writer;
+    const sap_run *run;
+    uint64_t *keep;           /* (label_count) a row whose thinning hash is above is left out */
+    int64_t *kept;            /* (SAP_BUCKETS, label_count) rows */
+    sap_moments *moments;     /* (SAP_BUCKETS, feature_count) */
+    sap_constants *constants; /* (feature_count); width 0: none needed */
+    sap_output *outputs;
+    size_t output_count;
+    sap_arena arena;
+} sap_build;
+
+/* The outputs of a layout. */
+SAP_MUST_CHECK sap_status sap_events_outputs(sap_build *build, sap_error *err);
+SAP_MUST_CHECK sap_status sap_published_outputs(sap_build *build, sap_error *err);
+
+/* dataset.json of a build, or of a raw dataset (whose build has no passes behind it). */
+SAP_MUST_CHECK sap_status sap_dataset_describe(const sap_build *build, const char *path, sap_error *err);
+
+/* ---- Reading part files of a dataset ------------------------------------------------------------------------------------ */
+
+/* Part `index` of a split. Borrowed. */
+SAP_MUST_CHECK sap_status sap_dataset_find_part(const sap_dataset *dataset, const char *split, size_t index,
+                                                const sap_part **out, sap_error *err);
+/* Checks that the part is what dataset.json says, as far as its size tells. */
+SAP_MUST_CHECK sap_status sap_dataset_open_part(const sap_dataset *dataset, const sap_part *part,
+                                                const sap_field *fields, int32_t count, sap_part_reader **out,
+                                                sap_error *err);
+
+/* ---- TFRecord -------------------------------------------------------------------------------------------------------- */
+
+/* CRC-32C (Castagnoli) of the bytes, continued from `crc` (0 at first). */
+uint32_t sap_crc32c(uint32_t crc, const void *data, size_t length);
+/* The same without vector instructions. */
+uint32_t sap_crc32c_plain(uint32_t crc, const void *data, size_t length);
+
+/* Masked, as records hold it. */
+uint32_t sap_tfrecord_crc(const void *data, size_t length);
+
+typedef struct sap_tfrecord_writer sap_tfrecord_writer;
+/* Writes `path` itself. */
+SAP_MUST_CHECK sap_status sap_tfrecord_create(const char *path, sap_tfrecord_writer **out, sap_error *err);
+/* A tf.train.Example a row: floats as float_list, integers as int64_list, strings as bytes_list. */
+SAP_MUST_CHECK sap_status sap_tfrecord_write(sap_tfrecord_writer *writer, const sap_batch *batch, sap_error *err);
+SAP_MUST_CHECK sap_status sap_tfrecord_finish(sap_tfrecord_writer *writer, sap_error *err);
+void sap_tfrecord_writer_close(sap_tfrecord_writer *writer);
+
+typedef struct sap_tfrecord_reader sap_tfrecord_reader;
+SAP_MUST_CHECK sap_status sap_tfrecord_open(const char *path, const sap_field *fields, int32_t count,
+                                            sap_tfrecord_reader **out, sap_error *err);
+SAP_MUST_CHECK sap_status sap_tfrecord_next(sap_tfrecord_reader *reader, sap_batch *out, sap_error *err);
+void sap_tfrecord_close(sap_tfrecord_reader *reader);
+uint64_t sap_tfrecord_bytes(const sap_tfrecord_reader *reader);
+
+/* ---- The Parquet plug-in ------------------------------------------------------------------------------------------------ */
+
+/* Exported by libsapwood-parquet.so as `sap_plugin_parquet`. Schemas and arrays are moved in and out as Arrow C Data. */
+typedef struct sap_parquet_table {
+    sap_status (*create)(const char *path, struct ArrowSchema *schema, void **writer, sap_error *err);
+    sap_status (*write)(void *writer, struct ArrowArray *array, sap_error *err);
+    sap_status (*finish)(void *writer, sap_error *err);
+    void (*writer_close)(void *writer);
+    /* Columns by name; rows_at_once: at most so many a batch. */
+    sap_status (*open)(const char *path, const char *const *columns, int32_t count, int64_t rows_at_once, void **reader,
+                       sap_error *err);
+    /* The next batch; array->release is NULL after the last. */
+    sap_status (*next)(void *reader, struct ArrowSchema *schema, struct ArrowArray *array, sap_error *err);
+    uint64_t (*bytes)(const void *reader); /* uncompressed, of the columns */
+    void (*reader_close)(void *reader);
+} sap_parquet_table;
+
+#endif

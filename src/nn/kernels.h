@@ -1,0 +1,132 @@
+/* Kernels on tiles: the arithmetic of layers, losses and optimizers, in a plain form and in vector forms.
+ *
+ * A tile holds SAP_TILE rows (events) of a tensor, feature-major: value v of row t stands at [v * SAP_TILE + t], aligned to
+ * 64 bytes. Kernels work on all SAP_TILE columns; the unused ones of a last tile are zero on input, and their
+ * gradients are made zero where the loss is taken, so that they add nothing anywhere.
+ *
+ * The plain form (kernels_plain.c) reads like the formulas and is the reference. The vector forms are one source
+ * (kernels_vector.h), compiled for several instruction sets. Every form gives the same bits whatever the number
+ * of threads; forms differ from each other by rounding.
+ */
+#ifndef SAP_KERNELS_H
+#define SAP_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SAP_TILE = 64 };
+
+typedef enum sap_activation_kind {
+    SAP_LINEAR = 0,
+    SAP_RELU,
+    SAP_RELU_GENERAL, /* slope · (x - threshold) below the threshold, x above it, at most limit */
+    SAP_ELU,          /* alpha · (e^x - 1) below 0 */
+    SAP_SELU,
+    SAP_SIGMOID,
+    SAP_HARD_SIGMOID, /* x / 6 + 1/2, between 0 and 1 */
+    SAP_TANH,
+    SAP_SOFTPLUS,
+    SAP_SOFTSIGN,
+    SAP_EXPONENTIAL,
+    SAP_SILU,
+    SAP_GELU,      /* x Φ(x) */
+    SAP_GELU_TANH, /* its approximation with tanh */
+    SAP_SOFTMAX    /* along the last axis; has kernels of its own */
+} sap_activation_kind;
+
+typedef struct sap_activation {
+    sap_activation_kind kind;
+    float alpha;     /* ELU; slope of SAP_RELU_GENERAL */
+    float threshold; /* SAP_RELU_GENERAL */
+    float limit;     /* SAP_RELU_GENERAL; infinity: none */
+} sap_activation;
+
+/* Whether the derivative is computed from the input (z) rather than from the output (a). */
+static inline bool sap_activation_needs_input(sap_activation_kind kind) {
+    return kind == SAP_RELU_GENERAL || kind == SAP_SILU || kind == SAP_GELU || kind == SAP_GELU_TANH;
+}
+
+/* y[r][t] = start + Σ_k w[r * row_step + k * depth_step] x[k][t]; start is bias[r], or y[r][t] when `add`, or 0. */
+typedef struct sap_product {
+    int64_t rows, depth;
+    const float *w;
+    int64_t row_step, depth_step;
+    const float *x;    /* (depth, SAP_TILE) */
+    float *y;          /* (rows, SAP_TILE) */
+    const float *bias; /* (rows) or NULL */
+    bool add;          /* then bias is NULL */
+    bool relu;         /* y = max(y, 0) at the end */
+} sap_product;
+
+typedef struct sap_crossentropy {
+    int64_t classes;
+    bool from_logits;     /* y holds logits, else probabilities that are normalised and clipped to [1e-7, 1 - 1e-7] */
+    const float *y;       /* (classes, SAP_TILE) */
+    const int32_t *label; /* (SAP_TILE), -1 for unused columns */
+    float scale;          /* gradients are multiplied by it: 1 / rows of the batch */
+    float *dy;            /* (classes, SAP_TILE) gets the gradient; NULL: not wanted */
+    double loss;          /* out: sum over the rows */
+    int64_t correct;      /* out: rows whose label has the largest y, the first of equal ones */
+} sap_crossentropy;
+
+typedef struct sap_dropout {
+    int64_t values;
+    uint32_t threshold; /* a value is dropped when its random number is below: rate · 2^32 */
+    float scale;        /* of the others: 1 / (1 - rate) */
+    const uint32_t *key_a, *key_b; /* (SAP_TILE) two words of each event's key */
+} sap_dropout;
+
+/* The random number of value v of an event: the same in every form. */
+static inline uint32_t sap_dropout_bits(uint32_t a, uint32_t b, uint32_t v) {
+    uint32_t x = v * UINT32_C(0x9E3779B9) + a;
+    x ^= x >> 16;
+    x *= UINT32_C(0x7FEB352D);
+    x ^= x >> 15;
+    x += b;
+    x *= UINT32_C(0x846CA68B);
+    return x ^ x >> 16;
+}
+
+typedef struct sap_adam {
+    float alpha;                           /* learning rate · sqrt(1 - beta_2^n) / (1 - beta_1^n) */
+    float one_minus_beta_1, one_minus_beta_2, epsilon;
+} sap_adam;
+
+typedef struct sap_kernels {
+    const char *name;
+    void (*product)(const sap_product *product);
+    /* gw[i][o] += Σ_t x[i][t] d[o][t]; gw: (in, out) */
+    void (*outer)(int64_t in, int64_t out, const float *x, const float *d, float *gw);
+    /* sums[r] += Σ_t d[r][t] */
+    void (*row_sums)(int64_t rows, const float *d, float *sums);
+    /* tile[v][t] = x[t * values + v] for t < rows, 0 behind */
+    void (*load)(const float *x, int64_t values, int rows, float *tile);
+    /* n numbers, n a multiple of SAP_TILE; not for SAP_SOFTMAX. z and a may be the same. */
+    void (*activate)(const sap_activation *activation, const float *z, float *a, int64_t n);
+    /* d = d · da/dz; z is looked at only when sap_activation_needs_input */
+    void (*activate_gradient)(const sap_activation *activation, const float *z, const float *a, float *d, int64_t n);
+    /* along `rows` of one tile; z and a may be the same */
+    void (*softmax)(int64_t rows, const float *z, float *a);
+    void (*softmax_gradient)(int64_t rows, const float *a, float *d);
+    void (*crossentropy)(sap_crossentropy *loss);
+    /* y (= or +=) x, kept and scaled or dropped */
+    void (*dropout)(const sap_dropout *dropout, const float *x, float *y, bool add);
+    /* y += x */
+    void (*add)(int64_t n, const float *x, float *y);
+    /* y (= or +=) x · scale[r] + shift[r] along the rows of a tile; shift may be NULL */
+    void (*affine)(int64_t rows, const float *scale, const float *shift, const float *x, float *y, bool add);
+    /* m += (g - m)(1 - beta_1); v += (g² - v)(1 - beta_2); w -= alpha m / (sqrt(v) + epsilon) */
+    void (*adam)(const sap_adam *adam, int64_t n, const float *g, float *m, float *v, float *w);
+    /* m = momentum · m - rate · g; w += nesterov ? momentum · m - rate · g : m */
+    void (*momentum)(float rate, float momentum, bool nesterov, int64_t n, const float *g, float *m, float *w);
+    /* w -= rate · g */
+    void (*descend)(float rate, int64_t n, const float *g, float *w);
+} sap_kernels;
+
+/* The fastest form that this processor can run. */
+const sap_kernels *sap_kernels_best(void);
+/* Forms that this processor can run, the plain one first; NULL after the last. */
+const sap_kernels *sap_kernels_at(size_t index);
+
+#endif

@@ -1,0 +1,263 @@
+/* The plain form of every kernel: the reference that the vector forms are tested against. */
+#include "kernels.h"
+
+#include <math.h>
+
+enum { T = SAP_TILE };
+
+static void product(const sap_product *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int t = 0; t < T; t++) {
+            float sum = p->add ? p->y[r * T + t] : p->bias ? p->bias[r] : 0;
+            for (int64_t k = 0; k < p->depth; k++)
+                sum += p->w[r * p->row_step + k * p->depth_step] * p->x[k * T + t];
+            p->y[r * T + t] = p->relu && sum < 0 ? 0 : sum;
+        }
+    }
+}
+
+static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw) {
+    for (int64_t i = 0; i < in; i++) {
+        for (int64_t o = 0; o < out; o++) {
+            float sum = 0;
+            for (int t = 0; t < T; t++)
+                sum += x[i * T + t] * d[o * T + t];
+            gw[i * out + o] += sum;
+        }
+    }
+}
+
+static void row_sums(int64_t rows, const float *d, float *sums) {
+    for (int64_t r = 0; r < rows; r++) {
+        float sum = 0;
+        for (int t = 0; t < T; t++)
+            sum += d[r * T + t];
+        sums[r] += sum;
+    }
+}
+
+static void load(const float *x, int64_t values, int rows, float *tile) {
+    for (int64_t v = 0; v < values; v++)
+        for (int t = 0; t < T; t++)
+            tile[v * T + t] = t < rows ? x[t * values + v] : 0;
+}
+
+static const float selu_scale = 1.05070098735548049F, selu_alpha = 1.67326324235437728F;
+
+static float phi(float x) { /* the normal distribution function */
+    return 0.5F * erfcf(-x * 0.707106781186547524F);
+}
+
+static const float gelu_root = 0.797884560802865F, gelu_cube = 0.044715F; /* sqrt(2/π) */
+
+static float value(const sap_activation *f, float x) {
+    switch (f->kind) {
+    case SAP_RELU:
+        return x < 0 ? 0 : x;
+    case SAP_RELU_GENERAL:
+        return x < f->threshold ? f->alpha * (x - f->threshold) : x > f->limit ? f->limit : x;
+    case SAP_ELU:
+        return x < 0 ? f->alpha * expm1f(x) : x;
+    case SAP_SELU:
+        return selu_scale * (x < 0 ? selu_alpha * expm1f(x) : x);
+    case SAP_SIGMOID:
+        return 1 / (1 + expf(-x));
+    case SAP_HARD_SIGMOID:
+        return x < -3 ? 0 : x > 3 ? 1 : x / 6 + 0.5F;
+    case SAP_TANH:
+        return tanhf(x);
+    case SAP_SOFTPLUS:
+        return x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x));
+    case SAP_SOFTSIGN:
+        return x / (1 + fabsf(x));
+    case SAP_EXPONENTIAL:
+        return expf(x);
+    case SAP_SILU:
+        return x / (1 + expf(-x));
+    case SAP_GELU:
+        return x * phi(x);
+    case SAP_GELU_TANH:
+        return 0.5F * x * (1 + tanhf(gelu_root * (x + gelu_cube * x * x * x)));
+    case SAP_LINEAR:
+    case SAP_SOFTMAX:
+        break;
+    }
+    return x;
+}
+
+/* da/dz from z, or from a where that is enough. */
+static float derivative(const sap_activation *f, float z, float a) {
+    switch (f->kind) {
+    case SAP_RELU:
+        return a > 0 ? 1 : 0;
+    case SAP_RELU_GENERAL:
+        return z > f->limit ? 0 : z > f->threshold ? 1 : f->alpha;
+    case SAP_ELU:
+        return a < 0 ? a + f->alpha : 1;
+    case SAP_SELU:
+        return a < 0 ? a + selu_scale * selu_alpha : selu_scale;
+    case SAP_SIGMOID:
+        return a * (1 - a);
+    case SAP_HARD_SIGMOID:
+        return a > 0 && a < 1 ? 1.0F / 6 : 0;
+    case SAP_TANH:
+        return 1 - a * a;
+    case SAP_SOFTPLUS:
+        return -expm1f(-a);
+    case SAP_SOFTSIGN:
+        return (1 - fabsf(a)) * (1 - fabsf(a));
+    case SAP_EXPONENTIAL:
+        return a;
+    case SAP_SILU: {
+        float s = 1 / (1 + expf(-z));
+        return s * (1 + z * (1 - s));
+    }
+    case SAP_GELU:
+        return phi(z) + z * 0.398942280401433F * expf(-0.5F * z * z);
+    case SAP_GELU_TANH: {
+        float h = tanhf(gelu_root * (z + gelu_cube * z * z * z));
+        return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * gelu_root * (1 + 3 * gelu_cube * z * z);
+    }
+    case SAP_LINEAR:
+    case SAP_SOFTMAX:
+        break;
+    }
+    return 1;
+}
+
+static void activate(const sap_activation *activation, const float *z, float *a, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        a[i] = value(activation, z[i]);
+}
+
+static void activate_gradient(const sap_activation *activation, const float *z, const float *a, float *d, int64_t n) {
+    bool from_input = sap_activation_needs_input(activation->kind);
+    for (int64_t i = 0; i < n; i++)
+        d[i] *= derivative(activation, from_input ? z[i] : 0, a[i]);
+}
+
+static float column_max(int64_t rows, const float *z, int t) {
+    float max = z[t];
+    for (int64_t r = 1; r < rows; r++)
+        max = z[r * T + t] > max ? z[r * T + t] : max;
+    return max;
+}
+
+static void softmax(int64_t rows, const float *z, float *a) {
+    for (int t = 0; t < T; t++) {
+        float max = column_max(rows, z, t), sum = 0;
+        for (int64_t r = 0; r < rows; r++)
+            sum += a[r * T + t] = expf(z[r * T + t] - max);
+        for (int64_t r = 0; r < rows; r++)
+            a[r * T + t] /= sum;
+    }
+}
+
+static void softmax_gradient(int64_t rows, const float *a, float *d) {
+    for (int t = 0; t < T; t++) {
+        float dot = 0;
+        for (int64_t r = 0; r < rows; r++)
+            dot += a[r * T + t] * d[r * T + t];
+        for (int64_t r = 0; r < rows; r++)
+            d[r * T + t] = a[r * T + t] * (d[r * T + t] - dot);
+    }
+}
+
+static float sum_of(const sap_crossentropy *c, int t, float max) { /* of e^(z - max), or of the probabilities */
+    float sum = 0;
+    for (int64_t r = 0; r < c->classes; r++)
+        sum += c->from_logits ? expf(c->y[r * T + t] - max) : c->y[r * T + t];
+    return sum;
+}
+
+static void crossentropy(sap_crossentropy *c) {
+    c->loss = 0;
+    c->correct = 0;
+    for (int t = 0; t < T; t++) {
+        int32_t label = c->label[t];
+        for (int64_t r = 0; c->dy && r < c->classes; r++)
+            c->dy[r * T + t] = 0;
+        if (label < 0)
+            continue;
+        float max = column_max(c->classes, c->y, t), sum = sum_of(c, t, max), own = c->y[label * T + t];
+        int64_t best = 0;
+        while (best < c->classes - 1 && !(c->y[best * T + t] >= max))
+            best++;
+        c->correct += best == label;
+        if (c->from_logits) {
+            c->loss += logf(sum) + (max - own);
+            for (int64_t r = 0; c->dy && r < c->classes; r++)
+                c->dy[r * T + t] = c->scale * (expf(c->y[r * T + t] - max) / sum - (r == label));
+            continue;
+        }
+        float p = own / sum, clipped = p < 1e-7F ? 1e-7F : p > 1 - 1e-7F ? 1 - 1e-7F : p;
+        c->loss -= logf(clipped);
+        if (c->dy && !(p < 1e-7F) && !(p > 1 - 1e-7F)) /* -log(y / Σ y) */
+            for (int64_t r = 0; r < c->classes; r++)
+                c->dy[r * T + t] = c->scale * (1 / sum - (r == label ? 1 / own : 0));
+    }
+}
+
+static void dropout(const sap_dropout *p, const float *x, float *y, bool add) {
+    for (int64_t v = 0; v < p->values; v++) {
+        for (int t = 0; t < T; t++) {
+            bool kept = sap_dropout_bits(p->key_a[t], p->key_b[t], (uint32_t)v) >= p->threshold;
+            float value = kept ? x[v * T + t] * p->scale : 0;
+            y[v * T + t] = add ? y[v * T + t] + value : value;
+        }
+    }
+}
+
+static void add_to(int64_t n, const float *x, float *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void affine(int64_t rows, const float *scale, const float *shift, const float *x, float *y, bool add) {
+    for (int64_t r = 0; r < rows; r++) {
+        for (int t = 0; t < T; t++) {
+            float value = x[r * T + t] * scale[r] + (shift ? shift[r] : 0);
+            y[r * T + t] = add ? y[r * T + t] + value : value;
+        }
+    }
+}
+
+static void adam(const sap_adam *p, int64_t n, const float *g, float *m, float *v, float *w) {
+    for (int64_t i = 0; i < n; i++) {
+        m[i] += (g[i] - m[i]) * p->one_minus_beta_1;
+        v[i] += (g[i] * g[i] - v[i]) * p->one_minus_beta_2;
+        w[i] -= m[i] * p->alpha / (sqrtf(v[i]) + p->epsilon);
+    }
+}
+
+static void momentum(float rate, float momentum, bool nesterov, int64_t n, const float *g, float *m, float *w) {
+    for (int64_t i = 0; i < n; i++) {
+        m[i] = m[i] * momentum - g[i] * rate;
+        w[i] += nesterov ? m[i] * momentum - g[i] * rate : m[i];
+    }
+}
+
+static void descend(float rate, int64_t n, const float *g, float *w) {
+    for (int64_t i = 0; i < n; i++)
+        w[i] -= g[i] * rate;
+}
+
+extern const sap_kernels sap_kernels_plain;
+const sap_kernels sap_kernels_plain = {
+    .name = "plain",
+    .product = product,
+    .outer = outer,
+    .row_sums = row_sums,
+    .load = load,
+    .activate = activate,
+    .activate_gradient = activate_gradient,
+    .softmax = softmax,
+    .softmax_gradient = softmax_gradient,
+    .crossentropy = crossentropy,
+    .dropout = dropout,
+    .add = add_to,
+    .affine = affine,
+    .adam = adam,
+    .momentum = momentum,
+    .descend = descend,
+};

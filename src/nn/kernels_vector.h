@@ -1,0 +1,639 @@
+/* The vector form of every kernel: one source, compiled once for each instruction set.
+ *
+ * A file that includes it defines SAP_WIDTH (floats a vector: 4, 8 or 16), SAP_FORM (the name of its table) and
+ * SAP_FORM_NAME. The two products are written with the compiler's vector types, because their speed hangs on what
+ * stays in registers; everything else is loops over whole tiles that the compiler turns into vector code.
+ */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { T = SAP_TILE, W = SAP_WIDTH };
+
+typedef float vec __attribute__((vector_size(SAP_WIDTH * 4)));
+typedef float vec4 __attribute__((vector_size(16)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+INLINE vec load_vec(const float *p) { /* aligned */
+    return *(const vec *)p;
+}
+
+INLINE void store_vec(float *p, vec value) {
+    *(vec *)p = value;
+}
+
+/* ---- y = w x ------------------------------------------------------------------------------------------------ */
+
+/* ROWS × COLUMNS vectors of sums stay in registers: 12 of 16, or 24 of 32. */
+enum { ROWS = 6, COLUMNS = SAP_WIDTH == 16 ? 4 : 2 };
+
+INLINE void product_block(const int rows, const sap_product *p, int64_t first, int t) {
+    const float *w = p->w + first * p->row_step, *x = p->x + t;
+    float *y = p->y + first * T + t;
+    int64_t row_step = p->row_step, depth_step = p->depth_step, depth = p->depth;
+    vec sum[ROWS][COLUMNS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int c = 0; c < COLUMNS; c++) {
+            sum[r][c] = (vec){0};
+            if (p->bias)
+                sum[r][c] += p->bias[first + r];
+            if (p->add)
+                sum[r][c] = load_vec(y + r * T + c * W);
+        }
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        vec xs[COLUMNS];
+        UNROLL for (int c = 0; c < COLUMNS; c++)
+            xs[c] = load_vec(x + c * W);
+        UNROLL for (int r = 0; r < rows; r++) {
+            float weight = w[r * row_step];
+            UNROLL for (int c = 0; c < COLUMNS; c++)
+                sum[r][c] += xs[c] * weight;
+        }
+        x += T;
+        w += depth_step;
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int c = 0; c < COLUMNS; c++) {
+            vec value = sum[r][c];
+            if (p->relu) /* lets NaN through */
+                value = (vec)((__typeof__(value < value))value & ~(value < 0));
+            store_vec(y + r * T + c * W, value);
+        }
+    }
+}
+
+/* Cuts `count` into the fewest parts of at most `most`, as equal as they can be; gives the first of `left` parts. */
+INLINE int64_t part_of(int64_t count, int64_t *left, int64_t most) {
+    if (*left == 0)
+        *left = (count + most - 1) / most;
+    int64_t part = (count + *left - 1) / *left;
+    --*left;
+    return part;
+}
+
+static void product(const sap_product *p) {
+    for (int t = 0; t < T; t += COLUMNS * W) {
+        int64_t parts = 0;
+        for (int64_t first = 0; first < p->rows;) {
+            int64_t rows = part_of(p->rows - first, &parts, ROWS);
+            switch (rows) {
+            case 1:
+                product_block(1, p, first, t);
+                break;
+            case 2:
+                product_block(2, p, first, t);
+                break;
+            case 3:
+                product_block(3, p, first, t);
+                break;
+            case 4:
+                product_block(4, p, first, t);
+                break;
+            case 5:
+                product_block(5, p, first, t);
+                break;
+            default:
+                product_block(6, p, first, t);
+            }
+            first += rows;
+        }
+    }
+}
+
+/* ---- gw += x dᵀ --------------------------------------------------------------------------------------------- */
+
+/* Interleaves the lower (upper) halves of each 128-bit lane, and the first (last) two of each. */
+#if SAP_WIDTH == 4
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#define FIRST(a, b) __builtin_shufflevector(a, b, 0, 1, 4, 5)
+#define LAST(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
+#elif SAP_WIDTH == 8
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#define FIRST(a, b) __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define LAST(a, b) __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#else
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define FIRST(a, b) __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define LAST(a, b) __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#endif
+
+/* The sums of the elements of each of four vectors. */
+INLINE vec4 sums_of(vec a, vec b, vec c, vec d) {
+    vec ab = LOW(a, b) + HIGH(a, b), cd = LOW(c, d) + HIGH(c, d);
+    vec all = FIRST(ab, cd) + LAST(ab, cd);
+#if SAP_WIDTH == 16
+    typedef float vec8 __attribute__((vector_size(32)));
+    vec8 half = __builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#elif SAP_WIDTH == 8
+    return __builtin_shufflevector(all, all, 0, 1, 2, 3) + __builtin_shufflevector(all, all, 4, 5, 6, 7);
+#else
+    return all;
+#endif
+}
+
+/* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. */
+enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
+
+INLINE void outer_block(const int rows, const int outs, int64_t out, const float *x, const float *d, float *gw) {
+    vec sum[OUTER_ROWS][4];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int o = 0; o < 4; o++)
+            sum[i][o] = (vec){0};
+    for (int t = 0; t < T; t += W) {
+        vec xs[OUTER_ROWS];
+        UNROLL for (int i = 0; i < rows; i++)
+            xs[i] = load_vec(x + i * T + t);
+        UNROLL for (int o = 0; o < outs; o++) {
+            vec ds = load_vec(d + o * T + t);
+            UNROLL for (int i = 0; i < rows; i++)
+                sum[i][o] += xs[i] * ds;
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++) {
+        vec4 four = sums_of(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), old = {0};
+        memcpy(&old, gw + i * out, (size_t)outs * sizeof(float));
+        old += four;
+        memcpy(gw + i * out, &old, (size_t)outs * sizeof(float));
+    }
+}
+
+INLINE void outer_rows(const int rows, int64_t out, const float *x, const float *d, float *gw) {
+    int64_t o = 0;
+    for (; o + 4 <= out; o += 4)
+        outer_block(rows, 4, out, x, d + o * T, gw + o);
+    switch (out - o) {
+    case 1:
+        outer_block(rows, 1, out, x, d + o * T, gw + o);
+        break;
+    case 2:
+        outer_block(rows, 2, out, x, d + o * T, gw + o);
+        break;
+    case 3:
+        outer_block(rows, 3, out, x, d + o * T, gw + o);
+        break;
+    default:
+        break;
+    }
+}
+
+static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw) {
+    int64_t i = 0;
+    for (; i + OUTER_ROWS <= in; i += OUTER_ROWS)
+        outer_rows(OUTER_ROWS, out, x + i * T, d, gw + i * out);
+    for (; i + 2 <= in; i += 2)
+        outer_rows(2, out, x + i * T, d, gw + i * out);
+    if (i < in)
+        outer_rows(1, out, x + i * T, d, gw + i * out);
+}
+
+static void row_sums(int64_t rows, const float *d, float *sums) {
+    for (int64_t r = 0; r < rows; r += 4) {
+        vec sum[4] = {{0}};
+        int64_t here = rows - r < 4 ? rows - r : 4;
+        for (int64_t i = 0; i < here; i++)
+            for (int t = 0; t < T; t += W)
+                sum[i] += load_vec(d + (r + i) * T + t);
+        vec4 four = sums_of(sum[0], sum[1], sum[2], sum[3]);
+        for (int64_t i = 0; i < here; i++)
+            sums[r + i] += four[i];
+    }
+}
+
+/* ---- Elementary functions, good to about one unit in the last place ------------------------------------------ */
+
+INLINE float from_bits(int32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE int32_t to_bits(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* e^x = 2^n e^r with |r| <= ln 2 / 2. Below -87.3 it gives 0 or nearly so, above 89 infinity; NaN stays NaN. */
+INLINE float exp_of(float x) {
+    x = x > 89.0F ? 89.0F : x;
+    x = x < -87.3F ? -87.3F : x;
+    float shifted = x * 1.44269504F + 12582912.0F; /* 1.5 · 2^23: the low bits now hold n */
+    float n = shifted - 12582912.0F;
+    float r = x - n * 0.693359375F + n * 2.12194440e-4F;
+    float p = 1.9875691500e-4F;
+    p = p * r + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    p = p * r * r + r + 1.0F;
+    /* 2^n as 2 · 2^(n - 1), since n may be 128 */
+    int32_t exponent = (int32_t)((uint32_t)to_bits(shifted) - UINT32_C(0x4B400000) + 126);
+    return p * from_bits((int32_t)((uint32_t)exponent << 23)) * 2.0F;
+}
+
+/* ln x for normal x > 0. */
+INLINE float log_of(float x) {
+    int32_t bits = to_bits(x);
+    int32_t exponent = ((bits - 0x3F3504F3) >> 23); /* x / 2^exponent in [sqrt(1/2), sqrt(2)) */
+    float m = from_bits((int32_t)((uint32_t)bits - ((uint32_t)exponent << 23))) - 1.0F, n = (float)exponent;
+    float p = 7.0376836292e-2F;
+    p = p * m - 1.1514610310e-1F;
+    p = p * m + 1.1676998740e-1F;
+    p = p * m - 1.2420140846e-1F;
+    p = p * m + 1.4249322787e-1F;
+    p = p * m - 1.6668057665e-1F;
+    p = p * m + 2.0000714765e-1F;
+    p = p * m - 2.4999993993e-1F;
+    p = p * m + 3.3333331174e-1F;
+    float square = m * m, y = p * m * square - n * 2.12194440e-4F - 0.5F * square;
+    return m + y + n * 0.693359375F;
+}
+
+INLINE float sigmoid_of(float x) {
+    float e = exp_of(x < 0 ? x : -x), s = 1.0F / (1.0F + e); /* no overflow, and no cancellation on either side */
+    return x < 0 ? e * s : s;
+}
+
+INLINE float tanh_of(float x) {
+    float size = x < 0 ? -x : x, square = x * x;
+    float p = -5.70498872745e-3F;
+    p = p * square + 2.06390887954e-2F;
+    p = p * square - 5.37397155531e-2F;
+    p = p * square + 1.33314422036e-1F;
+    p = p * square - 3.33332819422e-1F;
+    float small = x + x * square * p;
+    float large = 1.0F - 2.0F / (exp_of(2.0F * size) + 1.0F);
+    large = x < 0 ? -large : large;
+    return size < 0.625F ? small : large;
+}
+
+/* e^x - 1 for x <= 0. */
+INLINE float expm1_of(float x) {
+    float p = 1.9875691500e-4F;
+    p = p * x + 1.3981999507e-3F;
+    p = p * x + 8.3334519073e-3F;
+    p = p * x + 4.1665795894e-2F;
+    p = p * x + 1.6666665459e-1F;
+    p = p * x + 5.0000001201e-1F;
+    float small = p * x * x + x, large = exp_of(x) - 1.0F;
+    return x > -0.35F ? small : large;
+}
+
+/* ---- Activations ---------------------------------------------------------------------------------------------- */
+
+static const float selu_scale = 1.05070098735548049F, selu_alpha = 1.67326324235437728F;
+static const float gelu_root = 0.797884560802865F, gelu_cube = 0.044715F; /* sqrt(2/π) */
+
+INLINE float phi(float x) {
+    return 0.5F * erfcf(-x * 0.707106781186547524F);
+}
+
+#define EACH(expression)                                                                                     \
+    do {                                                                                                     \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            float x = z[i];                                                                                  \
+            a[i] = (expression);                                                                             \
+        }                                                                                                    \
+        return;                                                                                              \
+    } while (0)
+
+static void activate(const sap_activation *activation, const float *z, float *a, int64_t n) {
+    float alpha = activation->alpha, threshold = activation->threshold, limit = activation->limit;
+    switch (activation->kind) {
+    case SAP_RELU:
+        EACH(x < 0 ? 0 : x);
+    case SAP_RELU_GENERAL:
+        EACH(x < threshold ? alpha * (x - threshold) : x > limit ? limit : x);
+    case SAP_ELU:
+        EACH(x < 0 ? alpha * expm1_of(x) : x);
+    case SAP_SELU:
+        EACH(selu_scale * (x < 0 ? selu_alpha * expm1_of(x) : x));
+    case SAP_SIGMOID:
+        EACH(sigmoid_of(x));
+    case SAP_HARD_SIGMOID:
+        EACH(x < -3 ? 0 : x > 3 ? 1 : x * (1.0F / 6) + 0.5F);
+    case SAP_TANH:
+        EACH(tanh_of(x));
+    case SAP_SOFTPLUS:
+        EACH((x > 0 ? x : 0) + log1pf(exp_of(x < 0 ? x : -x)));
+    case SAP_SOFTSIGN:
+        EACH(x / (1 + (x < 0 ? -x : x)));
+    case SAP_EXPONENTIAL:
+        EACH(exp_of(x));
+    case SAP_SILU:
+        EACH(x * sigmoid_of(x));
+    case SAP_GELU:
+        EACH(x * phi(x));
+    case SAP_GELU_TANH:
+        EACH(0.5F * x * (1 + tanh_of(gelu_root * (x + gelu_cube * x * x * x))));
+    case SAP_LINEAR:
+    case SAP_SOFTMAX:
+        EACH(x);
+    }
+}
+
+#undef EACH
+#define EACH(expression)                                                                                     \
+    do {                                                                                                     \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            float y = a[i];                                                                                  \
+            d[i] *= (expression);                                                                            \
+        }                                                                                                    \
+        return;                                                                                              \
+    } while (0)
+#define EACH_FROM_INPUT(expression)                                                                          \
+    do {                                                                                                     \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            float x = z[i];                                                                                  \
+            d[i] *= (expression);                                                                            \
+        }                                                                                                    \
+        return;                                                                                              \
+    } while (0)
+
+INLINE float silu_slope(float x) {
+    float s = sigmoid_of(x);
+    return s * (1 + x * (1 - s));
+}
+
+INLINE float gelu_tanh_slope(float x) {
+    float h = tanh_of(gelu_root * (x + gelu_cube * x * x * x));
+    return 0.5F * (1 + h) + 0.5F * x * (1 - h * h) * gelu_root * (1 + 3 * gelu_cube * x * x);
+}
+
+static void activate_gradient(const sap_activation *activation, const float *restrict z, const float *restrict a,
+                              float *restrict d, int64_t n) {
+    float alpha = activation->alpha, threshold = activation->threshold, limit = activation->limit;
+    switch (activation->kind) {
+    case SAP_RELU:
+        EACH(y > 0 ? 1 : 0);
+    case SAP_RELU_GENERAL:
+        EACH_FROM_INPUT(x > limit ? 0 : x > threshold ? 1 : alpha);
+    case SAP_ELU:
+        EACH(y < 0 ? y + alpha : 1);
+    case SAP_SELU:
+        EACH(y < 0 ? y + selu_scale * selu_alpha : selu_scale);
+    case SAP_SIGMOID:
+        EACH(y * (1 - y));
+    case SAP_HARD_SIGMOID:
+        EACH(y > 0 ? (y < 1 ? 1.0F / 6 : 0) : 0);
+    case SAP_TANH:
+        EACH(1 - y * y);
+    case SAP_SOFTPLUS:
+        EACH(-expm1_of(-y));
+    case SAP_SOFTSIGN:
+        EACH((1 - (y < 0 ? -y : y)) * (1 - (y < 0 ? -y : y)));
+    case SAP_EXPONENTIAL:
+        EACH(y);
+    case SAP_SILU:
+        EACH_FROM_INPUT(silu_slope(x));
+    case SAP_GELU:
+        EACH_FROM_INPUT(phi(x) + x * 0.398942280401433F * exp_of(-0.5F * x * x));
+    case SAP_GELU_TANH:
+        EACH_FROM_INPUT(gelu_tanh_slope(x));
+    case SAP_LINEAR:
+    case SAP_SOFTMAX:
+        return;
+    }
+}
+
+/* ---- Softmax and loss ------------------------------------------------------------------------------------------ */
+
+INLINE void column_max(int64_t rows, const float *z, float *restrict max) {
+    for (int t = 0; t < T; t++)
+        max[t] = z[t];
+    for (int64_t r = 1; r < rows; r++)
+        for (int t = 0; t < T; t++)
+            max[t] = z[r * T + t] > max[t] ? z[r * T + t] : max[t];
+}
+
+static void softmax(int64_t rows, const float *z, float *a) {
+    float max[T], sum[T] = {0};
+    column_max(rows, z, max);
+    for (int64_t r = 0; r < rows; r++) {
+        float e[T];
+        for (int t = 0; t < T; t++)
+            e[t] = exp_of(z[r * T + t] - max[t]);
+        for (int t = 0; t < T; t++)
+            sum[t] += e[t];
+        memcpy(a + r * T, e, sizeof e);
+    }
+    for (int t = 0; t < T; t++)
+        sum[t] = 1 / sum[t];
+    for (int64_t r = 0; r < rows; r++)
+        for (int t = 0; t < T; t++)
+            a[r * T + t] *= sum[t];
+}
+
+static void softmax_gradient(int64_t rows, const float *restrict a, float *restrict d) {
+    float dot[T] = {0};
+    for (int64_t r = 0; r < rows; r++)
+        for (int t = 0; t < T; t++)
+            dot[t] += a[r * T + t] * d[r * T + t];
+    for (int64_t r = 0; r < rows; r++)
+        for (int t = 0; t < T; t++)
+            d[r * T + t] = a[r * T + t] * (d[r * T + t] - dot[t]);
+}
+
+/* own: y of the label of each column; best: the class with the largest y. */
+static void find_own_and_best(const sap_crossentropy *c, float *restrict own, int32_t *restrict best) {
+    const int32_t *restrict label = c->label;
+    float max[T];
+    for (int t = 0; t < T; t++) {
+        max[t] = own[t] = c->y[t];
+        best[t] = 0;
+    }
+    for (int64_t r = 1; r < c->classes; r++) {
+        const float *restrict y = c->y + r * T;
+        for (int t = 0; t < T; t++) {
+            own[t] = label[t] == (int32_t)r ? y[t] : own[t];
+            best[t] = y[t] > max[t] ? (int32_t)r : best[t];
+            max[t] = y[t] > max[t] ? y[t] : max[t];
+        }
+    }
+}
+
+INLINE void from_logits(const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
+    const int32_t *restrict label = c->label;
+    float max[T], sum[T] = {0}, factor[T];
+    column_max(c->classes, c->y, max);
+    for (int64_t r = 0; r < c->classes; r++) {
+        const float *restrict y = c->y + r * T;
+        if (c->dy) {
+            float *restrict dy = c->dy + r * T;
+            for (int t = 0; t < T; t++) {
+                dy[t] = exp_of(y[t] - max[t]);
+                sum[t] += dy[t];
+            }
+        } else {
+            for (int t = 0; t < T; t++)
+                sum[t] += exp_of(y[t] - max[t]);
+        }
+    }
+    for (int t = 0; t < T; t++) {
+        loss[t] = log_of(sum[t]) + (max[t] - own[t]);
+        factor[t] = label[t] < 0 ? 0 : c->scale;
+    }
+    for (int t = 0; t < T; t++)
+        sum[t] = factor[t] / sum[t];
+    for (int64_t r = 0; c->dy && r < c->classes; r++) {
+        float *restrict dy = c->dy + r * T;
+        for (int t = 0; t < T; t++)
+            dy[t] = dy[t] * sum[t] - (label[t] == (int32_t)r ? factor[t] : 0);
+    }
+}
+
+INLINE void from_probabilities(const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
+    const int32_t *restrict label = c->label;
+    float sum[T] = {0}, factor[T];
+    for (int64_t r = 0; r < c->classes; r++)
+        for (int t = 0; t < T; t++)
+            sum[t] += c->y[r * T + t];
+    for (int t = 0; t < T; t++) {
+        float p = own[t] / sum[t], clipped = p < 1e-7F ? 1e-7F : p > 1 - 1e-7F ? 1 - 1e-7F : p;
+        loss[t] = -log_of(clipped);
+        factor[t] = label[t] < 0 || p < 1e-7F || p > 1 - 1e-7F ? 0 : c->scale;
+    }
+    for (int64_t r = 0; c->dy && r < c->classes; r++) {
+        float *restrict dy = c->dy + r * T;
+        for (int t = 0; t < T; t++)
+            dy[t] = factor[t] == 0 ? 0 : factor[t] * (1 / sum[t] - (label[t] == (int32_t)r ? 1 / own[t] : 0));
+    }
+}
+
+static void crossentropy(sap_crossentropy *c) {
+    float own[T], loss[T];
+    int32_t best[T];
+    find_own_and_best(c, own, best);
+    if (c->from_logits)
+        from_logits(c, own, loss);
+    else
+        from_probabilities(c, own, loss);
+    c->loss = 0;
+    c->correct = 0;
+    for (int t = 0; t < T; t++) {
+        c->loss += c->label[t] < 0 ? 0 : (double)loss[t];
+        c->correct += best[t] == c->label[t];
+    }
+}
+
+/* ---- The rest --------------------------------------------------------------------------------------------------- */
+
+static void load(const float *restrict x, int64_t values, int rows, float *restrict tile) {
+    if (rows < T)
+        memset(tile, 0, (size_t)values * T * sizeof *tile);
+    int64_t v = 0;
+#if SAP_WIDTH >= 8
+    typedef float vec8 __attribute__((vector_size(32)));
+    typedef float loose8 __attribute__((vector_size(32), aligned(4)));
+    for (; rows == T && v + 8 <= values; v += 8) {
+        for (int t = 0; t < T; t += 8) {
+            vec8 r[8], s[8];
+            UNROLL for (int i = 0; i < 8; i++)
+                r[i] = *(const loose8 *)(x + (t + i) * values + v);
+            UNROLL for (int i = 0; i < 8; i += 4) {
+                vec8 a = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+                vec8 b = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+                vec8 c = __builtin_shufflevector(r[i + 2], r[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
+                vec8 d = __builtin_shufflevector(r[i + 2], r[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
+                s[i] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+                s[i + 1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+                s[i + 2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+                s[i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+            }
+            UNROLL for (int i = 0; i < 4; i++) {
+                *(vec8 *)(tile + (v + i) * T + t) =
+                    __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+                *(vec8 *)(tile + (v + i + 4) * T + t) =
+                    __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+            }
+        }
+    }
+#endif
+    for (; v < values; v++)
+        for (int t = 0; t < rows; t++)
+            tile[v * T + t] = x[t * values + v];
+}
+
+static void dropout(const sap_dropout *p, const float *restrict x, float *restrict y, bool add) {
+    const uint32_t *restrict a = p->key_a, *restrict b = p->key_b;
+    uint32_t threshold = p->threshold;
+    float scale = p->scale;
+    for (int64_t v = 0; v < p->values; v++) {
+        float kept[T];
+        for (int t = 0; t < T; t++)
+            kept[t] = sap_dropout_bits(a[t], b[t], (uint32_t)v) >= threshold ? x[v * T + t] * scale : 0;
+        for (int t = 0; t < T; t++)
+            y[v * T + t] = add ? y[v * T + t] + kept[t] : kept[t];
+    }
+}
+
+static void add_to(int64_t n, const float *restrict x, float *restrict y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void affine(int64_t rows, const float *scale, const float *shift, const float *restrict x, float *restrict y,
+                   bool add) {
+    for (int64_t r = 0; r < rows; r++) {
+        float factor = scale[r], offset = shift ? shift[r] : 0;
+        if (add)
+            for (int t = 0; t < T; t++)
+                y[r * T + t] += x[r * T + t] * factor + offset;
+        else
+            for (int t = 0; t < T; t++)
+                y[r * T + t] = x[r * T + t] * factor + offset;
+    }
+}
+
+static void adam(const sap_adam *p, int64_t n, const float *restrict g, float *restrict m, float *restrict v,
+                 float *restrict w) {
+    sap_adam s = *p;
+    for (int64_t i = 0; i < n; i++) {
+        m[i] += (g[i] - m[i]) * s.one_minus_beta_1;
+        v[i] += (g[i] * g[i] - v[i]) * s.one_minus_beta_2;
+        w[i] -= m[i] * s.alpha / (sqrtf(v[i]) + s.epsilon);
+    }
+}
+
+static void momentum(float rate, float momentum, bool nesterov, int64_t n, const float *restrict g, float *restrict m,
+                     float *restrict w) {
+    for (int64_t i = 0; i < n; i++) {
+        m[i] = m[i] * momentum - g[i] * rate;
+        w[i] += nesterov ? m[i] * momentum - g[i] * rate : m[i];
+    }
+}
+
+static void descend(float rate, int64_t n, const float *restrict g, float *restrict w) {
+    for (int64_t i = 0; i < n; i++)
+        w[i] -= g[i] * rate;
+}
+
+extern const sap_kernels SAP_FORM;
+const sap_kernels SAP_FORM = {
+    .name = SAP_FORM_NAME,
+    .product = product,
+    .outer = outer,
+    .row_sums = row_sums,
+    .load = load,
+    .activate = activate,
+    .activate_gradient = activate_gradient,
+    .softmax = softmax,
+    .softmax_gradient = softmax_gradient,
+    .crossentropy = crossentropy,
+    .dropout = dropout,
+    .add = add_to,
+    .affine = affine,
+    .adam = adam,
+    .momentum = momentum,
+    .descend = descend,
+};

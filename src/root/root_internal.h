@@ -1,0 +1,503 @@
+/* The inside of the reader: file and keys, objects of the metadata, streamer info, branches, the read program that a
+ * branch is compiled to, and baskets. Section names (§) are those of docs/format/ttree.md. */
+#ifndef SAP_ROOT_INTERNAL_H
+#define SAP_ROOT_INTERNAL_H
+
+#include "../base/cursor.h"
+#include "../column/column_internal.h"
+#include <sapwood/access.h>
+#include <sapwood/root.h>
+
+#include <pthread.h>
+
+/* ---- Codecs (§ Compression) ---------------------------------------------------------------------------- */
+
+/* What decompression needs; one a thread at a time. Zeroed is empty: each library's part is made on first use. */
+typedef struct sap_codec {
+    void *deflate, *zstd;
+} sap_codec;
+
+void sap_codec_release(sap_codec *codec);
+
+/* Decompresses a record's payload, blocks one after another, into exactly `size` bytes.
+ * where, offset: for messages; the offset is that of `data` in its file. */
+SAP_MUST_CHECK sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out, size_t size,
+                                        const char *where, uint64_t offset, sap_error *err);
+/* Checks, without decompressing, that the blocks' headers promise `size` bytes, and not more than their codecs can
+ * make of so few: done before memory for them is taken. */
+SAP_MUST_CHECK sap_status sap_codec_check(const uint8_t *data, size_t length, size_t size, const char *where,
+                                          uint64_t offset, sap_error *err);
+/* "zlib", "lzma", … of a payload's first block. Static. */
+const char *sap_codec_name(const uint8_t *data, size_t length);
+
+/* ---- Files (§ File, § Key) ------------------------------------------------------------------------------ */
+
+/* The header of a record. */
+typedef struct sap_record {
+    uint64_t offset;
+    uint32_t bytes;        /* whole record, header and all */
+    uint32_t object_bytes; /* uncompressed */
+    uint16_t version, header_bytes, cycle;
+    const char *class_name, *name, *title; /* in the arena given to the parser; NULL when it was NULL */
+} sap_record;
+
+struct sap_class;
+
+struct sap_file {
+    sap_source *source;
+    const char *name;
+    sap_arena arena;
+    uint64_t size;
+    int version;
+    bool wide; /* 64-bit seeks */
+    int32_t compress;
+    const char *compression;
+    uint64_t info_offset;
+    uint32_t info_bytes;
+    sap_key *keys;
+    size_t key_count, key_capacity;
+
+    /* Streamer info, read at the first need. */
+    pthread_mutex_t lock;
+    bool classes_read;
+    sap_arena class_arena;
+    struct sap_class *classes;
+    size_t class_count, class_capacity;
+    uint32_t *class_table; /* open hash by name: index + 1 of the first class of that name, 0: empty */
+    size_t class_table_size;
+};
+
+/* Parses a record's header; `arena` may be NULL when its texts are not wanted. */
+void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out);
+
+/* Reads and decompresses the record at `offset`. `*out` is malloc'ed; the header stays in front of nothing: it holds the object
+ * only. where: for messages. */
+SAP_MUST_CHECK sap_status sap_record_load(const sap_file *file, uint64_t offset, uint64_t bytes, const char *where,
+                                          sap_record *record, uint8_t **out, sap_error *err);
+
+/* ---- Objects of the metadata (§ Object) ------------------------------------------------------------------ */
+
+enum { SAP_BYTE_COUNT_BIT = 0x40000000, SAP_MEMBERWISE_BIT = 0x4000 };
+
+/* An object or class that was met before, for references to it. */
+typedef struct sap_reference {
+    uint64_t position; /* its tag; positions rise */
+    const char *class_name;
+    void *object; /* NULL for a class, or for an object of no interest */
+} sap_reference;
+
+/* Objects one after another, as ROOT streams them. */
+typedef struct sap_stream {
+    sap_cursor c;
+    sap_file *file;
+    sap_arena *arena;
+    uint64_t origin; /* key length: references count from the start of the key */
+    sap_reference *references;
+    size_t reference_count, reference_capacity;
+    int depth;
+    const char *where;
+    char problem[200]; /* what is wrong, when it is not shortness */
+} sap_stream;
+
+void sap_stream_release(sap_stream *s);
+/* Marks the stream as failed because of something else than shortness. Returns false. */
+bool sap_stream_fail(sap_stream *s, const char *format, ...) SAP_PRINTF(2, 3);
+SAP_MUST_CHECK sap_status sap_stream_check(const sap_stream *s, const char *what, sap_error *err);
+
+/* Byte count and version before an object. */
+typedef struct sap_frame {
+    size_t end;         /* position behind the object; SIZE_MAX: not known */
+    uint16_t version;   /* without the member-wise bit */
+    bool memberwise;
+    uint32_t checksum;  /* when version is 0 */
+} sap_frame;
+
+sap_frame sap_frame_read(sap_cursor *c);
+/* Goes to the end of the object, when it is known. */
+void sap_frame_leave(sap_cursor *c, const sap_frame *frame);
+
+const char *sap_stream_text(sap_stream *s); /* a TString */
+void sap_stream_tobject(sap_cursor *c);
+/* TNamed. name, title: may be NULL. */
+void sap_stream_named(sap_stream *s, const char **name, const char **title);
+
+/* A list of objects (TObjArray, TList); items of no interest are NULL. */
+typedef struct sap_objects {
+    struct sap_object {
+        const char *class_name;
+        void *object;
+        const char *option; /* TList */
+    } *items;
+    size_t count;
+} sap_objects;
+
+/* Reads the inside of an object of that class into arena memory and returns it in `*object`; false: not interested, it is
+ * passed over. */
+typedef bool (*sap_object_reader)(sap_stream *s, const char *class_name, void **object);
+
+/* A pointer to an object: null, one met before, or a new one. */
+void *sap_stream_object(sap_stream *s, sap_object_reader reader, const char **class_name);
+void sap_stream_objarray(sap_stream *s, sap_object_reader reader, sap_objects *out);
+void sap_stream_list(sap_stream *s, sap_object_reader reader, sap_objects *out);
+
+/* ---- Streamer info (§ Streamer info) ---------------------------------------------------------------------- */
+
+/* fType of elements and branches; arrays add OFFSET_L, pointers with a counter OFFSET_P. */
+enum {
+    SAP_KIND_BASE = 0,
+    SAP_KIND_CHAR = 1,
+    SAP_KIND_SHORT = 2,
+    SAP_KIND_INT = 3,
+    SAP_KIND_LONG = 4,
+    SAP_KIND_FLOAT = 5,
+    SAP_KIND_COUNTER = 6,
+    SAP_KIND_CHARSTAR = 7,
+    SAP_KIND_DOUBLE = 8,
+    SAP_KIND_DOUBLE32 = 9,
+    SAP_KIND_LEGACY_CHAR = 10,
+    SAP_KIND_UCHAR = 11,
+    SAP_KIND_USHORT = 12,
+    SAP_KIND_UINT = 13,
+    SAP_KIND_ULONG = 14,
+    SAP_KIND_BITS = 15,
+    SAP_KIND_LONG64 = 16,
+    SAP_KIND_ULONG64 = 17,
+    SAP_KIND_BOOL = 18,
+    SAP_KIND_FLOAT16 = 19,
+    SAP_KIND_OFFSET_L = 20,
+    SAP_KIND_OFFSET_P = 40,
+    SAP_KIND_OBJECT = 61,   /* a TObject inside */
+    SAP_KIND_ANY = 62,      /* another class inside */
+    SAP_KIND_OBJECT_INLINE = 63, /* pointer, never null: the object follows */
+    SAP_KIND_OBJECT_POINTER = 64,
+    SAP_KIND_TSTRING = 65,
+    SAP_KIND_TOBJECT = 66,
+    SAP_KIND_TNAMED = 67,
+    SAP_KIND_ANY_INLINE = 68,
+    SAP_KIND_ANY_POINTER = 69,
+    SAP_KIND_STL_POINTER = 71,
+    SAP_KIND_STL = 300,
+    SAP_KIND_STL_STRING = 365,
+    SAP_KIND_STREAMER = 500,
+    SAP_KIND_STREAM_LOOP = 501
+};
+
+/* Bytes of a basic kind as stored, 0 when it is none (Double32_t and Float16_t among them). */
+size_t sap_kind_size(int kind);
+
+typedef struct sap_element {
+    const char *name, *title, *type_name;
+    int kind; /* fType */
+    int32_t length; /* items of a fixed array, 0: no array */
+    int32_t dims[5];
+    int dim_count;
+    const char *count_name; /* counted pointers */
+    int base_version;
+    uint32_t base_checksum;
+} sap_element;
+
+typedef struct sap_class {
+    const char *name;
+    int version;
+    uint32_t checksum;
+    sap_element *elements;
+    size_t count;
+    uint32_t next; /* index + 1 of the next class of that name */
+} sap_class;
+
+/* Reads the file's streamer info if that was not done yet. */
+SAP_MUST_CHECK sap_status sap_classes_read(sap_file *file, sap_error *err);
+/* version < 0: the newest. checksum: used when version is 0 or not there. NULL: not described. */
+const sap_class *sap_class_find(const sap_file *file, const char *name, int version, uint32_t checksum);
+bool sap_class_is(const sap_file *file, const char *name, const char *base);
+
+/* ---- Branches (§ Tree) ------------------------------------------------------------------------------------ */
+
+typedef struct sap_basket {
+    uint64_t offset; /* in the file; 0: embedded */
+    uint32_t bytes;  /* stored */
+    int64_t first_entry;
+    const struct sap_embedded *embedded;
+} sap_basket;
+
+/* A basket inside the record of the tree; always uncompressed. */
+typedef struct sap_embedded {
+    int32_t entries;
+    uint32_t data_bytes;
+    const uint8_t *data;     /* of the entries; lives in the tree's record */
+    const uint8_t *offsets;  /* (entries) big-endian int32, from the start of the key; or NULL */
+    uint32_t header_bytes;
+    bool generated;
+} sap_embedded;
+
+typedef struct sap_leaf {
+    const char *class_name, *name, *title;
+    int64_t length, bytes; /* fLen, fLenType */
+    int64_t is_unsigned;
+    int64_t kind; /* TLeafElement: fType */
+    struct sap_leaf *counter;
+    struct sap_branch_node *branch;
+} sap_leaf;
+
+typedef struct sap_branch_node {
+    sap_branch public; /* what sap_tree_branch gives */
+    const char *class_name;  /* of the branch object: "TBranchElement", … */
+    const char *name, *title;
+    const char *object_class;  /* fClassName: class that holds the element, or class of the whole object */
+    const char *parent_class, *clones_class;
+    const char *file_name;
+    int64_t checksum, class_version, id, type, streamer_type;
+    int64_t entries; /* of its own: a damaged tree may have more or fewer */
+    int64_t first_entry, entry_number, write_basket, max_baskets, compress, split_level, offset_length;
+    int64_t total_bytes, zip_bytes;
+    int64_t io_bits;
+    sap_objects branches, leaves, embedded;
+    int64_t *basket_bytes, *basket_entry, *basket_seek;
+    int64_t basket_bytes_count, basket_entry_count, basket_seek_count;
+    struct sap_branch_node *count_branch, *parent;
+
+    sap_basket *baskets;
+    size_t basket_count;
+    bool compiled;
+    struct sap_program *program;
+} sap_branch_node;
+
+struct sap_tree {
+    sap_file *file;
+    sap_arena arena;
+    uint8_t *record; /* the decompressed TTree record: embedded baskets point into it */
+    const char *path;
+    const char *where; /* "file:path" */
+    int64_t entries;
+    sap_branch_node **branches; /* all, in order of the tree of branches */
+    size_t branch_count, branch_capacity;
+    uint32_t *name_table; /* open hash of public names: index + 1 */
+    size_t name_table_size;
+    pthread_mutex_t lock;
+};
+
+/* The node of a public branch. */
+static inline sap_branch_node *sap_branch_inside(const sap_branch *branch) {
+    return (sap_branch_node *)(uintptr_t)branch;
+}
+
+/* ---- Read programs ------------------------------------------------------------------------------------------ */
+
+typedef enum sap_conversion {
+    SAP_CONVERT_COPY, /* one byte, or a whole number of them */
+    SAP_CONVERT_BOOL,
+    SAP_CONVERT_SWAP2,
+    SAP_CONVERT_SWAP4,
+    SAP_CONVERT_SWAP8,
+    SAP_CONVERT_FLOAT_TO_DOUBLE,  /* Double32_t without a range */
+    SAP_CONVERT_SCALED_TO_DOUBLE, /* uint32 / factor + minimum */
+    SAP_CONVERT_SCALED_TO_FLOAT,
+    SAP_CONVERT_SHORT_TO_DOUBLE, /* exponent and mantissa in 3 bytes */
+    SAP_CONVERT_SHORT_TO_FLOAT
+} sap_conversion;
+
+/* How a stored number becomes a value. */
+typedef struct sap_number {
+    sap_conversion conversion;
+    sap_type type;
+    uint8_t stored; /* bytes of one in the file */
+    uint8_t size;   /* bytes of one value */
+    int bits;
+    double factor, minimum;
+} sap_number;
+
+/* n numbers from `data` to `out`. */
+void sap_number_convert(const sap_number *number, const uint8_t *data, size_t n, void *out);
+
+typedef enum sap_op {
+    SAP_OP_NUMBER,   /* `count` numbers */
+    SAP_OP_STRING,   /* length in 1 or 5 bytes, then the bytes */
+    SAP_OP_CSTRING,  /* length in 4 bytes, then the bytes */
+    SAP_OP_LIST,     /* length in 4 bytes, then so many children */
+    SAP_OP_COUNTED,  /* a flag byte, then as many children as the sibling `counter` says */
+    SAP_OP_REST,     /* children up to the end of the entry */
+    SAP_OP_ARRAY,    /* `count` children: fixed arrays of what is not a number */
+    SAP_OP_RECORD,   /* the children one after another */
+    SAP_OP_FBITS,    /* TObject's fBits: 4 bytes, 6 when the object is referenced */
+    SAP_OP_TOBJECT,  /* version, unique id, bits: passed over */
+    SAP_OP_ARRAYOBJ, /* TArrayF and the like: length in 4 bytes, then so many numbers */
+    SAP_OP_SKIP      /* a framed object that is passed over */
+} sap_op;
+
+/* One step of a read program; it reads one or more values that stand one after another. */
+typedef struct sap_step_node {
+    sap_op op;
+    bool framed;       /* byte count and version stand before each value */
+    bool stl;          /* a std::string or collection: member-wise and split data frame all values of a run once */
+    bool base;         /* a base class of the record around it: its fields belong to that record */
+    bool hidden;       /* gives no column */
+    int slot;          /* of its builder */
+    const char *name;  /* field name */
+    const char *class_name;
+    const sap_class *info;
+    sap_number number; /* SAP_OP_COUNTED: that of the counter */
+    int32_t count; /* items of fixed arrays, 1 otherwise */
+    int32_t dims[5];
+    int dim_count;
+    int counter_slot; /* SAP_OP_COUNTED */
+    struct sap_step_node *children;
+    int child_count;
+} sap_step_node;
+
+/* How the entries of a branch become a column. The first three shapes are the fast ones: what a basket gives is known
+ * from its header, and it is decoded straight into its place in the batch. */
+typedef enum sap_shape {
+    SAP_SHAPE_FLAT,   /* `count` numbers an entry */
+    SAP_SHAPE_JAGGED, /* a list of (`count` numbers) an entry, after `header` bytes */
+    SAP_SHAPE_LEAVES, /* a record of (fixed arrays of) numbers an entry */
+    SAP_SHAPE_TREE    /* anything else: the program is interpreted */
+} sap_shape;
+
+typedef struct sap_program {
+    sap_field field;
+    sap_shape shape;
+    sap_step_node root;
+    int slots;          /* builders */
+    uint32_t header;    /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
+    uint32_t item;      /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */
+    bool named;         /* SAP_SHAPE_TREE: the name of the class stands before each entry (TBranchObject) */
+    sap_branch_node *counts;  /* branch whose values are the number of items of each entry, or NULL */
+} sap_program;
+
+/* Compiles the branch: fills `public.field`, or `public.reason`. Uses the tree's arena. */
+SAP_MUST_CHECK sap_status sap_branch_compile(sap_tree *tree, sap_branch_node *branch, sap_error *err);
+
+/* What compiling stands on. A compile function returns false when it cannot, with `reason` set. */
+typedef struct sap_compiler {
+    const sap_file *file;
+    sap_arena *arena;
+    int slots;
+    int depth;
+    int steps;
+    char reason[300];
+    bool out_of_memory;
+    const char *stack[32]; /* classes being compiled: a class that holds itself has no finite type */
+    int stack_count;
+} sap_compiler;
+
+bool sap_compile_fail(sap_compiler *k, const char *format, ...) SAP_PRINTF(2, 3);
+/* A C++ type by name. in_collection: an item of an STL collection, whose own collections have no frame. */
+bool sap_compile_type(sap_compiler *k, const char *type_name, bool in_collection, sap_step_node *out);
+bool sap_compile_class(sap_compiler *k, const char *class_name, int version, uint32_t checksum, sap_step_node *out);
+bool sap_compile_element(sap_compiler *k, const sap_element *element, const char *owner, sap_step_node *out);
+bool sap_compile_number(sap_compiler *k, int kind, const char *title, sap_number *out);
+/* Makes `out` an array of `length` items in these dimensions. */
+bool sap_compile_dims(sap_compiler *k, int64_t length, const int32_t *dims, int dim_count, sap_step_node *out);
+/* The field of a step and all below it, in the arena; false when memory is out. */
+bool sap_compile_field(sap_compiler *k, const sap_step_node *step, sap_field *out);
+/* The kind of a fundamental C++ type, -1 when it is none. */
+int sap_kind_of_type(const char *type_name);
+
+/* "vector<pair<int,float> >" → its first template argument and the one behind it, as spans. Normalises nothing. */
+typedef struct sap_span {
+    const char *text;
+    size_t length;
+} sap_span;
+
+/* Base name of a type without arguments and "std::": "vector". Returns the number of arguments, at most `capacity`. */
+int sap_type_split(const char *type_name, sap_span *base, sap_span *arguments, int capacity);
+
+/* ---- Interpreting a program ----------------------------------------------------------------------------------- */
+
+typedef struct sap_buffer {
+    uint8_t *data;
+    size_t length, capacity;
+} sap_buffer;
+
+/* What one step gives: values or bytes of strings, lengths of lists as running ends, number of items. */
+typedef struct sap_builder {
+    sap_buffer values;
+    sap_buffer ends; /* int32: end of each list or string */
+    int64_t items;
+} sap_builder;
+
+typedef struct sap_interpreter {
+    const sap_program *program;
+    sap_builder *builders;
+    sap_cursor c;
+    char problem[300];
+    bool out_of_memory;
+} sap_interpreter;
+
+/* Reads the one entry that the cursor holds, all of it. */
+bool sap_interpret(sap_interpreter *in);
+void sap_builders_release(sap_builder *builders, int slots);
+/* Puts the pieces of one column together: pieces (count) of `slots` builders each. */
+SAP_MUST_CHECK sap_status sap_builders_join(const sap_program *program, sap_builder *const *pieces, size_t count,
+                                            struct sap_storage *storage, sap_column *out, sap_error *err);
+
+/* ---- Baskets (§ Basket) ------------------------------------------------------------------------------------------ */
+
+/* The header of a basket in the file, inside fKeylen. */
+typedef struct sap_basket_header {
+    uint32_t stored_bytes, object_bytes, header_bytes;
+    uint32_t data_bytes; /* of the entries */
+    int32_t entries;
+    int64_t entry_bytes; /* fNevBufSize, bytes of an entry when there are no offsets */
+    bool generated;      /* no offsets though the entries vary (kGenerateOffsetMap) */
+} sap_basket_header;
+
+/* A basket ready to be decoded. */
+typedef struct sap_basket_data {
+    int32_t entries;
+    const uint8_t *data; /* of the entries */
+    size_t bytes;
+    const uint8_t *offsets; /* (entries) big-endian int32 from the start of the key, or NULL */
+    uint32_t header_bytes;
+    bool generated;
+} sap_basket_data;
+
+enum { SAP_BASKET_HEADER_MOST = 1024 };
+
+/* Parses and checks the header of a file basket from its first bytes. */
+SAP_MUST_CHECK sap_status sap_basket_parse(const uint8_t *bytes, size_t length, const sap_basket *basket,
+                                           const char *where, sap_basket_header *out, sap_error *err);
+
+/* Memory of one thread that decodes. Zeroed is empty. */
+typedef struct sap_scratch {
+    sap_codec codec;
+    sap_buffer stored, object, gathered;
+} sap_scratch;
+
+void sap_scratch_release(sap_scratch *scratch);
+/* Reads the basket; `out` points into the scratch (or the tree's record) until its next use. */
+SAP_MUST_CHECK sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, size_t index,
+                                          const char *where, sap_scratch *scratch, sap_basket_data *out,
+                                          sap_error *err);
+SAP_MUST_CHECK bool sap_buffer_reserve(sap_buffer *buffer, size_t capacity);
+
+/* ---- Decoding ---------------------------------------------------------------------------------------------------- */
+
+/* The part of one basket that goes into a batch. */
+typedef struct sap_piece {
+    size_t column; /* of the reader */
+    size_t basket;
+    int32_t begin, end;     /* entries of the basket */
+    int64_t row;            /* of the batch, where the first goes */
+    int64_t items, item_at; /* SAP_SHAPE_JAGGED: how many, and where the first goes in the batch */
+    sap_builder *builders;  /* SAP_SHAPE_TREE */
+} sap_piece;
+
+/* What a piece is decoded with. */
+typedef struct sap_decoding {
+    const sap_program *program;
+    const sap_basket_data *basket;
+    const int64_t *counts; /* items of each entry of the basket from its first on, when it has no offsets of its own; or NULL */
+    int32_t span;          /* entries of the basket that belong to the tree */
+    const char *where;     /* file, tree and column */
+    uint64_t place;        /* of the basket, for messages */
+    int64_t first_entry;   /* of the basket, for messages */
+} sap_decoding;
+
+/* Items of a jagged piece. */
+SAP_MUST_CHECK sap_status sap_piece_count(const sap_decoding *d, sap_piece *piece, sap_error *err);
+/* Decodes the piece into its place in `out`, or into its own builders. */
+SAP_MUST_CHECK sap_status sap_piece_decode(const sap_decoding *d, sap_piece *piece, sap_column *out, sap_scratch *scratch,
+                                           sap_error *err);
+
+#endif

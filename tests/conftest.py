@@ -1,0 +1,62 @@
+"""What the Python tests share: the built command, and the data of the developers when it is there."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent
+COMMAND = os.environ.get("SAPWOOD_COMMAND", str(SOURCE / "build/release/bin/sapwood"))
+SAMPLE = SOURCE / "examples/topology/data"
+CLASSES = ("qcd", "ttbar", "wjets")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The developers' data; users of the project don't have it."""
+    folder = Path(os.environ.get("SAPWOOD_DATA", SOURCE.parent / "shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"the developers' data is not here ({folder}); set SAPWOOD_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sapwood():
+    """Runs the command; returns the finished process. check=False for failures that are expected."""
+
+    def run(*arguments, check=True, **options):
+        options.setdefault("timeout", 600)
+        result = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, **options)
+        if check:
+            assert result.returncode == 0, f"sapwood {' '.join(map(str, arguments))}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    return run
+
+
+def sample_options(folder=SAMPLE, classes=CLASSES):
+    """--sample options for the example's files."""
+    return [word for name in classes for word in ("--sample", f"{name}={folder / (name + '.root')}")]
+
+
+@pytest.fixture(scope="session")
+def dataset(sapwood, tmp_path_factory) -> Path:
+    """A dataset of the sample: made once, read by many."""
+    folder = tmp_path_factory.mktemp("prepared") / "dataset"
+    sapwood("prepare", *sample_options(), "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(sapwood, dataset, tmp_path_factory) -> Path:
+    """A network trained on it for a few epochs, evaluated."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    sapwood("train", "--data", dataset, "--model", SOURCE / "models/hlf.keras", "--epochs", 5, "--out", folder)
+    sapwood("evaluate", "--run", folder, "--data", dataset)
+    return folder
+
+
+def load_json(path):
+    return json.loads(Path(path).read_text())

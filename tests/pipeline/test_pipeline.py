@@ -1,0 +1,125 @@
+"""Pipeline files: stages in order, skipped while nothing changed, run again when something did."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import SAMPLE, SOURCE, load_json
+
+TEXT = """
+folder: results
+prepare:
+  sample:
+    qcd: data/qcd.root
+    ttbar: [data/ttbar.root]
+    wjets: data/wj*.root
+  seed: 3
+train:
+  model: hlf.keras
+  epochs: 2
+evaluate:
+report:
+"""
+
+
+@pytest.fixture()
+def place(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("qcd", "ttbar", "wjets"):
+        shutil.copy2(SAMPLE / f"{name}.root", tmp_path / "data")
+    shutil.copy2(SOURCE / "models/hlf.keras", tmp_path)
+    (tmp_path / "p.yaml").write_text(TEXT)
+    return tmp_path
+
+
+def stages(result):
+    """What was run and what was kept, from the output."""
+    lines = [line[3:] for line in result.stdout.splitlines() if line.startswith("== ")]
+    return {line.split(":")[0]: "kept" if "kept" in line else "ran" for line in lines}
+
+
+ALL = ("prepare", "train", "evaluate", "report")
+
+
+def test_all_stages_then_none_then_what_changed(sapwood, place):
+    results = place / "results"
+    first = sapwood("run", place / "p.yaml")
+    assert stages(first) == dict.fromkeys(ALL, "ran")
+    assert load_json(results / "dataset/dataset.json")["seed"] == 3
+    assert (results / "report.html").exists()
+    assert "accuracy" in first.stdout
+
+    assert stages(sapwood("run", place / "p.yaml")) == dict.fromkeys(ALL, "kept")
+
+    (place / "p.yaml").write_text(TEXT.replace("epochs: 2", "epochs: 3"))
+    assert stages(sapwood("run", place / "p.yaml")) == {"prepare": "kept", "train": "ran", "evaluate": "ran", "report": "ran"}
+    assert len(load_json(results / "run/history.json")) == 3
+    assert not (results / "run.previous").exists()
+
+    os.utime(place / "data/qcd.root")
+    second = stages(sapwood("run", place / "p.yaml"))
+    assert second["prepare"] == "ran"
+
+    shutil.rmtree(results / "run")
+    assert stages(sapwood("run", place / "p.yaml"))["train"] == "ran"
+    assert stages(sapwood("run", place / "p.yaml", "--force")) == dict.fromkeys(ALL, "ran")
+
+
+def test_a_failed_stage_brings_the_old_output_back(sapwood, place):
+    sapwood("run", place / "p.yaml")
+    before = (place / "results/dataset/dataset.json").read_bytes()
+    (place / "data/qcd.root").write_bytes(b"root, but no more than that")
+    result = sapwood("run", place / "p.yaml", check=False)
+    assert result.returncode == 1 and "qcd.root" in result.stderr
+    assert (place / "results/dataset/dataset.json").read_bytes() == before
+
+
+def test_another_folder_on_the_command_line(sapwood, place, tmp_path):
+    sapwood("run", place / "p.yaml", "--out", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/run/model.keras").exists()
+    assert not (place / "results").exists()
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(sapwood, place):
+    (place / "results/dataset").mkdir(parents=True)
+    (place / "results/dataset/mine.txt").write_text("mine")
+    result = sapwood("run", place / "p.yaml", check=False)
+    assert result.returncode != 0 and "exists" in result.stderr
+    assert (place / "results/dataset/mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prepare: [", "p.yaml:1"),
+        ("", "empty"),
+        ("just words", "mapping"),
+        ("prepair: {}", '"prepair" is no stage'),
+        ("prepare: {sampel: {a: b}}", "sampel"),
+        ("prepare: {sample: {a: data/qcd.root}, seed: -1}", "seed"),
+        ("prepare: {sample: {a: {b: c}}}", "sample: a"),
+        ("prepare: {seed: 1, seed: 2}", "twice"),
+        ("train: {model: m.keras, epochs: [1, 2]}", "twice"),
+        ("prepare: &x {seed: 1}\ntrain: *x", "alias"),
+        ("folder: []\nprepare:", "folder"),
+        ("train:\n  model: hlf.keras", "--data"),
+    ],
+)
+def test_bad_pipeline_files(sapwood, place, text, message):
+    (place / "p.yaml").write_text(text)
+    result = sapwood("run", place / "p.yaml", check=False)
+    assert result.returncode != 0
+    assert message in result.stderr
+
+
+def test_missing_pipeline_file(sapwood, tmp_path):
+    result = sapwood("run", tmp_path / "none.yaml", check=False)
+    assert result.returncode == 1 and "none.yaml" in result.stderr
+
+
+def test_the_example_is_a_pipeline_of_all_stages(sapwood, tmp_path):
+    result = sapwood("run", SOURCE / "examples/topology/pipeline.yaml", "--out", tmp_path / "out")
+    assert stages(result) == dict.fromkeys(ALL, "ran")
+    evaluation = json.loads((tmp_path / "out/run/evaluation.json").read_text())
+    assert evaluation["accuracy"] > 0.6
