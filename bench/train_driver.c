@@ -2,7 +2,7 @@
  *
  *     train_driver MODEL X.f32 LABEL.i32 ROWS BATCH EPOCHS THREADS
  *
- * Prints one line an epoch: wall seconds, CPU seconds, loss.
+ * Prints one line an epoch: wall seconds, CPU seconds, loss; then waits for a line on stdin before the next, and ends with it.
  */
 #include <sapwood/nn.h>
 
@@ -36,10 +36,17 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Prints what the epoch took, and waits to be told to go on: other programs take their turn. */
 static void on_epoch(void *context, const sap_epoch *epoch) {
-    double *before = context, cpu = cpu_seconds();
-    printf("%.6f %.6f %.6f\n", epoch->seconds, cpu - *before, epoch->loss);
-    *before = cpu;
+    double *before = context;
+    printf("%.6f %.6f %.6f\n", epoch->seconds, cpu_seconds() - *before, epoch->loss);
+    (void)fflush(stdout);
+    int c;
+    while ((c = getchar()) != '\n' && c != EOF)
+        ;
+    if (c == EOF)
+        exit(0);
+    *before = cpu_seconds();
 }
 
 int main(int argc, char **argv) {
@@ -61,11 +68,8 @@ int main(int argc, char **argv) {
     sap_epoch *history = calloc((size_t)epochs, sizeof *history);
     sap_run run = {.pool = pool};
     double before = cpu_seconds();
-    sap_train_options options = {.epochs = epochs,
-                                 .batch = strtoll(argv[5], NULL, 10),
-                                 .seed = 1,
-                                 .on_epoch = on_epoch,
-                                 .context = &before};
+    sap_train_options options = {
+        .epochs = epochs, .batch = strtoll(argv[5], NULL, 10), .seed = 1, .on_epoch = on_epoch, .context = &before};
     must(sap_train(model, &options, feed, NULL, &run, history, &count, &error));
     free(history);
     sap_pool_close(pool);

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("SAPWOOD_BUILD", SOURCE / "build/release"))
 COMMAND = os.environ.get("SAPWOOD_COMMAND", str(SOURCE / "build/release/bin/sapwood"))
 SAMPLE = SOURCE / "examples/topology/data"
 CLASSES = ("qcd", "ttbar", "wjets")
+
+
+def driver(name):
+    """A program that the build makes for the tests to run."""
+    return BUILD / "tests" / name
 
 
 @pytest.fixture(scope="session")

@@ -154,11 +154,16 @@ def score_figure(evaluation: dict[str, Any]) -> str:
     figure, axes = plt.subplots(1, len(classes), figsize=(3.2 * len(classes), 2.8), layout="constrained", squeeze=False)
     for k, axis in enumerate(axes[0]):
         for truth, counts in enumerate(evaluation["scores"][k]):
-            _steps(axis, counts, 0, 1, truth, classes[truth]["label"])
+            _steps(axis, _merged(counts, evaluation["events"]), 0, 1, truth, classes[truth]["label"])
         axis.set(title=f"score for {classes[k]['label']}", yscale="log", xlabel="score", xlim=(0, 1))
         axis.set_ylabel("share of the class" if k == 0 else "")
     axes[0][0].legend(title="true class", title_fontsize=8)
     return _svg(figure)
+
+
+def _merged(counts: list[int], events: int) -> list[int]:
+    """The 50 bins of a score joined by fives when there are few events."""
+    return [sum(counts[i : i + 5]) for i in range(0, len(counts), 5)] if events < 5000 else counts
 
 
 def _steps(axis: Any, counts: list[int], low: float, high: float, colour: int, label: str) -> None:

@@ -80,18 +80,23 @@ static sap_status find_rows(const sap_dataset_writer *w, size_t bytes, sap_bucke
     return SAP_OK;
 }
 
-sap_status sap_bucket_load(const sap_dataset_writer *w, int32_t bucket, sap_bucket *out, sap_error *err) {
-    *out = (sap_bucket){0};
-    size_t bytes = 0;
+uint64_t sap_bucket_bytes(const sap_dataset_writer *w, int32_t bucket) {
+    uint64_t bytes = 0;
     for (size_t i = 0; i < w->plan.input_count; i++)
         for (size_t s = 0; s < w->inputs[i].segment_count; s++)
-            bytes += (size_t)(w->inputs[i].segments[s].offset[bucket + 1] - w->inputs[i].segments[s].offset[bucket]);
+            bytes += w->inputs[i].segments[s].offset[bucket + 1] - w->inputs[i].segments[s].offset[bucket];
+    return bytes;
+}
+
+sap_status sap_bucket_load(const sap_dataset_writer *w, int32_t bucket, sap_bucket *out, sap_error *err) {
+    *out = (sap_bucket){0};
+    size_t bytes = (size_t)sap_bucket_bytes(w, bucket);
     if (bytes == 0)
         return SAP_OK;
     out->data = malloc(bytes);
     sap_status status = SAP_OK;
     if (!out->data)
-        status = sap_error_set(err, SAP_EMEMORY, "a shard of %zu MB does not fit in memory", bytes >> 20);
+        status = sap_error_set(err, SAP_EMEMORY, "a shard of %.1f GB does not fit in memory", (double)bytes / 1e9);
     size_t at = 0;
     for (size_t i = 0; i < w->plan.input_count && status == SAP_OK; i++) {
         status = read_input(w, i, bucket, out->data + at, err);

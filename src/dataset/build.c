@@ -60,9 +60,30 @@ static sap_status choose_thinning(sap_build *build, sap_error *err) {
 typedef struct pass {
     sap_build *build;
     bool fit, write;
-    pthread_mutex_t lock; /* of `done`, and for progress, which one thread at a time reports */
+    pthread_mutex_t lock; /* of what follows, and for progress, which one thread at a time reports */
+    pthread_cond_t freed;
     uint64_t done;
+    uint64_t loaded; /* bytes of buckets in memory */
+    uint64_t memory; /* that they may take together */
 } pass;
+
+/* Waits until the bucket fits beside those of the other threads; one by itself may always try. */
+static void wait_for_room(pass *p, uint64_t bytes) {
+    pthread_mutex_lock(&p->lock);
+    while (p->loaded > 0 && p->loaded + bytes > p->memory)
+        pthread_cond_wait(&p->freed, &p->lock);
+    p->loaded += bytes;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void give_room(pass *p, uint64_t bytes) {
+    pthread_mutex_lock(&p->lock);
+    p->loaded -= bytes;
+    p->done++;
+    sap_run_report(p->build->run, p->write ? "write" : "fit", "shards", p->done, SAP_BUCKETS, NULL);
+    pthread_cond_broadcast(&p->freed);
+    pthread_mutex_unlock(&p->lock);
+}
 
 /* Moves the rows that stay to the front, in order; returns how many. The others follow. */
 static sap_status thin(const sap_build *build, sap_bucket *bucket, size_t *kept, sap_error *err) {
@@ -143,9 +164,7 @@ static sap_status write_output(const sap_build *build, sap_output *output, sap_r
     return sap_pieces_finish(pieces, err);
 }
 
-static sap_status pass_step(void *context, size_t index, int slot, sap_error *err) {
-    (void)slot;
-    pass *p = context;
+static sap_status process_bucket(const pass *p, size_t index, sap_error *err) {
     sap_build *build = p->build;
     const sap_dataset_writer *w = build->writer;
     sap_bucket bucket;
@@ -163,17 +182,29 @@ static sap_status pass_step(void *context, size_t index, int slot, sap_error *er
     for (size_t o = 0; o < build->output_count && p->write && status == SAP_OK; o++)
         status = write_output(build, &build->outputs[o], bucket.rows, kept, (int32_t)index, err);
     sap_bucket_release(&bucket);
-    pthread_mutex_lock(&p->lock);
-    p->done++;
-    sap_run_report(build->run, p->write ? "write" : "fit", "shards", p->done, SAP_BUCKETS, NULL);
-    pthread_mutex_unlock(&p->lock);
+    return status;
+}
+
+static sap_status pass_step(void *context, size_t index, int slot, sap_error *err) {
+    (void)slot;
+    pass *p = context;
+    uint64_t bytes = sap_bucket_bytes(p->build->writer, (int32_t)index);
+    wait_for_room(p, bytes);
+    sap_status status = process_bucket(p, index, err);
+    give_room(p, bytes);
     return status;
 }
 
 static sap_status run_pass(sap_build *build, bool fit_now, bool write_now, sap_error *err) {
-    pass p = {.build = build, .fit = fit_now, .write = write_now, .lock = PTHREAD_MUTEX_INITIALIZER};
+    pass p = {.build = build,
+              .fit = fit_now,
+              .write = write_now,
+              .lock = PTHREAD_MUTEX_INITIALIZER,
+              .freed = PTHREAD_COND_INITIALIZER,
+              .memory = build->writer->memory ? build->writer->memory : sap_memory_available() / 2};
     sap_status status = sap_loop(build->run, SAP_BUCKETS, pass_step, &p, err);
     pthread_mutex_destroy(&p.lock);
+    pthread_cond_destroy(&p.freed);
     return status;
 }
 

@@ -21,6 +21,10 @@ static inline int32_t sap_shard_of(uint64_t order) {
     return (int32_t)(order >> 58);
 }
 
+/* Bytes that this process can have: what the machine has left, and what its control group leaves of that; UINT64_MAX: not
+ * known. */
+uint64_t sap_memory_available(void);
+
 /* ---- Constants ------------------------------------------------------------------------------------------------ */
 
 /* How one feature's values are scaled: x' = (x - shift[i]) * factor[i] for value i of its width; both (width). */
@@ -213,11 +217,12 @@ struct sap_dataset_writer {
     json_t *plan_json;
     sap_arena arena;
 
-    size_t current; /* the input being written, SIZE_MAX: none */
-    int fd;         /* of its spool file, -1: none */
-    uint64_t at;    /* bytes in it */
-    int64_t rows;   /* of the input so far */
+    size_t current;       /* the input being written, SIZE_MAX: none */
+    int fd;               /* of its spool file, -1: none */
+    uint64_t at;          /* bytes in it */
+    int64_t rows;         /* of the input so far */
     size_t segment_bytes; /* a segment is written when it has so many */
+    uint64_t memory;      /* bytes that the passes of finishing may hold; 0: half of what is available */
     char *pending;        /* rows that make the next segment */
     size_t pending_bytes, pending_capacity;
     size_t *row_at; /* where in `pending` they begin */
@@ -241,6 +246,8 @@ typedef struct sap_bucket {
     sap_row **rows; /* in shard order; each followed by its features */
     size_t count;
 } sap_bucket;
+/* Bytes that it takes. */
+uint64_t sap_bucket_bytes(const sap_dataset_writer *writer, int32_t bucket);
 SAP_MUST_CHECK sap_status sap_bucket_load(const sap_dataset_writer *writer, int32_t bucket, sap_bucket *out,
                                           sap_error *err);
 void sap_bucket_release(sap_bucket *bucket);

@@ -175,16 +175,32 @@ static sap_status make_room(sap_feed *feed, int64_t rows, sap_error *err) {
     return SAP_OK;
 }
 
-/* out: (count, values), rows order[0 … count) of x. */
-static void gather(const float *x, int64_t values, const int64_t *order, int64_t count, float *out) {
+/* out: (count, values), rows order[0 … count) of x. Further rows up to `left` come in the next batches. */
+static void gather(const float *x, int64_t values, const int64_t *order, int64_t count, int64_t left, float *out) {
     size_t bytes = (size_t)values * sizeof *x;
     for (int64_t i = 0; i < count; i++) {
-        if (i + LOOK_AHEAD < count) {
+        if (i + LOOK_AHEAD < left) {
             const char *ahead = (const char *)(x + order[i + LOOK_AHEAD] * values);
             __builtin_prefetch(ahead);
             __builtin_prefetch(ahead + (bytes < 64 ? bytes - 1 : 64)); /* the hardware goes on from there */
         }
         memcpy(out + i * values, x + order[i] * values, bytes);
+    }
+}
+
+/* Labels and identities of the next rows. */
+static void gather_labels(sap_feed *feed, const int64_t *order, int64_t count, int64_t left) {
+    for (int64_t i = 0; i < count; i++) {
+        if (order && i + LOOK_AHEAD < left) {
+            int64_t ahead = order[i + LOOK_AHEAD];
+            if (feed->label)
+                __builtin_prefetch(feed->label + ahead);
+            if (feed->identity)
+                __builtin_prefetch(feed->identity + ahead);
+        }
+        int64_t row = order ? order[i] : feed->at + i;
+        feed->label_buffer[i] = feed->label ? feed->label[row] : -1;
+        feed->identity_buffer[i] = feed->identity ? feed->identity[row] : (uint64_t)row;
     }
 }
 
@@ -227,16 +243,12 @@ sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_er
             dense_work work = {feed, input, count};
             SAP_TRY(sap_loop(&feed->run, (size_t)((count + DENSE_ROWS - 1) / DENSE_ROWS), dense_step, &work, err));
         } else if (order) {
-            gather(input->x, input->values, order, count, input->buffer);
+            gather(input->x, input->values, order, count, left, input->buffer);
         } else if (input->x) {
             feed->x[i] = input->x + feed->at * input->values;
         }
     }
-    for (int64_t i = 0; i < count; i++) {
-        int64_t row = order ? order[i] : feed->at + i;
-        feed->label_buffer[i] = feed->label ? feed->label[row] : -1;
-        feed->identity_buffer[i] = feed->identity ? feed->identity[row] : (uint64_t)row;
-    }
+    gather_labels(feed, order, count, left);
     feed->at += count;
     *out = (sap_examples){.rows = count,
                           .inputs = feed->input_count,

@@ -6,27 +6,6 @@
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
-static uint64_t number_in(const char *path, const char *after) {
-    char *text;
-    if (sap_file_load(path, 1 << 20, &text, NULL, NULL) != SAP_OK)
-        return UINT64_MAX;
-    const char *at = strstr(text, after);
-    char *end = NULL;
-    unsigned long long value = at ? strtoull(at + strlen(after), &end, 10) : 0;
-    bool found = at && end != at + strlen(after);
-    free(text);
-    return found ? value : UINT64_MAX;
-}
-
-/* Bytes that this process can have: what the machine has left, and what its control group leaves of that. */
-static uint64_t memory_available(void) {
-    uint64_t machine = number_in("/proc/meminfo", "MemAvailable:");
-    uint64_t limit = number_in("/sys/fs/cgroup/memory.max", ""), used = number_in("/sys/fs/cgroup/memory.current", "");
-    machine = machine == UINT64_MAX ? machine : machine * 1024;
-    uint64_t group = limit == UINT64_MAX || used == UINT64_MAX ? UINT64_MAX : limit > used ? limit - used : 0;
-    return machine < group ? machine : group;
-}
-
 sap_status sap_feed_memory(const char *folder, const char *split, uint64_t needed, uint64_t available, sap_error *err) {
     if (available == UINT64_MAX || needed < available / 10 * 9)
         return SAP_OK;
@@ -230,7 +209,7 @@ static sap_status open_parts(loading *l, size_t count, sap_error *err) {
     }
     while (shard < feed->shard_count)
         feed->shard_begin[++shard] = rows;
-    return sap_feed_memory(l->dataset->folder, l->split, bytes, memory_available(), err);
+    return sap_feed_memory(l->dataset->folder, l->split, bytes, sap_memory_available(), err);
 }
 
 /* The columns that a feed reads. */

@@ -6,6 +6,7 @@ extern "C" {
 #include <arrow/api.h>
 #include <arrow/c/bridge.h>
 #include <arrow/io/file.h>
+#include <arrow/util/byte_size.h>
 #include <arrow/util/config.h>
 #include <exception>
 #include <memory>
@@ -35,7 +36,8 @@ sap_status fail(sap_error *err, const std::string &where, const arrow::Status &s
                       : status.IsOutOfMemory()    ? SAP_EMEMORY
                       : status.IsNotImplemented() ? SAP_EUNSUPPORTED
                                                   : otherwise;
-    return fail(err, code, where, status.message());
+    std::string detail = status.detail() ? " (" + status.detail()->ToString() + ")" : ""; /* strerror, mostly */
+    return fail(err, code, where, status.message() + detail);
 }
 
 /* Runs `body`, which returns an arrow::Status, and turns whatever it throws into an error. */
@@ -100,16 +102,6 @@ sap_status create(const char *path, struct ArrowSchema *c_schema, void **out, sa
     return status;
 }
 
-/* Bytes of a batch's values: what a row group is measured by. */
-int64_t bytes_of(const arrow::ArrayData &data) {
-    int64_t bytes = 0;
-    for (size_t i = 1; i < data.buffers.size(); i++)
-        bytes += data.buffers[i] ? data.buffers[i]->size() : 0;
-    for (const auto &child : data.child_data)
-        bytes += bytes_of(*child);
-    return bytes;
-}
-
 sap_status write(void *context, struct ArrowArray *array, sap_error *err) {
     auto *w = static_cast<writer *>(context);
     sap_status status = guarded(w->path, SAP_EIO, err, [&]() -> arrow::Status {
@@ -118,8 +110,8 @@ sap_status write(void *context, struct ArrowArray *array, sap_error *err) {
             ARROW_RETURN_NOT_OK(w->parquet->NewBufferedRowGroup());
             w->group_bytes = 0;
         }
-        for (const auto &column : batch->column_data())
-            w->group_bytes += bytes_of(*column);
+        ARROW_ASSIGN_OR_RAISE(int64_t bytes, arrow::util::ReferencedBufferSize(*batch));
+        w->group_bytes += bytes;
         return w->parquet->WriteRecordBatch(*batch);
     });
     if (array->release)

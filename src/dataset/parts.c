@@ -113,10 +113,13 @@ char *sap_piece_path(const char *stem, const char *ending, size_t index) {
     return path.data;
 }
 
-static int64_t column_bytes(const sap_column *column) {
-    int64_t bytes = column->length * (int64_t)sap_type_size(column->type);
-    for (int32_t i = 0; i < column->count; i++)
-        bytes += column_bytes(&column->children[i]);
+/* Bytes of the values that a column refers to; in a view that is not all that its children hold. */
+static int64_t column_bytes(const sap_column *column, int64_t length) {
+    int64_t bytes = length * (int64_t)sap_type_size(column->type);
+    if (column->type == SAP_LIST || column->type == SAP_FIXED_LIST) {
+        int64_t items = column->type == SAP_LIST ? column->offsets[length] - column->offsets[0] : length * column->size;
+        bytes += column_bytes(&column->children[0], items);
+    }
     return bytes;
 }
 
@@ -139,7 +142,7 @@ sap_status sap_pieces_write(sap_pieces *pieces, sap_batch *batch, sap_error *err
         goto done;
     int64_t bytes = 0;
     for (int32_t i = 0; i < batch->count; i++)
-        bytes += column_bytes(&batch->columns[i]);
+        bytes += column_bytes(&batch->columns[i], batch->length);
     if (pieces->part && pieces->part_bytes + bytes > (pieces->limit ? pieces->limit : piece_bytes))
         status = finish_piece(pieces, err);
     if (status == SAP_OK && !pieces->part) {

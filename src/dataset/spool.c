@@ -260,8 +260,11 @@ sap_status sap_dataset_write(sap_dataset_writer *w, size_t index, const sap_batc
     }
     if (status == SAP_OK && w->plan.layout == SAP_LAYOUT_RAW && batch->length > 0)
         status = write_raw(w, batch, err);
-    w->rows += batch->length;
     free(values);
+    if (status == SAP_OK)
+        w->rows += batch->length;
+    else
+        sap_spool_drop(w); /* some of the batch may be in: the input has to begin again */
     return status;
 }
 

@@ -43,8 +43,8 @@ sap_status sap_checkpoint_write(const sap_model *model, const sap_checkpoint_key
                                                 number(e->validation_loss), "validation_accuracy",
                                                 number(e->validation_accuracy), "seconds", number(e->seconds)));
     }
-    json_t *root = json_pack("{s:s, s:o, s:o}", "sapwood", sap_version(), "training", describe_key(key), "history",
-                             epochs);
+    json_t *root =
+        json_pack("{s:s, s:o, s:o}", "sapwood", sap_version(), "training", describe_key(key), "history", epochs);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     sap_status status = text ? sap_model_store(model, path, text, err) : sap_error_memory(err, path);
     free(text);
@@ -67,8 +67,8 @@ static sap_status check_key(const char *path, const json_t *training, const sap_
     return status;
 }
 
-static sap_status read_history(const char *path, const json_t *epochs, int64_t most, sap_epoch *history,
-                               int64_t *count, sap_error *err) {
+static sap_status read_history(const char *path, const json_t *epochs, int64_t most, sap_epoch *history, int64_t *count,
+                               sap_error *err) {
     size_t found = json_array_size(epochs);
     if (found < 1 || found > (uint64_t)most)
         return sap_error_set(err, found ? SAP_EARGUMENT : SAP_EFORMAT,
@@ -102,8 +102,8 @@ sap_status sap_checkpoint_read(sap_model *model, const sap_checkpoint_key *key, 
         goto done;
     root = file.extra ? json_loads(file.extra, 0, NULL) : NULL;
     if (!root) {
-        status = sap_error_set(err, SAP_EFORMAT, "%s: is not a checkpoint: it has no \"sapwood.json\" of a training",
-                               path);
+        status =
+            sap_error_set(err, SAP_EFORMAT, "%s: is not a checkpoint: it has no \"sapwood.json\" of a training", path);
         goto done;
     }
     if (file.config_length != model->config_length || memcmp(file.config, model->config, file.config_length) != 0) {

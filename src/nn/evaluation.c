@@ -62,7 +62,7 @@ static void walk(const ranked *events, int64_t rows, int64_t positives, double *
     int64_t negatives = rows - positives, taken_positive = 0, taken_negative = 0, kept = 1;
     /* Twice the number of (positive, negative) pairs in the right order; ties count 1. */
     __extension__ unsigned __int128 twice = 0;
-    double p = 1.0 / (double)(positives ? positives : 1), n = 1.0 / (double)(negatives ? negatives : 1);
+    double p = (double)(positives ? positives : 1), n = (double)(negatives ? negatives : 1);
     roc[0] = (sap_roc_point){(double)INFINITY, 0, 0};
     for (int64_t begin = 0, end; begin < rows; begin = end) {
         int64_t positive = 0;
@@ -72,15 +72,15 @@ static void walk(const ranked *events, int64_t rows, int64_t positives, double *
         twice += (unsigned __int128)negative * (unsigned __int128)(2 * taken_positive + positive);
         taken_positive += positive;
         taken_negative += negative;
-        sap_roc_point point = {(double)events[begin].score, (double)taken_negative * n, (double)taken_positive * p};
+        sap_roc_point point = {(double)events[begin].score, (double)taken_negative / n, (double)taken_positive / p};
         const sap_roc_point *last = &roc[kept - 1];
-        double gone = point.false_positive_rate - last->false_positive_rate + point.true_positive_rate -
-                      last->true_positive_rate;
+        double gone =
+            point.false_positive_rate - last->false_positive_rate + point.true_positive_rate - last->true_positive_rate;
         if (end == rows || gone > 2.0 / (ROC_POINTS - 3))
             roc[kept++] = point;
     }
     *roc_count = kept;
-    *auc = positives && negatives ? (double)twice / 2 * p * n : (double)NAN;
+    *auc = positives && negatives ? (double)twice / 2 / p / n : (double)NAN;
 }
 
 static sap_status evaluate_class(const float *scores, const int32_t *label, int32_t class_number, ranked *events,
@@ -94,8 +94,7 @@ static sap_status evaluate_class(const float *scores, const int32_t *label, int3
     out->roc[class_number] = malloc(ROC_POINTS * sizeof(sap_roc_point));
     if (!out->roc[class_number])
         return sap_error_memory(err, "evaluation");
-    walk(events, out->rows, positives, &out->auc[class_number], out->roc[class_number],
-         &out->roc_count[class_number]);
+    walk(events, out->rows, positives, &out->auc[class_number], out->roc[class_number], &out->roc_count[class_number]);
     return SAP_OK;
 }
 

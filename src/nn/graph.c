@@ -20,7 +20,7 @@ typedef struct parser {
     sap_model *model;
     const json_t **entries; /* (layer_count) layers of the file */
     const char *where;      /* "file: config.json" */
-    raw_node *raw;        /* by layer, then by use */
+    raw_node *raw;          /* by layer, then by use */
     size_t raw_count, raw_capacity;
     size_t *first_raw; /* (layer_count + 1) of each layer */
 } parser;
@@ -30,8 +30,8 @@ void sap_snake_case(const char *name, char *out, size_t capacity) {
     for (size_t i = 0; name[i] && used + 2 < capacity; i++) {
         unsigned char c = (unsigned char)name[i];
         /* an underscore before a capital that begins a word: it follows a small letter or stands before one */
-        bool begins = i > 0 && isupper(c) &&
-                      (islower((unsigned char)name[i - 1]) || islower((unsigned char)name[i + 1]));
+        bool begins =
+            i > 0 && isupper(c) && (islower((unsigned char)name[i - 1]) || islower((unsigned char)name[i + 1]));
         if (begins)
             out[used++] = '_';
         out[used++] = (char)tolower(c);
@@ -42,8 +42,8 @@ void sap_snake_case(const char *name, char *out, size_t capacity) {
 void sap_shape_text(const sap_shape *shape, bool batch, char *text, size_t capacity) {
     size_t used = (size_t)snprintf(text, capacity, batch ? "(None" : "(");
     for (int32_t i = 0; i < shape->rank && used < capacity; i++)
-        used += (size_t)snprintf(text + used, capacity - used, "%s%lld", batch || i ? ", " : "",
-                                 (long long)shape->dims[i]);
+        used +=
+            (size_t)snprintf(text + used, capacity - used, "%s%lld", batch || i ? ", " : "", (long long)shape->dims[i]);
     if (used < capacity)
         (void)snprintf(text + used, capacity - used, ")");
 }
@@ -113,7 +113,8 @@ static sap_status parse_layer(parser *p, const json_t *entry, sap_error *err) {
     if (!class_of) {
         char names[300];
         sap_layer_class_names(names, sizeof names);
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: layer \"%.100s\" is of the class %.100s, which is not supported (%s are)",
+        return sap_error_set(err, SAP_EUNSUPPORTED,
+                             "%s: layer \"%.100s\" is of the class %.100s, which is not supported (%s are)",
                              model->name, name, class_name, names);
     }
     if (find_layer(model, name) >= 0)
@@ -345,9 +346,9 @@ static sap_status place_nodes(parser *p, sap_error *err) {
             for (int32_t i = 0; ready && i < raw->input_count; i++) {
                 const raw_node *input = find_raw(p, raw->inputs[i][0], raw->inputs[i][1]);
                 if (!input)
-                    return sap_error_set(err, SAP_EFORMAT, "%s: layer \"%s\" reads use %d of layer \"%s\", which there is not",
-                                         p->where, model->layers[raw->layer]->name, raw->inputs[i][1],
-                                         model->layers[raw->inputs[i][0]]->name);
+                    return sap_error_set(
+                        err, SAP_EFORMAT, "%s: layer \"%s\" reads use %d of layer \"%s\", which there is not", p->where,
+                        model->layers[raw->layer]->name, raw->inputs[i][1], model->layers[raw->inputs[i][0]]->name);
                 ready = input->node >= 0;
             }
             if (ready)
@@ -364,8 +365,7 @@ static sap_status read_ends(parser *p, const json_t *value, int32_t *out, int32_
     if (json_is_string(json_array_get(value, 0))) {
         int32_t layer = find_layer(p->model, json_string_value(json_array_get(value, 0)));
         const json_t *use = json_array_get(value, 1);
-        const raw_node *raw =
-            layer >= 0 && json_is_integer(use) ? find_raw(p, layer, json_integer_value(use)) : NULL;
+        const raw_node *raw = layer >= 0 && json_is_integer(use) ? find_raw(p, layer, json_integer_value(use)) : NULL;
         if (!raw || *count >= SAP_LAYERS_MOST)
             return sap_error_set(err, SAP_EFORMAT, "%s: the model begins or ends at \"%.100s\", which there is not",
                                  p->where, json_string_value(json_array_get(value, 0)));
@@ -400,12 +400,14 @@ static sap_status find_ends(parser *p, const json_t *config, bool functional, sa
     if (model->input_count < 1 || outputs < 1)
         return sap_error_set(err, SAP_EFORMAT, "%s: the model has no input or no output", p->where);
     if (outputs > 1)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; one is supported", p->where, outputs);
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; one is supported", p->where,
+                             outputs);
     model->output = ends[0];
     for (int32_t i = 0; i < model->input_count; i++) {
         const sap_node *node = &model->nodes[model->inputs[i]];
         if (strcmp(node->layer->class_of->name, "InputLayer") != 0)
-            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model's input is not an InputLayer", node->layer->where);
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model's input is not an InputLayer",
+                                 node->layer->where);
     }
     int32_t input_layers = 0;
     for (int32_t i = 0; i < model->node_count; i++)
@@ -429,8 +431,8 @@ static sap_status add_input_layer(parser *p, const json_t *root, const json_t *c
     if (!json_is_array(shape))
         return sap_error_set(err, SAP_EFORMAT, "%s: the model was saved before the shape of its input was known",
                              p->where);
-    *made = json_pack("{s:s, s:{s:s, s:O}}", "class_name", "InputLayer", "config", "name", "input", "batch_shape",
-                      shape);
+    *made =
+        json_pack("{s:s, s:{s:s, s:O}}", "class_name", "InputLayer", "config", "name", "input", "batch_shape", shape);
     if (!*made)
         return sap_error_memory(err, p->where);
     return parse_layer(p, *made, err);

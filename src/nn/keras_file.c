@@ -25,8 +25,8 @@ static void silence_hdf5(void) {
 /* ---- The zip ---------------------------------------------------------------------------------------------------- */
 
 static sap_status zip_failed(const char *name, const char *member, zip_error_t *error, sap_error *err) {
-    return sap_error_set(err, zip_error_code_zip(error) == ZIP_ER_MEMORY ? SAP_EMEMORY : SAP_EFORMAT, "%s%s%s: %s", name,
-                         member ? ":" : "", member ? member : "", zip_error_strerror(error));
+    return sap_error_set(err, zip_error_code_zip(error) == ZIP_ER_MEMORY ? SAP_EMEMORY : SAP_EFORMAT, "%s%s%s: %s",
+                         name, member ? ":" : "", member ? member : "", zip_error_strerror(error));
 }
 
 /* A member as terminated text; missing: SAP_EFORMAT, or NULL when `optional`. */
@@ -189,8 +189,11 @@ static herr_t visit(hid_t group, const char *name, const H5L_info_t *link, void 
 
 static sap_status read_weights(const char *name, char *data, size_t length, sap_arena *arena, sap_keras_file *out,
                                sap_error *err) {
-    reader r = {.name = sap_arena_format(arena, "%s:model.weights.h5", name), .arena = arena, .out = out,
-                .bytes_left = length, .err = err};
+    reader r = {.name = sap_arena_format(arena, "%s:model.weights.h5", name),
+                .arena = arena,
+                .out = out,
+                .bytes_left = length,
+                .err = err};
     if (!r.name)
         return sap_error_memory(err, name);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
@@ -224,8 +227,7 @@ static sap_status unpack(const char *name, const void *bytes, size_t length, sap
     zip_error_fini(&error);
     char *config = NULL, *metadata = NULL, *extra = NULL, *weights = NULL;
     size_t metadata_length, extra_length, weights_length = 0;
-    sap_status status =
-        read_member(zip, name, "config.json", length, false, arena, &config, &out->config_length, err);
+    sap_status status = read_member(zip, name, "config.json", length, false, arena, &config, &out->config_length, err);
     if (status == SAP_OK)
         status = read_member(zip, name, "metadata.json", length, true, arena, &metadata, &metadata_length, err);
     if (status == SAP_OK)
@@ -295,9 +297,9 @@ static bool write_array(hid_t file, const sap_keras_array *array) {
     hid_t plan = H5Pcreate(H5P_DATASET_CREATE);
     bool good = space >= 0 && H5Pset_obj_track_times(plan, false) >= 0; /* equal models give equal bytes */
     hid_t data = good ? H5Dcreate2(file, array->path, stored, space, H5P_DEFAULT, plan, H5P_DEFAULT) : -1;
-    good = data >= 0 && (array->values
-                             ? H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, array->values) >= 0
-                             : H5Dwrite(data, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, &array->integer) >= 0);
+    good = data >= 0 &&
+           (array->values ? H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, array->values) >= 0
+                          : H5Dwrite(data, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, &array->integer) >= 0);
     if (data >= 0)
         H5Dclose(data);
     H5Pclose(plan);

@@ -72,8 +72,8 @@ typedef struct sap_crossentropy {
 
 typedef struct sap_dropout {
     int64_t values;
-    uint32_t threshold; /* a value is dropped when its random number is below: rate · 2^32 */
-    float scale;        /* of the others: 1 / (1 - rate) */
+    uint32_t threshold;            /* a value is dropped when its random number is below: rate · 2^32 */
+    float scale;                   /* of the others: 1 / (1 - rate) */
     const uint32_t *key_a, *key_b; /* (SAP_TILE) two words of each event's key */
 } sap_dropout;
 
@@ -89,17 +89,15 @@ static inline uint32_t sap_dropout_bits(uint32_t a, uint32_t b, uint32_t v) {
 }
 
 typedef struct sap_adam {
-    float alpha;                           /* learning rate · sqrt(1 - beta_2^n) / (1 - beta_1^n) */
+    float alpha; /* learning rate · sqrt(1 - beta_2^n) / (1 - beta_1^n) */
     float one_minus_beta_1, one_minus_beta_2, epsilon;
 } sap_adam;
 
 typedef struct sap_kernels {
     const char *name;
     void (*product)(const sap_product *product);
-    /* gw[i][o] += Σ_t x[i][t] d[o][t]; gw: (in, out) */
-    void (*outer)(int64_t in, int64_t out, const float *x, const float *d, float *gw);
-    /* sums[r] += Σ_t d[r][t] */
-    void (*row_sums)(int64_t rows, const float *d, float *sums);
+    /* gw[i][o] += Σ_t x[i][t] d[o][t] and gb[o] += Σ_t d[o][t]; gw: (in, out), gb: (out) or NULL */
+    void (*outer)(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb);
     /* tile[v][t] = x[t * values + v] for t < rows, 0 behind */
     void (*load)(const float *x, int64_t values, int rows, float *tile);
     /* n numbers, n a multiple of SAP_TILE; not for SAP_SOFTMAX. z and a may be the same. */

@@ -16,23 +16,19 @@ static void product(const sap_product *p) {
     }
 }
 
-static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw) {
-    for (int64_t i = 0; i < in; i++) {
-        for (int64_t o = 0; o < out; o++) {
-            float sum = 0;
-            for (int t = 0; t < T; t++)
-                sum += x[i * T + t] * d[o * T + t];
-            gw[i * out + o] += sum;
-        }
-    }
+static float dot(const float *x, const float *d) {
+    float sum = 0;
+    for (int t = 0; t < T; t++)
+        sum += (x ? x[t] : 1) * d[t];
+    return sum;
 }
 
-static void row_sums(int64_t rows, const float *d, float *sums) {
-    for (int64_t r = 0; r < rows; r++) {
-        float sum = 0;
-        for (int t = 0; t < T; t++)
-            sum += d[r * T + t];
-        sums[r] += sum;
+static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb) {
+    for (int64_t o = 0; o < out; o++) {
+        for (int64_t i = 0; i < in; i++)
+            gw[i * out + o] += dot(x + i * T, d + o * T);
+        if (gb)
+            gb[o] += dot(NULL, d + o * T);
     }
 }
 
@@ -247,7 +243,6 @@ const sap_kernels sap_kernels_plain = {
     .name = "plain",
     .product = product,
     .outer = outer,
-    .row_sums = row_sums,
     .load = load,
     .activate = activate,
     .activate_gradient = activate_gradient,

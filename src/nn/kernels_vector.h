@@ -46,12 +46,10 @@ INLINE void product_block(const int rows, const sap_product *p, int64_t first, i
     }
     for (int64_t k = 0; k < depth; k++) {
         vec xs[COLUMNS];
-        UNROLL for (int c = 0; c < COLUMNS; c++)
-            xs[c] = load_vec(x + c * W);
+        UNROLL for (int c = 0; c < COLUMNS; c++) xs[c] = load_vec(x + c * W);
         UNROLL for (int r = 0; r < rows; r++) {
             float weight = w[r * row_step];
-            UNROLL for (int c = 0; c < COLUMNS; c++)
-                sum[r][c] += xs[c] * weight;
+            UNROLL for (int c = 0; c < COLUMNS; c++) sum[r][c] += xs[c] * weight;
         }
         x += T;
         w += depth_step;
@@ -140,72 +138,88 @@ INLINE vec4 sums_of(vec a, vec b, vec c, vec d) {
 #endif
 }
 
-/* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. */
+/* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. With `ones` the last row of x is all ones
+ * and its products go to gb: the gradient of the bias. */
 enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
 
-INLINE void outer_block(const int rows, const int outs, int64_t out, const float *x, const float *d, float *gw) {
+INLINE void outer_block(const int rows, const bool ones, const int outs, int64_t out, const float *x, const float *d,
+                        float *gw, float *gb) {
     vec sum[OUTER_ROWS][4];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int o = 0; o < 4; o++)
-            sum[i][o] = (vec){0};
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < 4; o++) sum[i][o] = (vec){0};
     for (int t = 0; t < T; t += W) {
         vec xs[OUTER_ROWS];
-        UNROLL for (int i = 0; i < rows; i++)
-            xs[i] = load_vec(x + i * T + t);
+        UNROLL for (int i = 0; i < rows; i++) xs[i] = ones && i == rows - 1 ? (vec){0} + 1.0F : load_vec(x + i * T + t);
         UNROLL for (int o = 0; o < outs; o++) {
             vec ds = load_vec(d + o * T + t);
-            UNROLL for (int i = 0; i < rows; i++)
-                sum[i][o] += xs[i] * ds;
+            UNROLL for (int i = 0; i < rows; i++) sum[i][o] += xs[i] * ds;
         }
     }
     UNROLL for (int i = 0; i < rows; i++) {
+        float *to = ones && i == rows - 1 ? gb : gw + i * out;
         vec4 four = sums_of(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), old = {0};
-        memcpy(&old, gw + i * out, (size_t)outs * sizeof(float));
+        memcpy(&old, to, (size_t)outs * sizeof(float));
         old += four;
-        memcpy(gw + i * out, &old, (size_t)outs * sizeof(float));
+        memcpy(to, &old, (size_t)outs * sizeof(float));
     }
 }
 
-INLINE void outer_rows(const int rows, int64_t out, const float *x, const float *d, float *gw) {
+INLINE void outer_rows(const int rows, const bool ones, int64_t out, const float *x, const float *d, float *gw,
+                       float *gb) {
     int64_t o = 0;
     for (; o + 4 <= out; o += 4)
-        outer_block(rows, 4, out, x, d + o * T, gw + o);
+        outer_block(rows, ones, 4, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
     switch (out - o) {
     case 1:
-        outer_block(rows, 1, out, x, d + o * T, gw + o);
+        outer_block(rows, ones, 1, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     case 2:
-        outer_block(rows, 2, out, x, d + o * T, gw + o);
+        outer_block(rows, ones, 2, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     case 3:
-        outer_block(rows, 3, out, x, d + o * T, gw + o);
+        outer_block(rows, ones, 3, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     default:
         break;
     }
 }
 
-static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw) {
-    int64_t i = 0;
-    for (; i + OUTER_ROWS <= in; i += OUTER_ROWS)
-        outer_rows(OUTER_ROWS, out, x + i * T, d, gw + i * out);
-    for (; i + 2 <= in; i += 2)
-        outer_rows(2, out, x + i * T, d, gw + i * out);
-    if (i < in)
-        outer_rows(1, out, x + i * T, d, gw + i * out);
+/* The last rows, of which there may be none, and the row of ones. */
+INLINE void outer_tail(const bool ones, int64_t rows, int64_t out, const float *x, const float *d, float *gw,
+                       float *gb) {
+    switch (rows + ones) {
+    case 1:
+        outer_rows(1, ones, out, x, d, gw, gb);
+        break;
+    case 2:
+        outer_rows(2, ones, out, x, d, gw, gb);
+        break;
+    case 3:
+        outer_rows(3, ones, out, x, d, gw, gb);
+        break;
+#if SAP_WIDTH == 16
+    case 4:
+        outer_rows(4, ones, out, x, d, gw, gb);
+        break;
+    case 5:
+        outer_rows(5, ones, out, x, d, gw, gb);
+        break;
+    case 6:
+        outer_rows(6, ones, out, x, d, gw, gb);
+        break;
+#endif
+    default:
+        break;
+    }
 }
 
-static void row_sums(int64_t rows, const float *d, float *sums) {
-    for (int64_t r = 0; r < rows; r += 4) {
-        vec sum[4] = {{0}};
-        int64_t here = rows - r < 4 ? rows - r : 4;
-        for (int64_t i = 0; i < here; i++)
-            for (int t = 0; t < T; t += W)
-                sum[i] += load_vec(d + (r + i) * T + t);
-        vec4 four = sums_of(sum[0], sum[1], sum[2], sum[3]);
-        for (int64_t i = 0; i < here; i++)
-            sums[r + i] += four[i];
-    }
+static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb) {
+    int64_t i = 0;
+    for (; i + OUTER_ROWS <= in; i += OUTER_ROWS)
+        outer_rows(OUTER_ROWS, false, out, x + i * T, d, gw + i * out, NULL);
+    if (gb)
+        outer_tail(true, in - i, out, x + i * T, d, gw + i * out, gb);
+    else
+        outer_tail(false, in - i, out, x + i * T, d, gw + i * out, NULL);
 }
 
 /* ---- Elementary functions, good to about one unit in the last place ------------------------------------------ */
@@ -222,10 +236,14 @@ INLINE int32_t to_bits(float value) {
     return bits;
 }
 
-/* e^x = 2^n e^r with |r| <= ln 2 / 2. Below -87.3 it gives 0 or nearly so, above 89 infinity; NaN stays NaN. */
+INLINE float power_of_two(int32_t n) { /* -126 to 127; unsigned, since n may be anything where x is NaN */
+    return from_bits((int32_t)(((uint32_t)n + 127) << 23));
+}
+
+/* e^x = 2^n e^r with |r| <= ln 2 / 2. Above 88.8 it gives infinity, below -100 nearly 0; NaN stays NaN. */
 INLINE float exp_of(float x) {
     x = x > 89.0F ? 89.0F : x;
-    x = x < -87.3F ? -87.3F : x;
+    x = x < -100.0F ? -100.0F : x;
     float shifted = x * 1.44269504F + 12582912.0F; /* 1.5 · 2^23: the low bits now hold n */
     float n = shifted - 12582912.0F;
     float r = x - n * 0.693359375F + n * 2.12194440e-4F;
@@ -236,15 +254,16 @@ INLINE float exp_of(float x) {
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    /* 2^n as 2 · 2^(n - 1), since n may be 128 */
-    int32_t exponent = (int32_t)((uint32_t)to_bits(shifted) - UINT32_C(0x4B400000) + 126);
-    return p * from_bits((int32_t)((uint32_t)exponent << 23)) * 2.0F;
+    /* 2^n in two factors, since n may be 128 or below the least exponent */
+    int32_t exponent = (int32_t)((uint32_t)to_bits(shifted) - UINT32_C(0x4B400000)), half = exponent >> 1;
+    return p * power_of_two(half) * power_of_two(exponent - half);
 }
 
 /* ln x for normal x > 0. */
 INLINE float log_of(float x) {
     int32_t bits = to_bits(x);
-    int32_t exponent = ((bits - 0x3F3504F3) >> 23); /* x / 2^exponent in [sqrt(1/2), sqrt(2)) */
+    int32_t exponent =
+        (int32_t)((uint32_t)bits - UINT32_C(0x3F3504F3)) >> 23; /* x / 2^exponent in [sqrt(1/2), sqrt(2)) */
     float m = from_bits((int32_t)((uint32_t)bits - ((uint32_t)exponent << 23))) - 1.0F, n = (float)exponent;
     float p = 7.0376836292e-2F;
     p = p * m - 1.1514610310e-1F;
@@ -298,13 +317,13 @@ INLINE float phi(float x) {
     return 0.5F * erfcf(-x * 0.707106781186547524F);
 }
 
-#define EACH(expression)                                                                                     \
-    do {                                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                                    \
-            float x = z[i];                                                                                  \
-            a[i] = (expression);                                                                             \
-        }                                                                                                    \
-        return;                                                                                              \
+#define EACH(expression)                                                                                               \
+    do {                                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            float x = z[i];                                                                                            \
+            a[i] = (expression);                                                                                       \
+        }                                                                                                              \
+        return;                                                                                                        \
     } while (0)
 
 static void activate(const sap_activation *activation, const float *z, float *a, int64_t n) {
@@ -343,21 +362,21 @@ static void activate(const sap_activation *activation, const float *z, float *a,
 }
 
 #undef EACH
-#define EACH(expression)                                                                                     \
-    do {                                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                                    \
-            float y = a[i];                                                                                  \
-            d[i] *= (expression);                                                                            \
-        }                                                                                                    \
-        return;                                                                                              \
+#define EACH(expression)                                                                                               \
+    do {                                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            float y = a[i];                                                                                            \
+            d[i] *= (expression);                                                                                      \
+        }                                                                                                              \
+        return;                                                                                                        \
     } while (0)
-#define EACH_FROM_INPUT(expression)                                                                          \
-    do {                                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                                    \
-            float x = z[i];                                                                                  \
-            d[i] *= (expression);                                                                            \
-        }                                                                                                    \
-        return;                                                                                              \
+#define EACH_FROM_INPUT(expression)                                                                                    \
+    do {                                                                                                               \
+        for (int64_t i = 0; i < n; i++) {                                                                              \
+            float x = z[i];                                                                                            \
+            d[i] *= (expression);                                                                                      \
+        }                                                                                                              \
+        return;                                                                                                        \
     } while (0)
 
 INLINE float silu_slope(float x) {
@@ -538,8 +557,7 @@ static void load(const float *restrict x, int64_t values, int rows, float *restr
     for (; rows == T && v + 8 <= values; v += 8) {
         for (int t = 0; t < T; t += 8) {
             vec8 r[8], s[8];
-            UNROLL for (int i = 0; i < 8; i++)
-                r[i] = *(const loose8 *)(x + (t + i) * values + v);
+            UNROLL for (int i = 0; i < 8; i++) r[i] = *(const loose8 *)(x + (t + i) * values + v);
             UNROLL for (int i = 0; i < 8; i += 4) {
                 vec8 a = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
                 vec8 b = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -551,8 +569,7 @@ static void load(const float *restrict x, int64_t values, int rows, float *restr
                 s[i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
             }
             UNROLL for (int i = 0; i < 4; i++) {
-                *(vec8 *)(tile + (v + i) * T + t) =
-                    __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+                *(vec8 *)(tile + (v + i) * T + t) = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
                 *(vec8 *)(tile + (v + i + 4) * T + t) =
                     __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
             }
@@ -623,7 +640,6 @@ const sap_kernels SAP_FORM = {
     .name = SAP_FORM_NAME,
     .product = product,
     .outer = outer,
-    .row_sums = row_sums,
     .load = load,
     .activate = activate,
     .activate_gradient = activate_gradient,

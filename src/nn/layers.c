@@ -191,11 +191,9 @@ static void dense_backward(const sap_call *call) {
     activate_backward(call, call->z);
     for (int64_t i = 0; i < places; i++) {
         const float *d = call->dy + i * out * T;
-        if (layer->trainable) {
-            pass->kernels->outer(in, out, call->x[0] + i * in * T, d, pass->gradients + layer->weights[0].offset);
-            if (layer->use_bias)
-                pass->kernels->row_sums(out, d, pass->gradients + layer->weights[1].offset);
-        }
+        if (layer->trainable)
+            pass->kernels->outer(in, out, call->x[0] + i * in * T, d, pass->gradients + layer->weights[0].offset,
+                                 layer->use_bias ? pass->gradients + layer->weights[1].offset : NULL);
         if (call->dx[0])
             pass->kernels->product(&(sap_product){
                 .rows = in,
@@ -230,8 +228,7 @@ static sap_status parse_relu(sap_layer *layer, const json_t *config, sap_error *
 static sap_status parse_leaky_relu(sap_layer *layer, const json_t *config, sap_error *err) {
     (void)err;
     double slope = read_number(config, "negative_slope", read_number(config, "alpha", 0.3)); /* Keras 2: alpha */
-    layer->activation =
-        (sap_activation){.kind = SAP_RELU_GENERAL, .alpha = (float)slope, .limit = (float)INFINITY};
+    layer->activation = (sap_activation){.kind = SAP_RELU_GENERAL, .alpha = (float)slope, .limit = (float)INFINITY};
     return SAP_OK;
 }
 

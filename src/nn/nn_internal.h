@@ -53,7 +53,8 @@ typedef enum sap_initializer_kind {
 
 typedef struct sap_initializer {
     sap_initializer_kind kind;
-    double a, b; /* constant: a; normal: mean a, deviation b; uniform: [a, b); scaling: scale a; orthogonal, identity: gain a */
+    double a,
+        b; /* constant: a; normal: mean a, deviation b; uniform: [a, b); scaling: scale a; orthogonal, identity: gain a */
     enum { SAP_FAN_IN, SAP_FAN_OUT, SAP_FAN_AVERAGE } mode;
     sap_initializer_kind distribution; /* of variance scaling: normal, truncated normal or uniform */
 } sap_initializer;
@@ -86,10 +87,10 @@ enum { SAP_LAYER_WEIGHTS = 4 };
 
 /* What a class of layers is. */
 typedef struct sap_layer_class {
-    const char *name;      /* "Dense" */
+    const char *name;                  /* "Dense" */
     int32_t inputs_least, inputs_most; /* tensors that a node reads */
-    bool view;             /* the output is the input in another shape */
-    bool whole_batch;      /* in training it needs the whole batch at once: this version cannot train through it */
+    bool view;                         /* the output is the input in another shape */
+    bool whole_batch; /* in training it needs the whole batch at once: this version cannot train through it */
     /* Reads the settings of a config. */
     sap_status (*parse)(sap_layer *layer, const json_t *config, sap_error *err);
     /* The output's shape; on the first use also declares the weights (sap_layer_add_weight). */
@@ -126,8 +127,8 @@ struct sap_layer {
     sap_shape target; /* InputLayer, Reshape */
 };
 
-void sap_layer_add_weight(sap_layer *layer, const char *name, const sap_shape *shape, const sap_initializer *initializer,
-                          bool trainable);
+void sap_layer_add_weight(sap_layer *layer, const char *name, const sap_shape *shape,
+                          const sap_initializer *initializer, bool trainable);
 
 /* ---- Models --------------------------------------------------------------------------------------------------- */
 
@@ -151,7 +152,7 @@ typedef struct sap_optimizer_state {
 
 struct sap_model {
     sap_arena arena;
-    const char *name; /* file name, for messages */
+    const char *name;  /* file name, for messages */
     const char *title; /* the model's own name */
     const char *config, *metadata;
     size_t config_length;
@@ -173,7 +174,7 @@ struct sap_model {
     float *values; /* all parameters, aligned to 64 bytes; the trainable ones first */
     int64_t value_count, trainable_count;
     char *summary;
-    const char *untrainable; /* why this version cannot train it, or NULL */
+    const char *untrainable;       /* why this version cannot train it, or NULL */
     sap_optimizer_state optimizer; /* of the last training; slot_count 0 and iteration 0: none */
 };
 
@@ -218,8 +219,8 @@ struct sap_call {
     const sap_pass *pass;
     int32_t input_count;
     const float *const *x;
-    float *const *dx;       /* NULL entries: not wanted */
-    const bool *add;        /* dx[i] is added to, else written */
+    float *const *dx; /* NULL entries: not wanted */
+    const bool *add;  /* dx[i] is added to, else written */
     const sap_shape *const *x_shape;
     const sap_shape *shape; /* of y */
     float *y, *dy;
@@ -231,10 +232,10 @@ struct sap_call {
 typedef struct sap_program sap_program;
 
 typedef enum sap_mode {
-    SAP_PREDICT,  /* forward only; the output is the model's output */
-    SAP_MEASURE,  /* forward and loss */
+    SAP_PREDICT,       /* forward only; the output is the model's output */
+    SAP_MEASURE,       /* forward and loss */
     SAP_DIFFERENTIATE, /* forward, loss, backward; dropout off */
-    SAP_TRAIN     /* the same with dropout on */
+    SAP_TRAIN          /* the same with dropout on */
 } sap_mode;
 
 /* What a batch gave: sums over its rows. */

@@ -8,14 +8,14 @@
 
 #include <stdlib.h>
 
-enum { PREDICT_TILES = 8 };                  /* a step of a prediction */
-#define PARALLEL_WORK 4e6                    /* multiplications below which waking threads does not pay */
-enum { TREE_RANGE = 16384 };                 /* parameters that one step adds over all slices */
+enum { PREDICT_TILES = 8 };  /* a step of a prediction */
+#define PARALLEL_WORK 4e6    /* multiplications below which waking threads does not pay */
+enum { TREE_RANGE = 16384 }; /* parameters that one step adds over all slices */
 
 /* What one participant of a loop works with. */
 typedef struct slot {
     sap_pass pass;
-    float *memory;  /* all tiles of the slot */
+    float *memory;   /* all tiles of the slot */
     float **tensors; /* (tensor_count) */
     float **deltas;  /* (tensor_count) gradients; NULL entries: not wanted */
     sap_call *calls; /* (call_count) */
@@ -32,9 +32,10 @@ struct sap_program {
     int slot_count;
     int32_t *call_nodes; /* (call_count) nodes that the output depends on, in topological order */
     int32_t call_count;
-    bool logits;         /* the last activation is left to the loss */
-    double work;         /* multiplications a row */
-    float *slices;       /* (SAP_SLICES, slice_stride) gradients; slice 0 is the caller's array */
+    bool drops;    /* some layer needs the keys of the events */
+    bool logits;   /* the last activation is left to the loss */
+    double work;   /* multiplications a row */
+    float *slices; /* (SAP_SLICES, slice_stride) gradients; slice 0 is the caller's array */
     int64_t slice_stride;
 
     /* The batch in hand */
@@ -67,6 +68,7 @@ static sap_status find_calls(sap_program *p, sap_error *err) {
             continue;
         const sap_node *node = &model->nodes[n];
         p->call_nodes[p->call_count++] = n;
+        p->drops = p->drops || (p->mode == SAP_TRAIN && node->layer->rate > 0);
         int64_t places = node->shape.rank ? sap_shape_values(&node->shape) / node->shape.dims[node->shape.rank - 1] : 1;
         for (int32_t w = 0; w < node->layer->weight_count; w++)
             p->work += (double)(places * sap_shape_values(&node->layer->weights[w].shape));
@@ -81,7 +83,8 @@ static sap_status find_calls(sap_program *p, sap_error *err) {
 
 static bool needs_scratch(const sap_layer *layer) {
     return layer->class_of->whole_batch ||
-           (layer->units > 0 && sap_activation_needs_input(layer->activation.kind)); /* a Dense layer's own activation */
+           (layer->units > 0 &&
+            sap_activation_needs_input(layer->activation.kind)); /* a Dense layer's own activation */
 }
 
 /* Gives each tile of a slot its place: tensors, then gradients, then scratch. Returns how many numbers they take; s NULL: only that. */
@@ -170,7 +173,8 @@ static sap_status open_slot(sap_program *p, slot *s, sap_error *err) {
 static sap_status check_mode(const sap_model *model, sap_mode mode, sap_error *err) {
     const sap_node *output = &model->nodes[model->output];
     if (mode != SAP_PREDICT && output->shape.rank != 1)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the loss needs one row of class scores an event, the output has %d dimensions",
+        return sap_error_set(err, SAP_EUNSUPPORTED,
+                             "%s: the loss needs one row of class scores an event, the output has %d dimensions",
                              output->layer->where, output->shape.rank);
     if ((mode == SAP_TRAIN || mode == SAP_DIFFERENTIATE) && model->untrainable)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s cannot be trained with in this version", model->untrainable);
@@ -236,8 +240,7 @@ static sap_status load_labels(const sap_program *p, slot *s, int64_t first, int 
 static void load_keys(const sap_program *p, slot *s, int64_t first, int rows) {
     for (int t = 0; t < SAP_TILE; t++) {
         int64_t row = first + (t < rows ? t : 0);
-        s->pass.event_keys[t] =
-            sap_mix(p->key, p->examples->identity ? p->examples->identity[row] : (uint64_t)row);
+        s->pass.event_keys[t] = sap_mix(p->key, p->examples->identity ? p->examples->identity[row] : (uint64_t)row);
     }
 }
 
@@ -259,7 +262,7 @@ static sap_status run_tile(sap_program *p, slot *s, int64_t tile, sap_batch_resu
         if (input) /* the output may not depend on it */
             p->kernels->load(examples->x[i] + first * examples->values[i], examples->values[i], rows, input);
     }
-    if (s->pass.training)
+    if (p->drops)
         load_keys(p, s, first, rows);
     for (int32_t c = 0; c < p->call_count; c++)
         s->calls[c].layer->class_of->forward(&s->calls[c]);

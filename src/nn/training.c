@@ -107,8 +107,8 @@ static sap_status check_weights(const trainer *t, const sap_epoch *epoch, sap_er
 static void announce(trainer *t, const sap_epoch *epoch) {
     char message[200];
     int64_t rows = sap_feed_rows(t->train);
-    int length = snprintf(message, sizeof message, "epoch %lld/%lld: loss %.4f, accuracy %.4f",
-                          (long long)epoch->epoch, (long long)t->options->epochs, epoch->loss, epoch->accuracy);
+    int length = snprintf(message, sizeof message, "epoch %lld/%lld: loss %.4f, accuracy %.4f", (long long)epoch->epoch,
+                          (long long)t->options->epochs, epoch->loss, epoch->accuracy);
     if (t->validation && length > 0 && (size_t)length < sizeof message)
         (void)snprintf(message + length, sizeof message - (size_t)length, ", validation loss %.4f, accuracy %.4f",
                        epoch->validation_loss, epoch->validation_accuracy);

@@ -39,8 +39,15 @@ static sap_status score_part(const sap_scoring *scoring, const sap_dataset *data
     if (status == SAP_OK)
         status = sap_scoring_run(scoring, &batch, sap_dataset_is_ordered(dataset), run,
                                  out->scores + out->rows * scoring->classes, err);
-    for (int64_t i = 0; i < batch.length && status == SAP_OK; i++)
-        out->label[out->rows + i] = map[((const int32_t *)label->values)[i]];
+    for (int64_t i = 0; i < batch.length && status == SAP_OK; i++) {
+        int32_t stored = ((const int32_t *)label->values)[i];
+        if (stored < 0 || (size_t)stored >= sap_dataset_label_count(dataset))
+            status = sap_error_set(err, SAP_EFORMAT, "%s: part %zu of \"%s\": row %lld has label %d of %zu",
+                                   sap_dataset_folder(dataset), part, split, (long long)i, stored,
+                                   sap_dataset_label_count(dataset));
+        else
+            out->label[out->rows + i] = map[stored];
+    }
     if (status == SAP_OK)
         sap_histograms_add(&out->features, &batch, out->label + out->rows);
     out->rows += batch.length;

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { KEPT_ROWS = 100000, BINS = 40, FEWEST_PER_SIDE = 200 };
+enum { KEPT_ROWS = 100000, BINS = 40, FEWEST_BINS = 10, FEWEST_PER_SIDE = 200 };
 
 void sap_histograms_release(sap_histograms *h) {
     for (size_t i = 0; h->values && i < h->count; i++)
@@ -83,7 +83,8 @@ static int choose_bins(const float *values, int64_t rows, int32_t width, float *
     }
     if (!(*high > *low))
         *high = *low + 1;
-    return BINS;
+    int bins = (int)(2 * cbrt((double)rows)); /* Rice's rule: few events give few bins */
+    return bins < FEWEST_BINS ? FEWEST_BINS : bins > BINS ? BINS : bins;
 }
 
 /* {"name", "feature", "low", "high", "counts": [class][bin]}; values outside are counted in the outermost bins. */

@@ -26,8 +26,8 @@ double sap_isolation_sum(const sap_cloud *map, double eta, double phi, sap_fold 
 /* What the vector form takes: beyond, the stored angles are not the recomputed ones. */
 #define LARGEST_ETA 20.0
 
-/* A bin is a little wider than a quarter of the cone's radius, so that whatever is in the cone of a particle in bin b is in the
- * bins b - REACH … b + REACH. The outermost bins hold everything beyond them too. */
+/* A bin is a little wider than a quarter of the cone's radius, so that whatever is in the cone of a particle in bin b
+ * is in the bins b - REACH … b + REACH. The outermost bins hold everything beyond them too. */
 #define BINS_PER_ETA (3.99 / SAP_CONE)
 enum { REACH = 4 };
 
@@ -75,8 +75,8 @@ typedef struct group {
     sap_mask doubt[2];
 } group;
 
-/* Adds the entries [begin, end) of the map. A difference of phi is folded as half - |abs(difference) - half|: with half = pi that
- * is the nearer way round; with a half beyond any difference it changes nothing but rounding. */
+/* Adds the entries [begin, end) of the map. A difference of phi is folded as half - |abs(difference) - half|: with half
+ * = pi that is the nearer way round; with a half beyond any difference it changes nothing but rounding. */
 SAP_INLINE void add_entries(group *g, const sap_cloud *map, int32_t begin, int32_t end, double half) {
     sap_lanes eta0 = g->eta[0], eta1 = g->eta[1], phi0 = g->phi[0], phi1 = g->phi[1];
     sap_lanes sum0 = {0}, sum1 = {0};

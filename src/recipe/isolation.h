@@ -1,8 +1,8 @@
 /* Isolation: for every particle, the pt around it in each of the three maps of an event (topology recipe, step 2).
  *
  * Which entries are in a particle's cone is decided by double arithmetic on the particle's recomputed eta and phi:
- * delta_eta² + delta_phi² < 0.3². sap_isolation_sum says this entry by entry and is the reference. sap_isolation_sums finds
- * the same sums for many particles with vectors, looking only at entries of nearby eta. It works with the eta and
+ * delta_eta² + delta_phi² < 0.3². sap_isolation_sum says this entry by entry and is the reference. sap_isolation_sums
+ * finds the same sums for many particles with vectors, looking only at entries of nearby eta. It works with the eta and
  * phi as stored, which differ from the recomputed ones by rounding, and leaves to the reference what is so near a
  * cone's edge that this could matter; so both have the same entries in every cone, only added in another order.
  */
@@ -50,8 +50,7 @@ typedef struct sap_isolation_space {
 /* pt of the map's entries in the cone around (eta, phi). */
 double sap_isolation_sum(const sap_cloud *map, double eta, double phi, sap_fold fold);
 
-/* sums[m][i]: pt of the entries of map m in the cone around particle i, which is given as stored. Every particle must be of
- * finite pt > 0. */
+/* sums[m][i]: pt of the entries of map m (of SAP_MAPS) in the cone around particle i, which is given as stored. */
 SAP_MUST_CHECK sap_status sap_isolation_sums(const sap_cloud *maps, const sap_cloud *particles, sap_fold fold,
                                              sap_isolation_space *space, double *const *sums, sap_error *err);
 

@@ -8,9 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Clones of a function, one of them picked when the program is loaded. ISO C mode contracts nothing to fused multiply-adds, so
- * all give the same bits. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+/* Clones of a function, one of them picked when the program is loaded; not under the thread sanitizer, which is not up
+ * yet by then. ISO C mode contracts nothing to fused multiply-adds, so all give the same bits. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) &&                       \
+    !defined(__SANITIZE_THREAD__)
 #define SAP_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define SAP_CLONES
@@ -22,12 +23,6 @@ enum { SAP_LANES = 4 };
 
 typedef double sap_lanes __attribute__((vector_size(SAP_LANES * sizeof(double))));
 typedef int64_t sap_mask __attribute__((vector_size(SAP_LANES * sizeof(int64_t)))); /* a lane is 0 or -1, or raw bits */
-
-SAP_INLINE sap_lanes sap_lanes_load(const double *from) {
-    sap_lanes x;
-    memcpy(&x, from, sizeof x);
-    return x;
-}
 
 SAP_INLINE sap_lanes sap_lanes_all(double value) {
     return (sap_lanes){value, value, value, value};

@@ -116,12 +116,8 @@ sap_status sap_recipe_validate(const sap_recipe *recipe, const char *source, sap
 
 /* ---- Columns -------------------------------------------------------------------------------------------------- */
 
-typedef struct field_names {
-    const sap_field *fields;
-} field_names;
-
 static const char *field_name_at(const void *context, size_t index) {
-    return ((const field_names *)context)->fields[index].name;
+    return ((const sap_field *)context)[index].name;
 }
 
 static bool is_wanted(const sap_recipe_input *input, const sap_field *field) {
@@ -137,38 +133,47 @@ static const sap_field *find_field(const sap_field *fields, int32_t count, const
     return NULL;
 }
 
-/* Everything that is wrong goes into the one message, as far as it fits. */
+/* Says what is wrong with one input: `field` is what there is by its name, or NULL. */
+static void add_complaint(sap_text *wrong, const sap_recipe_input *input, const sap_field *field,
+                          const sap_field *fields, int32_t count) {
+    sap_text_add(wrong, "%s", wrong->length ? "; " : "");
+    if (!field) {
+        char nearest[300];
+        sap_text_nearest(input->name, (size_t)count, field_name_at, fields, nearest, sizeof nearest);
+        sap_text_add(wrong, "no column \"%s\"", input->name);
+        if (nearest[0])
+            sap_text_add(wrong, " (%s)", nearest + strlen("; "));
+        return;
+    }
+    char has[200], wants[200];
+    sap_field item, wanted = sap_recipe_field(input, &item);
+    (void)sap_field_text(field, has, sizeof has);
+    (void)sap_field_text(&wanted, wants, sizeof wants);
+    sap_text_add(wrong, "column \"%s\" is %s, expected %s", input->name, has, wants);
+}
+
+enum { MOST_COMPLAINTS = 6 }; /* in one message */
+
 sap_status sap_recipe_check(const sap_recipe *recipe, const sap_field *fields, int32_t count, const char *where,
                             sap_error *err) {
     sap_text wrong = {0};
-    sap_status status = SAP_OK;
-    size_t missing = 0, others = 0;
+    size_t complaints = 0;
+    bool missing = false;
     for (size_t i = 0; i < recipe->input_count; i++) {
         const sap_recipe_input *input = &recipe->inputs[i];
         const sap_field *field = find_field(fields, count, input->name);
         if (field && is_wanted(input, field))
             continue;
-        const char *separator = wrong.length ? "; " : "";
-        if (!field) {
-            char nearest[300];
-            const field_names names = {fields};
-            sap_text_nearest(input->name, (size_t)count, field_name_at, &names, nearest, sizeof nearest);
-            const char *list = strchr(nearest, ':');
-            sap_text_add(&wrong, "%sno column \"%s\"%s%s%s", separator, input->name, list ? " (nearest" : "",
-                         list ? list : "", list ? ")" : "");
-            missing++;
-        } else {
-            char has[200], wants[200];
-            sap_field item, wanted = sap_recipe_field(input, &item);
-            (void)sap_field_text(field, has, sizeof has);
-            (void)sap_field_text(&wanted, wants, sizeof wants);
-            sap_text_add(&wrong, "%scolumn \"%s\" is %s, expected %s", separator, input->name, has, wants);
-            others++;
-        }
+        missing = missing || !field;
+        if (complaints++ < MOST_COMPLAINTS)
+            add_complaint(&wrong, input, field, fields, count);
     }
+    if (complaints > MOST_COMPLAINTS)
+        sap_text_add(&wrong, "; and %zu more", complaints - MOST_COMPLAINTS);
+    sap_status status = SAP_OK;
     if (wrong.failed)
         status = sap_error_memory(err, where);
-    else if (missing + others > 0)
+    else if (complaints > 0)
         status = sap_error_set(err, missing ? SAP_ENOTFOUND : SAP_ETYPE, "%s: recipe \"%s\": %s", where, recipe->name,
                                wrong.data);
     sap_text_release(&wrong);

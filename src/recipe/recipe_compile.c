@@ -1,7 +1,6 @@
-/* Users' recipes: a C file compiled by the system's C compiler into a shared object, kept by the hash of what went into it.
- *
- * What goes in: the file, the files that it includes with quotes, Sapwood's headers, the compiler (its name, and size and time of its
- * program), the flags, and the processor, as -march=native makes code for one kind of it and home folders are shared.
+/* Users' recipes: a C file compiled by the system's C compiler into a shared object, kept by the hash of what went into
+ * it: the file, the files that it includes with quotes, Sapwood's headers, the compiler (its name, and size and time of
+ * its program), the flags, and the processor, as -march=native makes code for one kind of it and home folders are shared.
  */
 #include "recipe_internal.h"
 

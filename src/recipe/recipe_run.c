@@ -1,8 +1,8 @@
 /* Running a recipe over a batch: slices of events on the pool, their results put together in entry order.
  *
  * Slices are run in rounds. A slice collects what its events give in a piece of its own; after a round the pieces are
- * copied behind what there is already, and are used again, so that a piece stays in the cache. Neither the cut into slices
- * nor the order of the result depends on the number of threads.
+ * copied behind what there is already, and are used again, so that a piece stays in the cache. Neither the cut into
+ * slices nor the order of the result depends on the number of threads.
  */
 #include "../column/column_internal.h"
 #include "recipe_internal.h"

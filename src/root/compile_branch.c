@@ -321,6 +321,8 @@ sap_status sap_branch_compile(sap_tree *tree, sap_branch_node *b, sap_error *err
     sap_program *p = sap_arena_alloc(&tree->arena, sizeof *p);
     if (p && compile_any(&k, b, p) && sap_compile_field(&k, &p->root, &p->field)) {
         p->slots = k.slots;
+        p->bare = p->root;
+        p->bare.framed = false;
         p->field.name = b->public.name;
         b->program = p;
         b->public.field = &p->field;

@@ -70,11 +70,7 @@ static bool enter(sap_interpreter *in, const sap_step_node *step, sap_frame *fra
     *frame = (sap_frame){.end = SIZE_MAX};
     if (!step->framed)
         return true;
-    size_t begin = in->c.position;
     *frame = sap_frame_read(&in->c);
-    /* classes without ClassDef have no frame as the object of a branch; old ones have a version without a byte count */
-    if (frame->end == SIZE_MAX && !in->c.failed && step->info && step->info->version != frame->version)
-        in->c.position = begin;
     return !in->c.failed;
 }
 
@@ -103,6 +99,8 @@ static bool check_version(sap_interpreter *in, const sap_step_node *step, uint16
 static bool run_number(sap_interpreter *in, const sap_step_node *step, size_t n) {
     sap_builder *builder = &in->builders[step->slot];
     size_t numbers = n * (size_t)step->count;
+    if (numbers == 0) /* no bytes, and perhaps no buffer yet */
+        return true;
     const uint8_t *data = sap_cursor_take(&in->c, numbers * step->number.stored);
     uint8_t *out = data ? append(in, &builder->values, numbers * step->number.size) : NULL;
     if (!out)
@@ -127,11 +125,11 @@ static bool run_strings(sap_interpreter *in, const sap_step_node *step, size_t n
                 length = sap_cursor_u32(&in->c);
         }
         const uint8_t *data = sap_cursor_take(&in->c, length);
-        uint8_t *out = data ? append(in, &builder->values, length) : NULL;
-        if (!data || (length && !out))
-            return false;
-        if (length)
+        uint8_t *out = data && length ? append(in, &builder->values, length) : NULL;
+        if (out)
             memcpy(out, data, length);
+        else if (!data || length)
+            return false;
         if (!append_end(in, builder, length) || !leave(in, step, &frame))
             return false;
     }
@@ -322,13 +320,23 @@ static bool run(sap_interpreter *in, const sap_step_node *step, size_t n) {
     return fail(in, "unknown step");
 }
 
+/* A class without ClassDef has no frame when it is the whole entry. A frame that is there spans the entry. */
+static bool is_framed(const sap_interpreter *in) {
+    const sap_step_node *root = &in->program->root;
+    if (root->op != SAP_OP_RECORD || !root->framed)
+        return true;
+    size_t left = sap_cursor_left(&in->c);
+    const uint8_t *p = in->c.data + in->c.position;
+    return left >= 6 && sap_be32(p) == ((uint32_t)(left - 4) | SAP_BYTE_COUNT_BIT);
+}
+
 bool sap_interpret(sap_interpreter *in) {
     if (in->program->named) {
         sap_cursor_skip(&in->c, (size_t)sap_cursor_u8(&in->c) + 1);
         if (in->c.failed)
             return false;
     }
-    if (!run(in, &in->program->root, 1))
+    if (!run(in, is_framed(in) ? &in->program->root : &in->program->bare, 1))
         return false;
     if (sap_cursor_left(&in->c) > 0)
         return fail(in, "%zu of its %zu bytes are left over", sap_cursor_left(&in->c), in->c.length);

@@ -2,6 +2,7 @@
 #include "root_internal.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 enum { STANDARD_BATCH_BYTES = 32 << 20 };
 
@@ -47,6 +48,8 @@ typedef struct making {
     size_t *first;      /* (column_count + 1) first piece of each column */
     int64_t **counts;   /* (column_count) of hidden columns: values from `counts_begin` on */
     int64_t *counts_begin;
+    uint8_t *slab; /* memory of all columns of the fast shapes */
+    size_t slab_used, slab_size;
 } making;
 
 /* ---- Choosing columns --------------------------------------------------------------------------------------------- */
@@ -417,51 +420,75 @@ static sap_status decode_step(void *context, size_t index, int slot, sap_error *
 
 /* ---- Memory of a batch ------------------------------------------------------------------------------------------------- */
 
-static sap_status take_numbers(const sap_step_node *step, int64_t items, struct sap_storage *storage, sap_column *column,
-                               sap_error *err) {
+static size_t rounded(size_t bytes) {
+    enum { ALIGNMENT = 64 };
+    return (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+}
+
+/* One block for all columns, in huge pages where the system has them: page by page, the first touch of so much memory costs
+ * as much as decompressing into it. */
+static sap_status take_slab(making *m, sap_error *err) {
+    enum { HUGE_PAGE = 2 << 20 };
+    bool large = m->slab_size >= HUGE_PAGE;
+    size_t size = large ? (m->slab_size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1) : rounded(m->slab_size + 1);
+    m->slab = aligned_alloc(large ? HUGE_PAGE : 64, size);
+    if (large && m->slab)
+        (void)madvise(m->slab, size, MADV_HUGEPAGE);
+    if (!m->slab || !sap_storage_adopt(m->batch->storage, m->slab)) {
+        free(m->slab);
+        return sap_error_memory(err, m->reader->tree->where);
+    }
+    return SAP_OK;
+}
+
+/* Before the slab is there its size is counted, and NULL returned. */
+static void *take(making *m, size_t bytes) {
+    uint8_t *p = m->slab ? m->slab + m->slab_used : NULL;
+    if (m->slab)
+        m->slab_used += rounded(bytes);
+    else
+        m->slab_size += rounded(bytes);
+    return p;
+}
+
+static void take_numbers(making *m, const sap_step_node *step, int64_t items, sap_column *column) {
     for (int i = 0; i < step->dim_count; i++) {
         column->length = items;
         items *= step->dims[i];
         column = &column->children[0];
     }
     column->length = items;
-    column->values = sap_storage_alloc(storage, (size_t)items * step->number.size);
-    return column->values ? SAP_OK : sap_error_memory(err, "batch");
+    column->values = take(m, (size_t)items * step->number.size);
+}
+
+static sap_status take_jagged(making *m, size_t index, const sap_program *program, sap_column *column, sap_error *err) {
+    int64_t items = 0;
+    for (size_t i = m->first[index]; i < m->first[index + 1]; i++) {
+        m->pieces[i].item_at = items;
+        items += m->pieces[i].items;
+        if (items > INT32_MAX)
+            return sap_error_set(err, SAP_EMEMORY, "%s: more than 2^31 items in one batch; ask for smaller batches",
+                                 m->reader->columns[index].where);
+    }
+    int32_t *offsets = take(m, ((size_t)column->length + 1) * sizeof *offsets);
+    if (offsets)
+        offsets[0] = 0;
+    column->offsets = offsets;
+    take_numbers(m, &program->root.children[0], items, &column->children[0]);
+    return SAP_OK;
 }
 
 static sap_status take_memory(making *m, size_t index, sap_error *err) {
-    const sap_reader *r = m->reader;
-    const sap_program *program = r->columns[index].program;
+    const sap_program *program = m->reader->columns[index].program;
     sap_column *column = &m->batch->columns[index];
-    struct sap_storage *storage = m->batch->storage;
-    int64_t n = m->end - m->begin, items = 0;
-    SAP_TRY(sap_column_init(storage, &r->fields[index], column, err));
-    column->length = n;
-    switch (program->shape) {
-    case SAP_SHAPE_FLAT:
-        return take_numbers(&program->root, n, storage, column, err);
-    case SAP_SHAPE_LEAVES:
-        for (int i = 0; i < program->root.child_count; i++)
-            SAP_TRY(take_numbers(&program->root.children[i], n, storage, &column->children[i], err));
-        return SAP_OK;
-    case SAP_SHAPE_JAGGED: {
-        for (size_t i = m->first[index]; i < m->first[index + 1]; i++) {
-            m->pieces[i].item_at = items;
-            items += m->pieces[i].items;
-            if (items > INT32_MAX)
-                return sap_error_set(err, SAP_EMEMORY, "%s: more than 2^31 items in one batch; ask for smaller batches",
-                                     r->columns[index].where);
-        }
-        int32_t *offsets = sap_storage_alloc(storage, ((size_t)n + 1) * sizeof *offsets);
-        if (!offsets)
-            return sap_error_memory(err, r->columns[index].where);
-        offsets[0] = 0;
-        column->offsets = offsets;
-        return take_numbers(&program->root.children[0], items, storage, &column->children[0], err);
-    }
-    default:
-        return SAP_OK;
-    }
+    column->length = m->end - m->begin;
+    if (program->shape == SAP_SHAPE_FLAT)
+        take_numbers(m, &program->root, column->length, column);
+    else if (program->shape == SAP_SHAPE_JAGGED)
+        return take_jagged(m, index, program, column, err);
+    for (int i = 0; program->shape == SAP_SHAPE_LEAVES && i < program->root.child_count; i++)
+        take_numbers(m, &program->root.children[i], column->length, &column->children[i]);
+    return SAP_OK;
 }
 
 static sap_status join_step(void *context, size_t index, int slot, sap_error *err) {
@@ -557,6 +584,11 @@ static sap_status make_batch(making *m, sap_error *err) {
     for (size_t i = (size_t)r->shown; i < r->column_count; i++)
         SAP_TRY(read_counts(m, i, err));
     SAP_TRY(sap_loop(run, (size_t)r->shown, count_step, m, err));
+    for (size_t i = 0; i < (size_t)r->shown; i++) {
+        SAP_TRY(sap_column_init(m->batch->storage, &r->fields[i], &m->batch->columns[i], err));
+        SAP_TRY(take_memory(m, i, err)); /* how much */
+    }
+    SAP_TRY(take_slab(m, err));
     for (size_t i = 0; i < (size_t)r->shown; i++)
         SAP_TRY(take_memory(m, i, err));
     SAP_TRY(sap_loop(run, m->count, decode_step, m, err));

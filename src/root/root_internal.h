@@ -357,6 +357,7 @@ typedef struct sap_program {
     sap_field field;
     sap_shape shape;
     sap_step_node root;
+    sap_step_node bare; /* the root without its frame */
     int slots;          /* builders */
     uint32_t header;    /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
     uint32_t item;      /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */

@@ -219,10 +219,26 @@ static void read_element_value(sap_stream *s, const sap_class *info, size_t inde
     }
 }
 
+/* TLeaf, which some writers do not describe. */
+static const sap_class leaf_class = {
+    .name = "TLeaf",
+    .version = 2,
+    .elements = (sap_element[]){{.name = "TNamed", .kind = SAP_KIND_BASE},
+                                {.name = "fLen", .kind = SAP_KIND_INT},
+                                {.name = "fLenType", .kind = SAP_KIND_INT},
+                                {.name = "fOffset", .kind = SAP_KIND_INT},
+                                {.name = "fIsRange", .kind = SAP_KIND_BOOL},
+                                {.name = "fIsUnsigned", .kind = SAP_KIND_BOOL},
+                                {.name = "fLeafCount", .kind = SAP_KIND_OBJECT_POINTER}},
+    .count = 7,
+};
+
 /* Reads an object by its streamer info, down its base classes, and keeps what `table` wants. */
 static bool read_members(sap_stream *s, const char *class_name, const member *table, void *out) {
     sap_frame frame = sap_frame_read(&s->c);
     const sap_class *info = sap_class_find(s->file, class_name, frame.version, frame.checksum);
+    if (!info && strcmp(class_name, "TLeaf") == 0 && frame.version == leaf_class.version)
+        info = &leaf_class;
     if (++s->depth > DEEPEST)
         return sap_stream_fail(s, "classes nested deeper than %d", DEEPEST);
     if (!info) {

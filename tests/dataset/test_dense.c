@@ -25,12 +25,12 @@ static void order_folds_phi_and_is_stable(void **state) {
     (void)state;
     sap_feature feature = paper_feature();
     float rows[6 * CASE_ROW];
-    set(rows, 1, 0, 3.1f);                  /* the lepton */
-    set(rows + 4, 2, 0, -3.1f);             /* 0.083 away across the cut */
-    set(rows + 8, 3, 1, 3.1f);              /* 1 away */
-    set(rows + 12, 4, -1, 3.1f);            /* 1 away too, after it in the file */
-    set(rows + 16, 5, 0, 0);                /* 3.1 away */
-    set(rows + 20, 6, 0, 3.1f);             /* in the lepton's very place: stays behind it */
+    set(rows, 1, 0, 3.1f);       /* the lepton */
+    set(rows + 4, 2, 0, -3.1f);  /* 0.083 away across the cut */
+    set(rows + 8, 3, 1, 3.1f);   /* 1 away */
+    set(rows + 12, 4, -1, 3.1f); /* 1 away too, after it in the file */
+    set(rows + 16, 5, 0, 0);     /* 3.1 away */
+    set(rows + 20, 6, 0, 3.1f);  /* in the lepton's very place: stays behind it */
     sap_sort_space space = {0};
     assert_true(sap_sequence_sort(&feature, rows, 6, &space));
     expect_ids(rows, 6, (const float[]){5, 3, 4, 2, 1, 6});
@@ -53,7 +53,8 @@ static void order_of_many(void **state) {
     float ids[N];
     for (int i = 0; i < N; i++) { /* few different places, so that there are ties */
         set(rows + i * CASE_ROW, (float)i, roundf(3 * case_number(1, i, 0)), roundf(3 * case_number(1, i, 1)));
-        double deta = (double)(rows[i * CASE_ROW + 1] - rows[1]), dphi = fabs((double)(rows[i * CASE_ROW + 2] - rows[2]));
+        double deta = (double)(rows[i * CASE_ROW + 1] - rows[1]),
+               dphi = fabs((double)(rows[i * CASE_ROW + 2] - rows[2]));
         dphi = dphi > M_PI ? 2 * M_PI - dphi : dphi;
         distance[i] = sqrt(deta * deta + dphi * dphi);
     }
@@ -80,8 +81,8 @@ static void padding_takes_its_place(void **state) {
     feature.scaling = SAP_SCALING_NONE;
     feature.pad_rows = 6;
     float rows[4 * CASE_ROW], dense[6 * CASE_ROW];
-    set(rows, 1, 2, 0);      /* sqrt(2) from the lepton; a zero row is 1 away */
-    set(rows + 4, 2, 0, 0);  /* 1 away like the zero rows: stays before them */
+    set(rows, 1, 2, 0);     /* sqrt(2) from the lepton; a zero row is 1 away */
+    set(rows + 4, 2, 0, 0); /* 1 away like the zero rows: stays before them */
     set(rows + 8, 3, 1, .5f);
     set(rows + 12, 4, 1, 0); /* the lepton */
     rows[1] = 2.5f;
@@ -103,7 +104,8 @@ static void scaling_of_rows(void **state) {
     feature.pad_rows = 4;
     feature.pad_before_order = false;
     float rows[2 * CASE_ROW] = {8, 1, 2, 7, 4, 3, 2, 7}, dense[4 * CASE_ROW];
-    sap_dense(&feature, NULL, rows, 2, dense); /* by itself, over four rows: mean 3, deviation sqrt(11) for the first value */
+    sap_dense(&feature, NULL, rows, 2,
+              dense); /* by itself, over four rows: mean 3, deviation sqrt(11) for the first value */
     assert_near(dense[0], 5 / sqrt(11), 1e-6);
     assert_near(dense[4], 1 / sqrt(11), 1e-6);
     assert_near(dense[8], -3 / sqrt(11), 1e-6);
@@ -157,9 +159,8 @@ static void constants_of_columns(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_folds_phi_and_is_stable), cmocka_unit_test(order_of_many),
-        cmocka_unit_test(padding_takes_its_place), cmocka_unit_test(scaling_of_rows),
-        cmocka_unit_test(constants_of_columns)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(order_folds_phi_and_is_stable), cmocka_unit_test(order_of_many),
+                                       cmocka_unit_test(padding_takes_its_place), cmocka_unit_test(scaling_of_rows),
+                                       cmocka_unit_test(constants_of_columns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

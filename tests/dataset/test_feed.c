@@ -123,7 +123,8 @@ static void memory_is_checked(void **state) {
     (void)state;
     assert_ok(sap_feed_memory("d", "train", 1000, UINT64_MAX, err));
     assert_ok(sap_feed_memory("d", "train", 1000, 2000, err));
-    assert_error(SAP_EMEMORY, "d: the part \"train\" takes about 9.0 GB in memory, and 4.0 GB are free", sap_feed_memory("d", "train", UINT64_C(9000000000), UINT64_C(4000000000), err));
+    assert_error(SAP_EMEMORY, "d: the part \"train\" takes about 9.0 GB in memory, and 4.0 GB are free",
+                 sap_feed_memory("d", "train", UINT64_C(9000000000), UINT64_C(4000000000), err));
 }
 
 int main(void) {

@@ -159,7 +159,8 @@ static void damage(void **state) {
             data[n] = (char)(data[n] ^ 1 << bit);
             store(path, data, length);
             assert_error(SAP_EFORMAT, "", read_file(path, fields, 6, &back, err));
-            if (n >= 12 && n < whole - 4) { /* a file that was written so: values may differ, structure must be checked */
+            if (n >= 12 &&
+                n < whole - 4) { /* a file that was written so: values may differ, structure must be checked */
                 uint8_t *copy = malloc(whole);
                 memcpy(copy, data, whole);
                 set_crcs(copy, message);

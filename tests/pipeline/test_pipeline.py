@@ -92,7 +92,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(sapwood, place):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prepare: [", "p.yaml:1"),
+        ("prepare: [", "p.yaml:2:1"),
         ("", "empty"),
         ("just words", "mapping"),
         ("prepair: {}", '"prepair" is no stage'),

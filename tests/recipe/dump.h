@@ -1,5 +1,5 @@
-/* Columns in a plain file, to hand them to C programs without a ROOT reader: a header line, then one line and the raw values for each
- * column, as tests/recipe/dump.py writes them. */
+/* Columns in a plain file, to hand them to C programs without a ROOT reader: a header line, then one line and the raw
+ * values for each column, as tests/recipe/dump.py writes them. */
 #ifndef SAP_DUMP_H
 #define SAP_DUMP_H
 

@@ -36,7 +36,7 @@ static void fill(numbers *n, int32_t count, uint64_t seed, double widest_eta) {
     }
 }
 
-/* Runs the vector form and compares it with the plain one, particle by particle. Returns the particles that have others around. */
+/* Compares the vector form with the plain one, particle by particle. Returns how often one has others around. */
 static int compare(fixture *f, const int32_t counts[SAP_MAPS], int32_t particles, sap_fold fold) {
     sap_cloud maps[SAP_MAPS], cloud = cloud_of(&f->of_particles, particles);
     for (int m = 0; m < SAP_MAPS; m++)

@@ -1,25 +1,14 @@
-"""The topology recipe in C against the plain Python one (reference.py), and against what the authors' functions gave.
+"""The topology recipe in C against the plain Python one (reference.py), and against what the authors' functions gave."""
 
-TOPOLOGY_DRIVER names the program that runs the C; SAPWOOD_DATA the folder with Delphes files and reference archives
-(else ../shared/data beside the source), without which only the project's own sample and made-up events are used.
-"""
-
-import os
 import subprocess
-from pathlib import Path
-
-import numpy as np
-import pytest
 
 import dump
+import numpy as np
+import pytest
 import reference
+from conftest import SAMPLE, driver
 
-SOURCE = Path(os.environ.get("SAPWOOD_SOURCE", Path(__file__).resolve().parents[2]))
-DATA = Path(os.environ.get("SAPWOOD_DATA", SOURCE.parent / "shared" / "data"))
-SAMPLE = SOURCE / "examples" / "topology" / "data"
-DRIVER = os.environ.get("TOPOLOGY_DRIVER")
-
-pytestmark = pytest.mark.skipif(not DRIVER, reason="TOPOLOGY_DRIVER is not set: CTest does it")
+DRIVER = driver("topology_driver")
 
 
 def run_driver(folder, columns, convention, threads=2):
@@ -52,11 +41,9 @@ def assert_same(given, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("name, entries", [("qcd", 80), ("ttbar", 110), ("wjets", 90), ("qcd_inclusive", 150)])
-def test_paper_equals_the_authors_functions(name, entries, tmp_path):
-    archive = DATA / "reference" / f"{name}.npz"
-    if not archive.exists():
-        pytest.skip(f"{archive} is not there")
-    columns = dump.read_delphes(DATA / "delphes" / f"{name}.root", entries)
+def test_paper_equals_the_authors_functions(name, entries, tmp_path, shared_data):
+    archive = shared_data / "reference" / f"{name}.npz"
+    columns = dump.read_delphes(shared_data / "delphes" / f"{name}.root", entries)
     with np.load(archive) as expected:
         assert_same(run_driver(tmp_path, columns, "paper"), expected)
         assert len(expected["entry"]) > 0

@@ -1,0 +1,82 @@
+/* Conversions against one-by-one references, at every length and alignment near the width of a vector. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "root/root_internal.h"
+
+enum { MOST = 100 };
+
+static sap_number number_of(int kind, const char *title) {
+    sap_compiler k = {0};
+    sap_number number;
+    assert_true(sap_compile_number(&k, kind, title, &number));
+    return number;
+}
+
+static void test_swaps(void **state) {
+    (void)state;
+    static const int kinds[] = {SAP_KIND_CHAR, SAP_KIND_SHORT, SAP_KIND_FLOAT, SAP_KIND_DOUBLE};
+    uint8_t in[8 * MOST + 8], out[8 * MOST];
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (uint8_t)sap_mix(1, i);
+    for (size_t k = 0; k < 4; k++) {
+        sap_number number = number_of(kinds[k], NULL);
+        for (size_t n = 0; n <= MOST; n++) {
+            const uint8_t *from = in + n % 8;
+            sap_number_convert(&number, from, n, out);
+            for (size_t i = 0; i < n * number.size; i++)
+                assert_int_equal(out[i], from[i / number.size * number.size + number.size - 1 - i % number.size]);
+        }
+    }
+}
+
+static void test_bools(void **state) {
+    (void)state;
+    const uint8_t in[] = {0, 1, 2, 255, 0};
+    uint8_t out[5];
+    sap_number number = number_of(SAP_KIND_BOOL, NULL);
+    sap_number_convert(&number, in, 5, out);
+    const uint8_t expected[] = {0, 1, 1, 1, 0};
+    assert_memory_equal(out, expected, 5);
+}
+
+/* Values that ROOT 6.40 gives for these bytes. */
+static void test_ranges(void **state) {
+    (void)state;
+    double d[2];
+    float f[4];
+    const uint8_t plain[] = {0x3f, 0xc0, 0, 0}, scaled[] = {0, 0, 0x80, 0, 0xff, 0xff, 0xff, 0xff};
+    sap_number number = number_of(SAP_KIND_DOUBLE32, "no range");
+    sap_number_convert(&number, plain, 1, d);
+    assert_true(d[0] == 1.5);
+    number = number_of(SAP_KIND_DOUBLE32, "[-1, 1, 16] half");
+    sap_number_convert(&number, scaled, 1, d);
+    assert_true(d[0] == 0.0);
+    number = number_of(SAP_KIND_DOUBLE32, "x[3] [0, twopi]"); /* 32 bits: the factor is made of 0xffffffff */
+    sap_number_convert(&number, scaled, 2, d);
+    assert_true(d[1] == 4294967295.0 / (4294967295.0 / (2 * 3.14159265358979323846)));
+    number = number_of(SAP_KIND_DOUBLE32, "[-pi/2, pi/4, 10]");
+    assert_true(number.minimum == -3.14159265358979323846 / 2);
+    const uint8_t halves[] = {0, 0, 0, 127, 0, 0, 128, 0, 0, 128, 8, 0};
+    number = number_of(SAP_KIND_FLOAT16, "D16/f");
+    sap_number_convert(&number, halves, 4, f);
+    assert_true(f[0] == 0 && f[1] == 1 && f[2] == 2 && f[3] == 3);
+    number = number_of(SAP_KIND_FLOAT16, "D16/f[0,0,16]"); /* 15 bits and more are ignored without a range */
+    assert_int_equal(number.bits, 12);
+    number = number_of(SAP_KIND_FLOAT16, "D16/f[0,0,8]");
+    assert_int_equal(number.bits, 8);
+    const uint8_t negative[] = {128, 0x20 | 0x08, 0};
+    number = number_of(SAP_KIND_FLOAT16, "");
+    sap_number_convert(&number, negative, 1, f);
+    assert_true(f[0] == -3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_swaps), cmocka_unit_test(test_bools),
+                                       cmocka_unit_test(test_ranges)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
