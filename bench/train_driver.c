@@ -2,7 +2,8 @@
  *
  *     train_driver MODEL X.f32 LABEL.i32 ROWS BATCH EPOCHS THREADS
  *
- * Prints one line an epoch: wall seconds, CPU seconds, loss; then waits for a line on stdin before the next, and ends with it.
+ * Prints one line an epoch: wall seconds, CPU seconds, loss; then waits for a line on stdin before the next, and
+ * ends with it.
  */
 #include <sapwood/nn.h>
 

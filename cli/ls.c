@@ -9,7 +9,8 @@
 
 static const char help[] =
     "Usage: sapwood ls [--json] FILE…\n\n"
-    "Lists the objects of ROOT files with class, cycle and sizes, and the columns of their trees with Arrow type, codec,\n"
+    "Lists the objects of ROOT files with class, cycle and sizes, and the columns of their trees with Arrow type, "
+    "codec,\n"
     "baskets, sizes and compression ratio. Columns that this version cannot read are listed with the reason.\n\n"
     "  --json    one line of JSON a file\n"
     "  --help    this text\n\n"
@@ -103,8 +104,8 @@ static bool print_file(sap_file *file) {
     bool ok = true;
     size_t count = sap_file_key_count(file);
     (void)printf("%s: %s, ROOT %d.%02d/%02d, %s\n", sap_file_name(file),
-                 short_size(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100, version % 100,
-                 sap_file_compression(file));
+                 short_size(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100,
+                 version % 100, sap_file_compression(file));
     for (size_t i = 0; i < count; i++) {
         int width = width_of(sap_file_key(file, i)->path) + 4;
         widest = width > widest ? width : widest;
@@ -115,8 +116,7 @@ static bool print_file(sap_file *file) {
         (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
         (void)fputs("  ", stdout);
         pad(name, widest);
-        (void)printf("  %-20s %9s of %9s  %s\n", key->class_name,
-                     short_size(key->stored_bytes, stored, sizeof stored),
+        (void)printf("  %-20s %9s of %9s  %s\n", key->class_name, short_size(key->stored_bytes, stored, sizeof stored),
                      short_size(key->object_bytes, object, sizeof object), key->title);
         if (sap_key_is_tree(file, key))
             ok = print_tree(file, name) && ok;
@@ -158,8 +158,8 @@ static void put_branch(const sap_branch *b) {
     if (!b->field)
         put_member("reason", b->reason);
     put_member("codec", b->codec);
-    (void)printf(",\"container\":%s,\"depth\":%d,\"baskets\":%" PRId64 ",\"stored_bytes\":%" PRIu64 ",\"bytes\":%" PRIu64
-                 "}",
+    (void)printf(",\"container\":%s,\"depth\":%d,\"baskets\":%" PRId64 ",\"stored_bytes\":%" PRIu64
+                 ",\"bytes\":%" PRIu64 "}",
                  b->container ? "true" : "false", b->depth, b->baskets, b->stored_bytes, b->bytes);
     free(type);
 }
@@ -186,7 +186,8 @@ static bool put_file(sap_file *file) {
     (void)fputs("{\"file\":", stdout);
     put_text(sap_file_name(file));
     put_member("compression", sap_file_compression(file));
-    (void)printf(",\"bytes\":%" PRIu64 ",\"root_version\":%d,\"objects\":[", sap_file_size(file), sap_file_version(file));
+    (void)printf(",\"bytes\":%" PRIu64 ",\"root_version\":%d,\"objects\":[", sap_file_size(file),
+                 sap_file_version(file));
     for (size_t i = 0; i < sap_file_key_count(file); i++) {
         const sap_key *key = sap_file_key(file, i);
         char name[1200];
@@ -195,8 +196,8 @@ static bool put_file(sap_file *file) {
         put_text(key->path);
         put_member("class", key->class_name);
         put_member("title", key->title);
-        (void)printf(",\"cycle\":%d,\"stored_bytes\":%" PRIu64 ",\"object_bytes\":%" PRIu64, key->cycle, key->stored_bytes,
-                     key->object_bytes);
+        (void)printf(",\"cycle\":%d,\"stored_bytes\":%" PRIu64 ",\"object_bytes\":%" PRIu64, key->cycle,
+                     key->stored_bytes, key->object_bytes);
         if (sap_key_is_tree(file, key))
             ok = put_tree(file, name) && ok;
         (void)putchar('}');

@@ -30,8 +30,8 @@ static sap_status find_transport(const char *url, const sap_transport **out, con
                 return sap_error_set(err, SAP_EARGUMENT, "%s: not a local file", url);
         }
     } else if (n > 0) {
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: this build reads local files only, not \"%.*s:\"", url,
-                             (int)n, url);
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: this build reads local files only, not \"%.*s:\"", url, (int)n,
+                             url);
     }
     *out = &sap_transport_local;
     return SAP_OK;

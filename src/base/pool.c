@@ -39,7 +39,7 @@ struct sap_pool {
 };
 
 static bool cancelled(const sap_run *run) {
-    return run && run->cancel && *run->cancel;
+    return run && run->cancel && __atomic_load_n(run->cancel, __ATOMIC_RELAXED);
 }
 
 /* Takes the job out of the queue. Called with the lock. */

@@ -38,6 +38,8 @@ static sap_status copy_values(const incoming *in, int64_t begin, int64_t length,
     begin += in->array->offset;
     if (has_nulls(in->array, begin, length))
         return sap_error_set(err, SAP_EDATA, "%s: column \"%s\" has nulls", in->where, in->name);
+    if (!from && length > 0)
+        return sap_error_set(err, SAP_EFORMAT, "%s: column \"%s\" has no values", in->where, in->name);
     void *to = sap_storage_alloc(in->storage, (size_t)length * size);
     if (!to)
         return sap_error_memory(err, in->name);

@@ -111,7 +111,6 @@ typedef struct loading {
     const char *split;
     sap_feed *feed;
     room rows;
-    const size_t *index;     /* (inputs) of features */
     const sap_field *fields; /* the inputs' features, then label, sample, file, entry */
     int32_t field_count;
     sap_part_reader **readers; /* (parts) */
@@ -224,7 +223,6 @@ static sap_status load_all(loading *l, const char *const *inputs, size_t *index,
     sap_feed *feed = l->feed;
     size_t count = sap_dataset_part_count(l->dataset, l->split);
     SAP_TRY(set_inputs(feed, l->dataset, inputs, index, err));
-    l->index = index;
     l->fields = fields_of(feed, l->dataset, index);
     l->field_count = feed->input_count + SAP_EVENT_COLUMNS;
     l->readers = sap_arena_array(&feed->arena, count, sizeof *l->readers);

@@ -33,7 +33,8 @@ static sap_status check(const float *scores, const int32_t *label, int64_t rows,
     return SAP_OK;
 }
 
-/* Confusion, accuracy, and the categorical cross-entropy of scores taken as probabilities (normalised, clipped as Keras does). */
+/* Confusion, accuracy, and the categorical cross-entropy of scores taken as probabilities (normalised, clipped as
+ * Keras does). */
 static void count_rows(const float *scores, const int32_t *label, sap_evaluation *out) {
     int32_t classes = out->classes;
     int64_t correct = 0;

@@ -1,7 +1,7 @@
 /* Keras' config.json into layers and nodes.
  *
- * Reads what Keras 3 writes (Sequential and Functional, tensors as "__keras_tensor__" objects, data types as policies) and the
- * model JSON of Keras 2 (nodes as lists, data types as strings).
+ * Reads what Keras 3 writes (Sequential and Functional, tensors as "__keras_tensor__" objects, data types as
+ * policies) and the model JSON of Keras 2 (nodes as lists, data types as strings).
  */
 #include "nn_internal.h"
 
@@ -48,7 +48,7 @@ void sap_shape_text(const sap_shape *shape, bool batch, char *text, size_t capac
         (void)snprintf(text + used, capacity - used, ")");
 }
 
-/* ---- Layers --------------------------------------------------------------------------------------------------------- */
+/* ---- Layers --------------------------------------------------------------------------------------------- */
 
 static sap_status check_dtype(const sap_layer *layer, const json_t *config, sap_error *err) {
     const json_t *dtype = json_object_get(config, "dtype");
@@ -142,7 +142,7 @@ static sap_status parse_layer(parser *p, const json_t *entry, sap_error *err) {
     return SAP_OK;
 }
 
-/* ---- Nodes, as the file has them ------------------------------------------------------------------------------------- */
+/* ---- Nodes, as the file has them ------------------------------------------------------------------------ */
 
 static sap_status add_raw(parser *p, int32_t layer, int32_t use, sap_error *err) {
     void *array = p->raw;
@@ -267,7 +267,7 @@ static sap_status chain_nodes(parser *p, sap_error *err) {
     return SAP_OK;
 }
 
-/* ---- Nodes of the model ----------------------------------------------------------------------------------------------- */
+/* ---- Nodes of the model --------------------------------------------------------------------------------- */
 
 static raw_node *find_raw(const parser *p, int32_t layer, int64_t use) {
     size_t first = p->first_raw[layer], end = p->first_raw[layer + 1];
@@ -418,7 +418,7 @@ static sap_status find_ends(parser *p, const json_t *config, bool functional, sa
     return SAP_OK;
 }
 
-/* ---- The whole ---------------------------------------------------------------------------------------------------------- */
+/* ---- The whole ------------------------------------------------------------------------------------------ */
 
 /* A Sequential model without an InputLayer says its input's shape elsewhere. Adds that layer; *made owns its JSON. */
 static sap_status add_input_layer(parser *p, const json_t *root, const json_t *config, const json_t *first,

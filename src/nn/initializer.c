@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* ---- Reading ------------------------------------------------------------------------------------------------- */
+/* ---- Reading -------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *class_name, *alias;
@@ -122,7 +122,7 @@ sap_status sap_initializer_parse(const json_t *config, const char *standard, con
     return sap_error_set(err, SAP_EUNSUPPORTED, "%s: initializer \"%.100s\" is not supported%s", where, name, nearest);
 }
 
-/* ---- Drawing ------------------------------------------------------------------------------------------------- */
+/* ---- Drawing -------------------------------------------------------------------------------------------- */
 
 /* Number `index` of the normal distribution (Box and Muller's method). */
 static double normal(uint64_t key, uint64_t index) {
@@ -163,8 +163,8 @@ static void fill_scaled(const sap_initializer *p, int32_t rank, const int64_t *s
              count, values);
 }
 
-/* A random matrix with orthonormal columns (or rows, when there are fewer of those): Gram and Schmidt's method, twice, on normal
- * vectors, which is QR with a positive diagonal. */
+/* A random matrix with orthonormal columns (or rows, when there are fewer of those): Gram and Schmidt's method,
+ * twice, on normal vectors, which is QR with a positive diagonal. */
 static sap_status fill_orthogonal(double gain, int64_t rows, int64_t columns, uint64_t key, float *values,
                                   sap_error *err) {
     int64_t length = rows > columns ? rows : columns, count = rows > columns ? columns : rows;

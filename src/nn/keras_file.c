@@ -22,7 +22,7 @@ static void silence_hdf5(void) {
     (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-/* ---- The zip ---------------------------------------------------------------------------------------------------- */
+/* ---- The zip -------------------------------------------------------------------------------------------- */
 
 static sap_status zip_failed(const char *name, const char *member, zip_error_t *error, sap_error *err) {
     return sap_error_set(err, zip_error_code_zip(error) == ZIP_ER_MEMORY ? SAP_EMEMORY : SAP_EFORMAT, "%s%s%s: %s",
@@ -67,7 +67,7 @@ static sap_status read_member(zip_t *zip, const char *name, const char *member, 
     return status;
 }
 
-/* ---- HDF5, reading ------------------------------------------------------------------------------------------------- */
+/* ---- HDF5, reading -------------------------------------------------------------------------------------- */
 
 typedef struct reader {
     const char *name; /* "file.keras:model.weights.h5" */
@@ -247,7 +247,7 @@ static sap_status unpack(const char *name, const void *bytes, size_t length, sap
     return status;
 }
 
-/* ---- HDF5, writing ------------------------------------------------------------------------------------------------- */
+/* ---- HDF5, writing -------------------------------------------------------------------------------------- */
 
 /* Makes the group of that path and those above it, where they are missing. */
 static bool ensure_groups(hid_t file, const char *path) {

@@ -1,7 +1,7 @@
 /* The contents of a `.keras` file, and the table of functions of the plug-in that packs and unpacks them.
  *
- * A `.keras` file is a zip of config.json, metadata.json and model.weights.h5 (HDF5). The plug-in turns bytes
- * into this and back; it reads and writes no files.
+ * A `.keras` file is a zip of config.json, metadata.json and model.weights.h5 (HDF5). The plug-in turns bytes into
+ * this and back; it reads and writes no files.
  */
 #ifndef SAP_KERAS_FILE_H
 #define SAP_KERAS_FILE_H

@@ -1,12 +1,12 @@
 /* Kernels on tiles: the arithmetic of layers, losses and optimizers, in a plain form and in vector forms.
  *
- * A tile holds SAP_TILE rows (events) of a tensor, feature-major: value v of row t stands at [v * SAP_TILE + t], aligned to
- * 64 bytes. Kernels work on all SAP_TILE columns; the unused ones of a last tile are zero on input, and their
- * gradients are made zero where the loss is taken, so that they add nothing anywhere.
+ * A tile holds SAP_TILE rows (events) of a tensor, feature-major: value v of row t stands at [v * SAP_TILE + t],
+ * aligned to 64 bytes. Kernels work on all SAP_TILE columns; the unused ones of a last tile are zero on input, and
+ * their gradients are made zero where the loss is taken, so that they add nothing anywhere.
  *
  * The plain form (kernels_plain.c) reads like the formulas and is the reference. The vector forms are one source
- * (kernels_vector.h), compiled for several instruction sets. Every form gives the same bits whatever the number
- * of threads; forms differ from each other by rounding.
+ * (kernels_vector.h), compiled for several instruction sets. Every form gives the same bits whatever the number of
+ * threads; forms differ from each other by rounding.
  */
 #ifndef SAP_KERNELS_H
 #define SAP_KERNELS_H

@@ -25,7 +25,7 @@ INLINE void store_vec(float *p, vec value) {
     *(vec *)p = value;
 }
 
-/* ---- y = w x ------------------------------------------------------------------------------------------------ */
+/* ---- y = w x -------------------------------------------------------------------------------------------- */
 
 /* ROWS × COLUMNS vectors of sums stay in registers: 12 of 16, or 24 of 32. */
 enum { ROWS = 6, COLUMNS = SAP_WIDTH == 16 ? 4 : 2 };
@@ -102,7 +102,7 @@ static void product(const sap_product *p) {
     }
 }
 
-/* ---- gw += x dᵀ --------------------------------------------------------------------------------------------- */
+/* ---- gw += x dᵀ ----------------------------------------------------------------------------------------- */
 
 /* Interleaves the lower (upper) halves of each 128-bit lane, and the first (last) two of each. */
 #if SAP_WIDTH == 4
@@ -138,8 +138,8 @@ INLINE vec4 sums_of(vec a, vec b, vec c, vec d) {
 #endif
 }
 
-/* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. With `ones` the last row of x is all ones
- * and its products go to gb: the gradient of the bias. */
+/* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. With `ones` the last row of x is all
+ * ones and its products go to gb: the gradient of the bias. */
 enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
 
 INLINE void outer_block(const int rows, const bool ones, const int outs, int64_t out, const float *x, const float *d,
@@ -222,7 +222,7 @@ static void outer(int64_t in, int64_t out, const float *x, const float *d, float
         outer_tail(false, in - i, out, x + i * T, d, gw + i * out, NULL);
 }
 
-/* ---- Elementary functions, good to about one unit in the last place ------------------------------------------ */
+/* ---- Elementary functions, good to about one unit in the last place ------------------------------------- */
 
 INLINE float from_bits(int32_t bits) {
     float value;
@@ -308,7 +308,7 @@ INLINE float expm1_of(float x) {
     return x > -0.35F ? small : large;
 }
 
-/* ---- Activations ---------------------------------------------------------------------------------------------- */
+/* ---- Activations ---------------------------------------------------------------------------------------- */
 
 static const float selu_scale = 1.05070098735548049F, selu_alpha = 1.67326324235437728F;
 static const float gelu_root = 0.797884560802865F, gelu_cube = 0.044715F; /* sqrt(2/π) */
@@ -425,7 +425,7 @@ static void activate_gradient(const sap_activation *activation, const float *res
     }
 }
 
-/* ---- Softmax and loss ------------------------------------------------------------------------------------------ */
+/* ---- Softmax and loss ----------------------------------------------------------------------------------- */
 
 INLINE void column_max(int64_t rows, const float *z, float *restrict max) {
     for (int t = 0; t < T; t++)
@@ -545,7 +545,7 @@ static void crossentropy(sap_crossentropy *c) {
     }
 }
 
-/* ---- The rest --------------------------------------------------------------------------------------------------- */
+/* ---- The rest ------------------------------------------------------------------------------------------- */
 
 static void load(const float *restrict x, int64_t values, int rows, float *restrict tile) {
     if (rows < T)

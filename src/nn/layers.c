@@ -5,7 +5,7 @@
 
 enum { T = SAP_TILE };
 
-/* ---- Settings -------------------------------------------------------------------------------------------------- */
+/* ---- Settings ------------------------------------------------------------------------------------------- */
 
 static sap_status read_integer(const sap_layer *layer, const json_t *config, const char *key, int64_t least,
                                int64_t most, int64_t *out, sap_error *err) {
@@ -60,7 +60,7 @@ static sap_status build_same(sap_layer *layer, const sap_shape *inputs, int32_t 
     return SAP_OK;
 }
 
-/* ---- What several classes do ------------------------------------------------------------------------------------- */
+/* ---- What several classes do ---------------------------------------------------------------------------- */
 
 /* target (= or +=) source, n numbers. */
 static void pass_on(const sap_call *call, bool add, const float *source, float *target, int64_t n) {
@@ -104,7 +104,7 @@ static void activate_backward(const sap_call *call, const float *z) {
         kernels->activate_gradient(activation, z, call->y, call->dy, values * T);
 }
 
-/* ---- InputLayer -------------------------------------------------------------------------------------------------- */
+/* ---- InputLayer ----------------------------------------------------------------------------------------- */
 
 static sap_status parse_input(sap_layer *layer, const json_t *config, sap_error *err) {
     const json_t *list = json_object_get(config, "batch_shape");
@@ -129,7 +129,7 @@ static sap_status build_input(sap_layer *layer, const sap_shape *inputs, int32_t
     return SAP_OK;
 }
 
-/* ---- Dense ------------------------------------------------------------------------------------------------------- */
+/* ---- Dense ---------------------------------------------------------------------------------------------- */
 
 static sap_status parse_dense(sap_layer *layer, const json_t *config, sap_error *err) {
     SAP_TRY(read_integer(layer, config, "units", 1, SAP_TENSOR_MOST, &layer->units, err));
@@ -208,7 +208,7 @@ static void dense_backward(const sap_call *call) {
     }
 }
 
-/* ---- Activation, ReLU, LeakyReLU, ELU, Softmax ------------------------------------------------------------------- */
+/* ---- Activation, ReLU, LeakyReLU, ELU, Softmax ---------------------------------------------------------- */
 
 static sap_status parse_activation(sap_layer *layer, const json_t *config, sap_error *err) {
     return sap_activation_parse(json_object_get(config, "activation"), layer->where, &layer->activation, err);
@@ -268,7 +268,7 @@ static void activation_backward(const sap_call *call) {
         pass_on(call, call->add[0], call->dy, call->dx[0], sap_shape_values(call->shape) * T);
 }
 
-/* ---- Dropout ----------------------------------------------------------------------------------------------------- */
+/* ---- Dropout -------------------------------------------------------------------------------------------- */
 
 static sap_status parse_dropout(sap_layer *layer, const json_t *config, sap_error *err) {
     layer->rate = read_number(config, "rate", -1);
@@ -315,7 +315,7 @@ static void dropout_backward(const sap_call *call) {
         drop(call, call->dy, call->dx[0], call->add[0]);
 }
 
-/* ---- Concatenate, Add -------------------------------------------------------------------------------------------- */
+/* ---- Concatenate, Add ----------------------------------------------------------------------------------- */
 
 static sap_status parse_concatenate(sap_layer *layer, const json_t *config, sap_error *err) {
     if (!json_object_get(config, "axis")) {
@@ -400,7 +400,7 @@ static void add_backward(const sap_call *call) {
             pass_on(call, call->add[i], call->dy, call->dx[i], sap_shape_values(call->shape) * T);
 }
 
-/* ---- Flatten, Reshape: the same numbers in another shape ------------------------------------------------------------ */
+/* ---- Flatten, Reshape: the same numbers in another shape ------------------------------------------------ */
 
 static sap_status build_flatten(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first, sap_shape *out,
                                 sap_error *err) {
@@ -441,7 +441,7 @@ static sap_status build_reshape(sap_layer *layer, const sap_shape *inputs, int32
     return SAP_OK;
 }
 
-/* ---- BatchNormalization, with its moving statistics ----------------------------------------------------------------- */
+/* ---- BatchNormalization, with its moving statistics ----------------------------------------------------- */
 
 static sap_status parse_batch_normalization(sap_layer *layer, const json_t *config, sap_error *err) {
     static const char *const keys[] = {"gamma_initializer", "beta_initializer", "moving_mean_initializer",
@@ -501,7 +501,7 @@ static void batch_normalization_backward(const sap_call *call) { /* of a frozen 
         call->pass->kernels->affine(width, call->z, NULL, call->dy + first * T, call->dx[0] + first * T, call->add[0]);
 }
 
-/* ---- The table ----------------------------------------------------------------------------------------------------- */
+/* ---- The table ------------------------------------------------------------------------------------------ */
 
 static void nothing(const sap_call *call) {
     (void)call;

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* ---- Weights ------------------------------------------------------------------------------------------------------- */
+/* ---- Weights -------------------------------------------------------------------------------------------- */
 
 static int64_t weight_values(const sap_layer_weight *weight) {
     return sap_shape_values(&weight->shape);
@@ -75,7 +75,7 @@ sap_status sap_model_reset(sap_model *model, uint64_t seed, sap_error *err) {
     return SAP_OK;
 }
 
-/* ---- Opening --------------------------------------------------------------------------------------------------------- */
+/* ---- Opening -------------------------------------------------------------------------------------------- */
 
 static sap_status describe_ends(sap_model *model, sap_error *err) {
     model->input_info = sap_arena_array(&model->arena, (size_t)model->input_count, sizeof *model->input_info);
@@ -222,7 +222,7 @@ void sap_model_close(sap_model *model) {
     free(model);
 }
 
-/* ---- Looking ------------------------------------------------------------------------------------------------------------ */
+/* ---- Looking -------------------------------------------------------------------------------------------- */
 
 size_t sap_model_input_count(const sap_model *model) {
     return (size_t)model->input_count;

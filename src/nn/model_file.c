@@ -13,7 +13,7 @@ static sap_status find_plugin(const sap_keras_plugin **out, sap_error *err) {
     return SAP_OK;
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------------------------------- */
+/* ---- Reading -------------------------------------------------------------------------------------------- */
 
 sap_status sap_model_unpack(const char *path, sap_arena *arena, sap_keras_file *out, sap_error *err) {
     const sap_keras_plugin *plugin = NULL;
@@ -79,7 +79,7 @@ sap_status sap_model_fill_optimizer(const sap_model *model, const sap_keras_file
     return SAP_OK;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------------ */
+/* ---- Writing -------------------------------------------------------------------------------------------- */
 
 typedef struct writer {
     const sap_model *model;

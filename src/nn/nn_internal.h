@@ -1,10 +1,10 @@
 /* The inside of networks: models, layers and their table of functions, programs, optimizers.
  *
- * A model is layers and nodes. A layer has settings and weights; a node is one use of a layer in the graph, so
- * a shared layer has several nodes. Nodes read and write tensors; nodes that only look at a tensor in another shape (Flatten)
- * have the tensor of their input as their output. A program runs the nodes of a model over tiles (kernels.h) of a
- * batch: forward in topological order, backward in the reverse one. All weights stand in one flat array, the
- * trainable ones first, so that gradients and the optimizer's state are flat arrays too.
+ * A model is layers and nodes. A layer has settings and weights; a node is one use of a layer in the graph, so a
+ * shared layer has several nodes. Nodes read and write tensors; nodes that only look at a tensor in another shape
+ * (Flatten) have the tensor of their input as their output. A program runs the nodes of a model over tiles
+ * (kernels.h) of a batch: forward in topological order, backward in the reverse one. All weights stand in one flat
+ * array, the trainable ones first, so that gradients and the optimizer's state are flat arrays too.
  */
 #ifndef SAP_NN_INTERNAL_H
 #define SAP_NN_INTERNAL_H
@@ -24,7 +24,7 @@ enum {
 #define SAP_TENSOR_MOST (INT64_C(1) << 24)     /* values of an activation, one event */
 #define SAP_PARAMETERS_MOST (INT64_C(1) << 30) /* parameters of a model */
 
-/* ---- Shapes and weights ------------------------------------------------------------------------------------ */
+/* ---- Shapes and weights --------------------------------------------------------------------------------- */
 
 typedef struct sap_shape {
     int32_t rank; /* without the batch dimension */
@@ -53,13 +53,15 @@ typedef enum sap_initializer_kind {
 
 typedef struct sap_initializer {
     sap_initializer_kind kind;
-    double a,
-        b; /* constant: a; normal: mean a, deviation b; uniform: [a, b); scaling: scale a; orthogonal, identity: gain a */
+    /* constant: a; normal: mean a, deviation b; uniform: [a, b); variance scaling: scale a; orthogonal, identity:
+     * gain a */
+    double a, b;
     enum { SAP_FAN_IN, SAP_FAN_OUT, SAP_FAN_AVERAGE } mode;
     sap_initializer_kind distribution; /* of variance scaling: normal, truncated normal or uniform */
 } sap_initializer;
 
-/* config: what a layer's config says, NULL for `standard` (a Keras name such as "glorot_uniform"). where: for messages. */
+/* config: what a layer's config says, NULL for `standard` (a Keras name such as "glorot_uniform"). where: for
+ * messages. */
 SAP_MUST_CHECK sap_status sap_initializer_parse(const json_t *config, const char *standard, const char *where,
                                                 sap_initializer *out, sap_error *err);
 /* Fills values (of that shape), keyed by `key` alone. */
@@ -70,7 +72,7 @@ SAP_MUST_CHECK sap_status sap_initializer_run(const sap_initializer *initializer
 SAP_MUST_CHECK sap_status sap_activation_parse(const json_t *config, const char *where, sap_activation *out,
                                                sap_error *err);
 
-/* ---- Layers -------------------------------------------------------------------------------------------------- */
+/* ---- Layers --------------------------------------------------------------------------------------------- */
 
 typedef struct sap_layer sap_layer;
 typedef struct sap_call sap_call;
@@ -130,7 +132,7 @@ struct sap_layer {
 void sap_layer_add_weight(sap_layer *layer, const char *name, const sap_shape *shape,
                           const sap_initializer *initializer, bool trainable);
 
-/* ---- Models --------------------------------------------------------------------------------------------------- */
+/* ---- Models --------------------------------------------------------------------------------------------- */
 
 typedef struct sap_node {
     sap_layer *layer;
@@ -187,7 +189,7 @@ SAP_MUST_CHECK sap_status sap_model_allocate(sap_model *model, sap_error *err);
 /* A name as Keras makes groups of it: "PReLU" gives "p_re_lu". */
 void sap_snake_case(const char *name, char *out, size_t capacity);
 
-/* ---- Model files --------------------------------------------------------------------------------------------- */
+/* ---- Model files ---------------------------------------------------------------------------------------- */
 
 typedef struct sap_keras_file sap_keras_file;
 
@@ -201,7 +203,7 @@ SAP_MUST_CHECK sap_status sap_model_fill(sap_model *model, const sap_keras_file 
 SAP_MUST_CHECK sap_status sap_model_fill_optimizer(const sap_model *model, const sap_keras_file *file,
                                                    sap_optimizer_state *state, sap_error *err);
 
-/* ---- Programs: running a model over batches --------------------------------------------------------------------- */
+/* ---- Programs: running a model over batches ------------------------------------------------------------- */
 
 /* What one pass over a tile is about; shared by the calls of a slot. */
 typedef struct sap_pass {
@@ -248,15 +250,15 @@ typedef struct sap_batch_result {
 SAP_MUST_CHECK sap_status sap_program_open(const sap_model *model, sap_mode mode, const sap_kernels *kernels,
                                            const sap_run *run, sap_program **out, sap_error *err);
 void sap_program_close(sap_program *program);
-/* Mean loss over the batch is divided by `rows`; gradients: (trainable_count), overwritten, of the mean loss; NULL in the other modes.
- * scores: (rows, outputs), for SAP_PREDICT. key: of (seed, epoch), for dropout. */
+/* Mean loss over the batch is divided by `rows`; gradients: (trainable_count), overwritten, of the mean loss; NULL
+ * in the other modes. scores: (rows, outputs), for SAP_PREDICT. key: of (seed, epoch), for dropout. */
 SAP_MUST_CHECK sap_status sap_program_run(sap_program *program, const sap_examples *examples, uint64_t key,
                                           float *gradients, float *scores, sap_batch_result *result, sap_error *err);
 /* Checks that examples fit the model's inputs; labels: those are needed too. */
 SAP_MUST_CHECK sap_status sap_examples_check(const sap_model *model, const sap_examples *examples, bool labels,
                                              sap_error *err);
 
-/* ---- Optimizers ---------------------------------------------------------------------------------------------- */
+/* ---- Optimizers ----------------------------------------------------------------------------------------- */
 
 /* Fills in defaults and checks. */
 SAP_MUST_CHECK sap_status sap_optimizer_check(const sap_optimizer *settings, sap_optimizer *out, sap_error *err);

@@ -1,8 +1,8 @@
 /* Running a model over batches: slices, tiles, the forward and backward passes, and the sum of the gradients.
  *
- * A batch is cut into tiles, and its tiles into slices whose number depends on the number of rows alone. A slice adds
- * the gradients of its tiles in order; the slices are added pairwise in a fixed tree. So the sums are the same bits
- * whichever thread did which slice.
+ * A batch is cut into tiles, and its tiles into slices whose number depends on the number of rows alone. A slice
+ * adds the gradients of its tiles in order; the slices are added pairwise in a fixed tree. So the sums are the
+ * same bits whichever thread did which slice.
  */
 #include "nn_internal.h"
 
@@ -50,7 +50,7 @@ static bool differentiates(const sap_program *p) {
     return p->mode == SAP_DIFFERENTIATE || p->mode == SAP_TRAIN;
 }
 
-/* ---- Plan ------------------------------------------------------------------------------------------------------------ */
+/* ---- Plan ----------------------------------------------------------------------------------------------- */
 
 /* Lists the nodes that the output depends on. */
 static sap_status find_calls(sap_program *p, sap_error *err) {
@@ -74,8 +74,8 @@ static sap_status find_calls(sap_program *p, sap_error *err) {
             p->work += (double)(places * sap_shape_values(&node->layer->weights[w].shape));
     }
     p->work *= differentiates(p) ? 3 : 1;
-    /* Keras on TensorFlow takes the cross-entropy from what a last softmax was given, not from what it gave; and does so for a
-     * sigmoid too, as if that were a softmax. */
+    /* Keras on TensorFlow takes the cross-entropy from what a last softmax was given, not from what it gave; and
+     * does so for a sigmoid too, as if that were a softmax. */
     sap_activation_kind last = model->nodes[model->output].layer->activation.kind;
     p->logits = p->mode != SAP_PREDICT && (last == SAP_SOFTMAX || last == SAP_SIGMOID);
     return SAP_OK;
@@ -87,7 +87,8 @@ static bool needs_scratch(const sap_layer *layer) {
             sap_activation_needs_input(layer->activation.kind)); /* a Dense layer's own activation */
 }
 
-/* Gives each tile of a slot its place: tensors, then gradients, then scratch. Returns how many numbers they take; s NULL: only that. */
+/* Gives each tile of a slot its place: tensors, then gradients, then scratch. Returns how many numbers they take;
+ * s NULL: only that. */
 static int64_t place_tiles(const sap_program *p, slot *s) {
     const sap_model *model = p->model;
     int64_t used = 0;
@@ -224,7 +225,7 @@ void sap_program_close(sap_program *program) {
     free(program);
 }
 
-/* ---- A tile -------------------------------------------------------------------------------------------------------------- */
+/* ---- A tile --------------------------------------------------------------------------------------------- */
 
 static sap_status load_labels(const sap_program *p, slot *s, int64_t first, int rows, sap_error *err) {
     int64_t classes = p->model->output_info.shape[0];
@@ -289,7 +290,7 @@ static sap_status run_tile(sap_program *p, slot *s, int64_t tile, sap_batch_resu
     return SAP_OK;
 }
 
-/* ---- A batch -------------------------------------------------------------------------------------------------------------- */
+/* ---- A batch -------------------------------------------------------------------------------------------- */
 
 static float *slice_gradients(const sap_program *p, int64_t slice) {
     return slice == 0 ? p->gradients : p->slices + slice * p->slice_stride;
@@ -373,7 +374,7 @@ sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_
     return sap_loop(&run, (size_t)((p->model->trainable_count + TREE_RANGE - 1) / TREE_RANGE), add_range, p, err);
 }
 
-/* ---- Public forms ----------------------------------------------------------------------------------------------------------- */
+/* ---- Public forms --------------------------------------------------------------------------------------- */
 
 sap_status sap_model_predict(const sap_model *model, const sap_examples *examples, const sap_run *run, float *scores,
                              sap_error *err) {

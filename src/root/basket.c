@@ -75,8 +75,8 @@ static sap_status find_offsets(const uint8_t *object, const sap_basket_header *h
     return SAP_OK;
 }
 
-static sap_status load_stored(const sap_file *file, const sap_basket *basket, const char *where,
-                              sap_scratch *scratch, sap_error *err) {
+static sap_status load_stored(const sap_file *file, const sap_basket *basket, const char *where, sap_scratch *scratch,
+                              sap_error *err) {
     if (basket->offset > file->size || basket->bytes > file->size - basket->offset)
         return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket needs %u bytes, the file ends at 0x%llx", where,
                              (unsigned long long)basket->offset, basket->bytes, (unsigned long long)file->size);

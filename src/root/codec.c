@@ -17,8 +17,8 @@ static const struct {
     const char *name;
     size_t most;
 } codecs[] = {
-    [CODEC_NONE] = {"", "none", 1},       [CODEC_ZLIB] = {"ZL", "zlib", 1040},  [CODEC_LZMA] = {"XZ", "lzma", 16384},
-    [CODEC_LZ4] = {"L4", "lz4", 260},     [CODEC_ZSTD] = {"ZS", "zstd", 65536}, [CODEC_OLD_ZLIB] = {"CS", "old-zlib", 1040},
+    [CODEC_NONE] = {"", "none", 1},   [CODEC_ZLIB] = {"ZL", "zlib", 1040},  [CODEC_LZMA] = {"XZ", "lzma", 16384},
+    [CODEC_LZ4] = {"L4", "lz4", 260}, [CODEC_ZSTD] = {"ZS", "zstd", 65536}, [CODEC_OLD_ZLIB] = {"CS", "old-zlib", 1040},
 };
 
 typedef struct block {
@@ -86,8 +86,7 @@ static const char *run_deflate(sap_codec *codec, const block *b, uint8_t *out) {
 static const char *run_lzma(const block *b, uint8_t *out) {
     uint64_t memory = LZMA_MEMORY;
     size_t in_at = 0, out_at = 0;
-    lzma_ret result =
-        lzma_stream_buffer_decode(&memory, 0, NULL, b->data, &in_at, b->stored, out, &out_at, b->size);
+    lzma_ret result = lzma_stream_buffer_decode(&memory, 0, NULL, b->data, &in_at, b->stored, out, &out_at, b->size);
     if (result == LZMA_MEMLIMIT_ERROR)
         return "it asks for more than 256 MB of memory";
     return result == LZMA_OK && out_at == b->size ? NULL : "the data are damaged";
@@ -132,8 +131,8 @@ sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, u
         else
             problem = run_deflate(codec, &b, out + done);
         if (problem)
-            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block cannot be decompressed to %zu bytes: %s", where,
-                                 (unsigned long long)(offset + begin), codecs[b.kind].name, b.size, problem);
+            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block cannot be decompressed to %zu bytes: %s",
+                                 where, (unsigned long long)(offset + begin), codecs[b.kind].name, b.size, problem);
         done += b.size;
     }
     return SAP_OK;

@@ -97,13 +97,13 @@ bool sap_compile_number(sap_compiler *k, int kind, const char *title, sap_number
     static const struct {
         uint8_t kind, type, conversion;
     } plain[] = {
-        {SAP_KIND_CHAR, SAP_INT8, SAP_CONVERT_COPY},     {SAP_KIND_LEGACY_CHAR, SAP_INT8, SAP_CONVERT_COPY},
-        {SAP_KIND_UCHAR, SAP_UINT8, SAP_CONVERT_COPY},   {SAP_KIND_BOOL, SAP_BOOL, SAP_CONVERT_BOOL},
-        {SAP_KIND_SHORT, SAP_INT16, SAP_CONVERT_SWAP2},  {SAP_KIND_USHORT, SAP_UINT16, SAP_CONVERT_SWAP2},
-        {SAP_KIND_INT, SAP_INT32, SAP_CONVERT_SWAP4},    {SAP_KIND_COUNTER, SAP_UINT32, SAP_CONVERT_SWAP4},
-        {SAP_KIND_UINT, SAP_UINT32, SAP_CONVERT_SWAP4},  {SAP_KIND_BITS, SAP_UINT32, SAP_CONVERT_SWAP4},
-        {SAP_KIND_LONG, SAP_INT64, SAP_CONVERT_SWAP8},   {SAP_KIND_LONG64, SAP_INT64, SAP_CONVERT_SWAP8},
-        {SAP_KIND_ULONG, SAP_UINT64, SAP_CONVERT_SWAP8}, {SAP_KIND_ULONG64, SAP_UINT64, SAP_CONVERT_SWAP8},
+        {SAP_KIND_CHAR, SAP_INT8, SAP_CONVERT_COPY},      {SAP_KIND_LEGACY_CHAR, SAP_INT8, SAP_CONVERT_COPY},
+        {SAP_KIND_UCHAR, SAP_UINT8, SAP_CONVERT_COPY},    {SAP_KIND_BOOL, SAP_BOOL, SAP_CONVERT_BOOL},
+        {SAP_KIND_SHORT, SAP_INT16, SAP_CONVERT_SWAP2},   {SAP_KIND_USHORT, SAP_UINT16, SAP_CONVERT_SWAP2},
+        {SAP_KIND_INT, SAP_INT32, SAP_CONVERT_SWAP4},     {SAP_KIND_COUNTER, SAP_UINT32, SAP_CONVERT_SWAP4},
+        {SAP_KIND_UINT, SAP_UINT32, SAP_CONVERT_SWAP4},   {SAP_KIND_BITS, SAP_UINT32, SAP_CONVERT_SWAP4},
+        {SAP_KIND_LONG, SAP_INT64, SAP_CONVERT_SWAP8},    {SAP_KIND_LONG64, SAP_INT64, SAP_CONVERT_SWAP8},
+        {SAP_KIND_ULONG, SAP_UINT64, SAP_CONVERT_SWAP8},  {SAP_KIND_ULONG64, SAP_UINT64, SAP_CONVERT_SWAP8},
         {SAP_KIND_FLOAT, SAP_FLOAT32, SAP_CONVERT_SWAP4}, {SAP_KIND_DOUBLE, SAP_FLOAT64, SAP_CONVERT_SWAP8},
     };
     *out = (sap_number){0};
@@ -151,7 +151,7 @@ static bool is_one_of(sap_span s, const char *const *names, size_t count) {
     return false;
 }
 
-#define IS_ONE_OF(span, ...)                                                                                 \
+#define IS_ONE_OF(span, ...)                                                                                           \
     is_one_of(span, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 static bool compile_list(sap_compiler *k, const char *item, bool in_collection, sap_step_node *out) {
@@ -194,6 +194,48 @@ static bool compile_text(sap_compiler *k, sap_op op, sap_step_node *out) {
     return true;
 }
 
+static bool compile_ref(sap_compiler *k, sap_step_node *out) {
+    *out = new_step(k, SAP_OP_RECORD);
+    out->class_name = "TRef";
+    if (!new_children(k, out, 1))
+        return false;
+    out->child_count = 1;
+    if (!compile_kind(k, SAP_KIND_UINT, NULL, &out->children[0]))
+        return false;
+    out->children[0].op = SAP_OP_REF;
+    out->children[0].name = "ref";
+    return true;
+}
+
+/* § References: TObject, name, number of references, lower bound and process id, references. */
+static bool compile_ref_array(sap_compiler *k, sap_step_node *out) {
+    enum { OBJECT, NAME, SIZE, PASSED, REFS, PARTS, PASSED_BYTES = 6 };
+    *out = new_step(k, SAP_OP_RECORD);
+    out->class_name = "TRefArray";
+    out->framed = true;
+    sap_step_node *parts = new_children(k, out, PARTS);
+    if (!parts)
+        return false;
+    out->child_count = PARTS;
+    parts[OBJECT] = new_step(k, SAP_OP_TOBJECT);
+    parts[NAME] = new_step(k, SAP_OP_STRING);
+    parts[PASSED] = new_step(k, SAP_OP_PASS);
+    parts[REFS] = new_step(k, SAP_OP_COUNTED);
+    if (!compile_kind(k, SAP_KIND_INT, NULL, &parts[SIZE]) || !new_children(k, &parts[REFS], 1) ||
+        !compile_kind(k, SAP_KIND_INT, NULL, &parts[REFS].children[0]))
+        return false;
+    parts[OBJECT].hidden = parts[PASSED].hidden = true;
+    parts[PASSED].count = PASSED_BYTES;
+    parts[REFS].child_count = 1;
+    parts[REFS].counter_slot = parts[SIZE].slot;
+    parts[REFS].number = parts[SIZE].number;
+    parts[REFS].unflagged = true;
+    parts[NAME].name = "fName";
+    parts[SIZE].name = "fSize";
+    parts[REFS].name = "refs";
+    return true;
+}
+
 /* Classes whose bytes do not follow streamer info. */
 static bool compile_special(sap_compiler *k, sap_span name, sap_step_node *out, bool *special) {
     *special = true;
@@ -211,8 +253,8 @@ static bool compile_special(sap_compiler *k, sap_span name, sap_step_node *out, 
     static const struct {
         const char *name;
         int kind;
-    } arrays[] = {{"TArrayC", SAP_KIND_CHAR},   {"TArrayS", SAP_KIND_SHORT}, {"TArrayI", SAP_KIND_INT},
-                  {"TArrayL", SAP_KIND_LONG},   {"TArrayL64", SAP_KIND_LONG64}, {"TArrayF", SAP_KIND_FLOAT},
+    } arrays[] = {{"TArrayC", SAP_KIND_CHAR},  {"TArrayS", SAP_KIND_SHORT},    {"TArrayI", SAP_KIND_INT},
+                  {"TArrayL", SAP_KIND_LONG},  {"TArrayL64", SAP_KIND_LONG64}, {"TArrayF", SAP_KIND_FLOAT},
                   {"TArrayD", SAP_KIND_DOUBLE}};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         if (IS_ONE_OF(name, arrays[i].name)) {
@@ -223,8 +265,12 @@ static bool compile_special(sap_compiler *k, sap_span name, sap_step_node *out, 
             return compile_kind(k, arrays[i].kind, NULL, &out->children[0]);
         }
     }
-    if (IS_ONE_OF(name, "TRef", "TRefArray", "TObjArray", "TList", "THashList", "TClonesArray", "TMap", "TUUID",
-                  "TCollection", "TSeqCollection", "TProcessID"))
+    if (IS_ONE_OF(name, "TRef"))
+        return compile_ref(k, out);
+    if (IS_ONE_OF(name, "TRefArray"))
+        return compile_ref_array(k, out);
+    if (IS_ONE_OF(name, "TObjArray", "TList", "THashList", "TClonesArray", "TMap", "TUUID", "TCollection",
+                  "TSeqCollection", "TProcessID"))
         return sap_compile_fail(k, "class %.*s inside an object", (int)name.length, name.text);
     *special = false;
     return false;
@@ -315,7 +361,8 @@ bool sap_compile_class(sap_compiler *k, const char *class_name, int version, uin
                     child->number = out->children[j].number;
                 }
             if (child->counter_slot < 0)
-                return sap_compile_fail(k, "%s::%s: its counter %s is not a member", class_name, e->name, e->count_name);
+                return sap_compile_fail(k, "%s::%s: its counter %s is not a member", class_name, e->name,
+                                        e->count_name);
         }
         out->child_count++;
     }
@@ -488,7 +535,8 @@ static bool wrap_dims(sap_compiler *k, const sap_step_node *step, sap_field *inn
             return no_memory(k);
         *child = *inner;
         child->name = "item";
-        *inner = (sap_field){.name = inner->name, .type = SAP_FIXED_LIST, .size = step->dims[i], .count = 1, .children = child};
+        *inner = (sap_field){
+            .name = inner->name, .type = SAP_FIXED_LIST, .size = step->dims[i], .count = 1, .children = child};
     }
     return true;
 }
@@ -498,6 +546,7 @@ bool sap_compile_field(sap_compiler *k, const sap_step_node *step, sap_field *ou
     switch (step->op) {
     case SAP_OP_NUMBER:
     case SAP_OP_FBITS:
+    case SAP_OP_REF:
         out->type = step->number.type;
         return wrap_dims(k, step, out);
     case SAP_OP_STRING:

@@ -29,10 +29,10 @@ static int leaf_kind(const sap_leaf *leaf) {
     static const struct {
         const char *name;
         int kind, kind_unsigned;
-    } kinds[] = {{"TLeafO", SAP_KIND_BOOL, SAP_KIND_BOOL},       {"TLeafB", SAP_KIND_CHAR, SAP_KIND_UCHAR},
-                 {"TLeafS", SAP_KIND_SHORT, SAP_KIND_USHORT},    {"TLeafI", SAP_KIND_INT, SAP_KIND_UINT},
-                 {"TLeafL", SAP_KIND_LONG64, SAP_KIND_ULONG64},  {"TLeafG", SAP_KIND_LONG64, SAP_KIND_ULONG64},
-                 {"TLeafF", SAP_KIND_FLOAT, SAP_KIND_FLOAT},     {"TLeafD", SAP_KIND_DOUBLE, SAP_KIND_DOUBLE},
+    } kinds[] = {{"TLeafO", SAP_KIND_BOOL, SAP_KIND_BOOL},         {"TLeafB", SAP_KIND_CHAR, SAP_KIND_UCHAR},
+                 {"TLeafS", SAP_KIND_SHORT, SAP_KIND_USHORT},      {"TLeafI", SAP_KIND_INT, SAP_KIND_UINT},
+                 {"TLeafL", SAP_KIND_LONG64, SAP_KIND_ULONG64},    {"TLeafG", SAP_KIND_LONG64, SAP_KIND_ULONG64},
+                 {"TLeafF", SAP_KIND_FLOAT, SAP_KIND_FLOAT},       {"TLeafD", SAP_KIND_DOUBLE, SAP_KIND_DOUBLE},
                  {"TLeafF16", SAP_KIND_FLOAT16, SAP_KIND_FLOAT16}, {"TLeafD32", SAP_KIND_DOUBLE32, SAP_KIND_DOUBLE32}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(leaf->class_name, kinds[i].name) == 0)
@@ -42,12 +42,12 @@ static int leaf_kind(const sap_leaf *leaf) {
 
 static const char *kind_name(int kind) {
     static const char *const names[] = {
-        [SAP_KIND_CHAR] = "Char_t",       [SAP_KIND_SHORT] = "Short_t",     [SAP_KIND_INT] = "Int_t",
-        [SAP_KIND_LONG] = "Long_t",       [SAP_KIND_FLOAT] = "Float_t",     [SAP_KIND_COUNTER] = "Int_t",
-        [SAP_KIND_DOUBLE] = "Double_t",   [SAP_KIND_DOUBLE32] = "Double32_t", [SAP_KIND_UCHAR] = "UChar_t",
-        [SAP_KIND_USHORT] = "UShort_t",   [SAP_KIND_UINT] = "UInt_t",       [SAP_KIND_ULONG] = "ULong_t",
-        [SAP_KIND_BITS] = "UInt_t",       [SAP_KIND_LONG64] = "Long64_t",   [SAP_KIND_ULONG64] = "ULong64_t",
-        [SAP_KIND_BOOL] = "Bool_t",       [SAP_KIND_FLOAT16] = "Float16_t", [SAP_KIND_LEGACY_CHAR] = "Char_t"};
+        [SAP_KIND_CHAR] = "Char_t",     [SAP_KIND_SHORT] = "Short_t",       [SAP_KIND_INT] = "Int_t",
+        [SAP_KIND_LONG] = "Long_t",     [SAP_KIND_FLOAT] = "Float_t",       [SAP_KIND_COUNTER] = "Int_t",
+        [SAP_KIND_DOUBLE] = "Double_t", [SAP_KIND_DOUBLE32] = "Double32_t", [SAP_KIND_UCHAR] = "UChar_t",
+        [SAP_KIND_USHORT] = "UShort_t", [SAP_KIND_UINT] = "UInt_t",         [SAP_KIND_ULONG] = "ULong_t",
+        [SAP_KIND_BITS] = "UInt_t",     [SAP_KIND_LONG64] = "Long64_t",     [SAP_KIND_ULONG64] = "ULong64_t",
+        [SAP_KIND_BOOL] = "Bool_t",     [SAP_KIND_FLOAT16] = "Float16_t",   [SAP_KIND_LEGACY_CHAR] = "Char_t"};
     return kind >= 0 && (size_t)kind < sizeof names / sizeof *names && names[kind] ? names[kind] : "?";
 }
 

@@ -21,7 +21,8 @@ typedef struct starts {
 
 static sap_status find_starts(const sap_decoding *d, starts *out, sap_error *err) {
     const sap_basket_data *b = d->basket;
-    *out = (starts){.offsets = b->offsets, .key_bytes = b->header_bytes, .end = (int64_t)b->bytes, .entries = b->entries};
+    *out =
+        (starts){.offsets = b->offsets, .key_bytes = b->header_bytes, .end = (int64_t)b->bytes, .entries = b->entries};
     if (b->offsets || b->entries == 0)
         return SAP_OK;
     if (d->counts) {
@@ -128,8 +129,9 @@ static sap_status values_after_headers(const sap_decoding *d, const sap_piece *p
                                        const int32_t *offsets, uint8_t *out, sap_error *err) {
     const sap_number *number = &d->program->root.children[0].number;
     size_t count = (size_t)d->program->root.children[0].count;
-    int64_t at = s->counts ? counted_before(d, piece->begin) * d->program->item + (int64_t)piece->begin * d->program->header
-                           : start_at(s, piece->begin);
+    int64_t at = s->counts
+                     ? counted_before(d, piece->begin) * d->program->item + (int64_t)piece->begin * d->program->header
+                     : start_at(s, piece->begin);
     for (int32_t j = piece->begin; j < piece->end; j++) {
         int64_t items = offsets[j - piece->begin + 1] - offsets[j - piece->begin];
         int64_t length = items * d->program->item + d->program->header;

@@ -38,8 +38,8 @@ void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out) {
 
 static sap_status read_bytes(const sap_file *file, uint64_t offset, size_t length, uint8_t **out, sap_error *err) {
     if (offset > file->size || length > file->size - offset)
-        return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: a record needs %zu bytes, the file ends at 0x%llx", file->name,
-                             (unsigned long long)offset, length, (unsigned long long)file->size);
+        return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: a record needs %zu bytes, the file ends at 0x%llx",
+                             file->name, (unsigned long long)offset, length, (unsigned long long)file->size);
     uint8_t *data = malloc(length ? length : 1);
     if (!data)
         return sap_error_memory(err, file->name);
@@ -66,9 +66,9 @@ sap_status sap_record_load(const sap_file *file, uint64_t offset, uint64_t bytes
     record->offset = offset;
     sap_status status = sap_cursor_check(&c, where, "record header", err);
     if (status == SAP_OK && (record->bytes > bytes || record->header_bytes > record->bytes))
-        status = sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: record of %u bytes with a header of %u, %llu expected", where,
-                               (unsigned long long)offset, record->bytes, record->header_bytes,
-                               (unsigned long long)bytes);
+        status =
+            sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: record of %u bytes with a header of %u, %llu expected", where,
+                          (unsigned long long)offset, record->bytes, record->header_bytes, (unsigned long long)bytes);
     if (status != SAP_OK)
         goto done;
     const uint8_t *payload = stored + record->header_bytes;
@@ -145,8 +145,7 @@ static sap_status read_subdirectory(sap_file *file, const sap_record *key, const
 static sap_status add_key(sap_file *file, const sap_record *record, const char *prefix, sap_error *err) {
     if (!sap_grow((void **)&file->keys, &file->key_capacity, file->key_count, sizeof *file->keys))
         return sap_error_memory(err, file->name);
-    const char *path =
-        *prefix ? sap_arena_format(&file->arena, "%s/%s", prefix, record->name) : record->name;
+    const char *path = *prefix ? sap_arena_format(&file->arena, "%s/%s", prefix, record->name) : record->name;
     if (!path)
         return sap_error_memory(err, file->name);
     file->keys[file->key_count++] = (sap_key){.path = path,
@@ -174,9 +173,9 @@ static sap_status read_directory(sap_file *file, const directory *d, const char 
         if (c.failed)
             break;
         if (record.offset == d->keys_offset || record.offset >= file->size || file->key_count >= MOST_KEYS)
-            status = sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: key \"%s\" points to 0x%llx, outside the file's data",
-                                   file->name, (unsigned long long)place, record.name,
-                                   (unsigned long long)record.offset);
+            status =
+                sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: key \"%s\" points to 0x%llx, outside the file's data",
+                              file->name, (unsigned long long)place, record.name, (unsigned long long)record.offset);
         else
             status = add_key(file, &record, prefix, err);
         if (status == SAP_OK && is_directory(record.class_name))
@@ -258,7 +257,8 @@ sap_status sap_file_open(const char *url, const sap_run *run, sap_file **out, sa
         status = read_header(file, &top, err);
     }
     if (status == SAP_OK && top.keys_offset == 0)
-        status = sap_error_set(err, SAP_EFORMAT, "%s: the file was not closed by its writer: it has no list of keys", url);
+        status =
+            sap_error_set(err, SAP_EFORMAT, "%s: the file was not closed by its writer: it has no list of keys", url);
     if (status == SAP_OK)
         status = read_directory(file, &top, "", 0, err);
     if (status != SAP_OK) {

@@ -208,7 +208,7 @@ static bool run_counted(sap_interpreter *in, const sap_step_node *step, size_t n
             return fail(in, "member %s: its counter was not read", step->name);
         int64_t wanted = counter_value(&step->number, counters->data + counters->length - at);
         size_t count = 0;
-        if (sap_cursor_u8(&in->c) != 0)
+        if (step->unflagged || sap_cursor_u8(&in->c) != 0)
             count = sap_cursor_count(&in->c, wanted < 0 ? UINT64_MAX : (uint64_t)wanted, least_bytes(step->children));
         if (in->c.failed || !append_end(in, &in->builders[step->slot], count) || !run(in, step->children, count))
             return false;
@@ -276,6 +276,25 @@ static bool run_bits(sap_interpreter *in, const sap_step_node *step, size_t n) {
     return true;
 }
 
+/* § References. */
+static bool run_refs(sap_interpreter *in, const sap_step_node *step, size_t n) {
+    enum { IS_REFERENCED = 1 << 4, HAS_UUID = 1 << 5, BYTE_COUNTED = 0x4000 };
+    for (size_t i = 0; i < n; i++) {
+        if (sap_cursor_u16(&in->c) & BYTE_COUNTED)
+            sap_cursor_skip(&in->c, 4);
+        uint32_t number = sap_cursor_u32(&in->c), bits = sap_cursor_u32(&in->c);
+        if (bits & IS_REFERENCED)
+            sap_cursor_skip(&in->c, 2);
+        sap_cursor_skip(&in->c, bits & HAS_UUID ? sap_cursor_u8(&in->c) : 2);
+        uint8_t *out = in->c.failed ? NULL : append(in, &in->builders[step->slot].values, 4);
+        if (!out)
+            return false;
+        memcpy(out, &number, 4);
+        in->builders[step->slot].items++;
+    }
+    return true;
+}
+
 static bool run_skip(sap_interpreter *in, size_t n) {
     for (size_t i = 0; i < n && !in->c.failed; i++) {
         sap_frame frame = sap_frame_read(&in->c);
@@ -310,6 +329,11 @@ static bool run(sap_interpreter *in, const sap_step_node *step, size_t n) {
         return run_record(in, step, n);
     case SAP_OP_FBITS:
         return run_bits(in, step, n);
+    case SAP_OP_REF:
+        return run_refs(in, step, n);
+    case SAP_OP_PASS:
+        sap_cursor_skip(&in->c, n * (size_t)step->count);
+        return !in->c.failed;
     case SAP_OP_TOBJECT:
         for (size_t i = 0; i < n; i++)
             sap_stream_tobject(&in->c);
@@ -385,7 +409,8 @@ static sap_status join_ends(const joiner *j, int slot, sap_column *out) {
         }
         base += end;
         if (base > INT32_MAX)
-            return sap_error_set(j->err, SAP_EMEMORY, "column \"%s\": more than 2^31 items in one batch; ask for smaller batches",
+            return sap_error_set(j->err, SAP_EMEMORY,
+                                 "column \"%s\": more than 2^31 items in one batch; ask for smaller batches",
                                  out->name);
     }
     out->offsets = offsets;
@@ -428,6 +453,7 @@ static sap_status fill(const joiner *j, const sap_step_node *step, sap_column *o
     switch (step->op) {
     case SAP_OP_NUMBER:
     case SAP_OP_FBITS:
+    case SAP_OP_REF:
         return join_values(j, step->slot, inside_dims(step, out, items));
     case SAP_OP_STRING:
     case SAP_OP_CSTRING:

@@ -45,8 +45,8 @@ typedef struct making {
     sap_batch *batch;
     sap_piece *pieces;
     size_t count, capacity;
-    size_t *first;      /* (column_count + 1) first piece of each column */
-    int64_t **counts;   /* (column_count) of hidden columns: values from `counts_begin` on */
+    size_t *first;    /* (column_count + 1) first piece of each column */
+    int64_t **counts; /* (column_count) of hidden columns: values from `counts_begin` on */
     int64_t *counts_begin;
     uint8_t *slab; /* memory of all columns of the fast shapes */
     size_t slab_used, slab_size;
@@ -189,7 +189,8 @@ sap_status sap_reader_open(sap_tree *tree, const sap_reader_options *options, co
         o.count = 0;
     if (o.begin < 0 || o.end < 0 || (o.end && o.end < o.begin) || o.batch_entries < 0)
         return sap_error_set(err, SAP_EARGUMENT, "%s: entries [%lld, %lld) of %lld, %lld a batch", tree->where,
-                             (long long)o.begin, (long long)o.end, (long long)tree->entries, (long long)o.batch_entries);
+                             (long long)o.begin, (long long)o.end, (long long)tree->entries,
+                             (long long)o.batch_entries);
     sap_reader *r = calloc(1, sizeof *r);
     if (!r)
         return sap_error_memory(err, tree->where);
@@ -323,8 +324,9 @@ static sap_status hold(const sap_reader *r, reader_column *c, size_t basket, hel
 static sap_status check_entries(const reader_column *c, const sap_piece *p, int32_t entries, sap_error *err) {
     if (entries >= p->end)
         return SAP_OK;
-    return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket %zu holds %d entries, the tree says at least %d", c->where,
-                         (unsigned long long)c->branch->baskets[p->basket].offset, p->basket, entries, p->end);
+    return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket %zu holds %d entries, the tree says at least %d",
+                         c->where, (unsigned long long)c->branch->baskets[p->basket].offset, p->basket, entries,
+                         p->end);
 }
 
 static sap_decoding decoding_of(const making *m, const sap_piece *p, const sap_basket_data *data) {
@@ -503,8 +505,8 @@ static sap_status join_step(void *context, size_t index, int slot, sap_error *er
         return sap_error_memory(err, r->columns[index].where);
     for (size_t i = 0; i < count; i++)
         pieces[i] = m->pieces[m->first[index] + i].builders;
-    sap_status status = sap_builders_join(r->columns[index].program, pieces, count, m->batch->storage,
-                                          &m->batch->columns[index], err);
+    sap_status status =
+        sap_builders_join(r->columns[index].program, pieces, count, m->batch->storage, &m->batch->columns[index], err);
     free(pieces);
     return status;
 }
@@ -612,7 +614,8 @@ sap_status sap_reader_next(sap_reader *r, sap_batch *out, sap_error *err) {
     m.first = calloc(r->column_count + 1, sizeof *m.first);
     m.counts = calloc(r->column_count + 1, sizeof *m.counts);
     m.counts_begin = calloc(r->column_count + 1, sizeof *m.counts_begin);
-    sap_status status = m.first && m.counts && m.counts_begin ? make_batch(&m, err) : sap_error_memory(err, r->tree->where);
+    sap_status status =
+        m.first && m.counts && m.counts_begin ? make_batch(&m, err) : sap_error_memory(err, r->tree->where);
     for (size_t i = 0; i < m.count; i++)
         sap_builders_release(m.pieces[i].builders, r->columns[m.pieces[i].column].program->slots);
     for (size_t i = 0; m.counts && i < r->column_count; i++)

@@ -106,10 +106,10 @@ SAP_MUST_CHECK sap_status sap_stream_check(const sap_stream *s, const char *what
 
 /* Byte count and version before an object. */
 typedef struct sap_frame {
-    size_t end;         /* position behind the object; SIZE_MAX: not known */
-    uint16_t version;   /* without the member-wise bit */
+    size_t end;       /* position behind the object; SIZE_MAX: not known */
+    uint16_t version; /* without the member-wise bit */
     bool memberwise;
-    uint32_t checksum;  /* when version is 0 */
+    uint32_t checksum; /* when version is 0 */
 } sap_frame;
 
 sap_frame sap_frame_read(sap_cursor *c);
@@ -127,7 +127,7 @@ typedef struct sap_objects {
         const char *class_name;
         void *object;
         const char *option; /* TList */
-    } *items;
+    } * items;
     size_t count;
 } sap_objects;
 
@@ -166,8 +166,8 @@ enum {
     SAP_KIND_FLOAT16 = 19,
     SAP_KIND_OFFSET_L = 20,
     SAP_KIND_OFFSET_P = 40,
-    SAP_KIND_OBJECT = 61,   /* a TObject inside */
-    SAP_KIND_ANY = 62,      /* another class inside */
+    SAP_KIND_OBJECT = 61,        /* a TObject inside */
+    SAP_KIND_ANY = 62,           /* another class inside */
     SAP_KIND_OBJECT_INLINE = 63, /* pointer, never null: the object follows */
     SAP_KIND_OBJECT_POINTER = 64,
     SAP_KIND_TSTRING = 65,
@@ -187,7 +187,7 @@ size_t sap_kind_size(int kind);
 
 typedef struct sap_element {
     const char *name, *title, *type_name;
-    int kind; /* fType */
+    int kind;       /* fType */
     int32_t length; /* items of a fixed array, 0: no array */
     int32_t dims[5];
     int dim_count;
@@ -224,8 +224,8 @@ typedef struct sap_basket {
 typedef struct sap_embedded {
     int32_t entries;
     uint32_t data_bytes;
-    const uint8_t *data;     /* of the entries; lives in the tree's record */
-    const uint8_t *offsets;  /* (entries) big-endian int32, from the start of the key; or NULL */
+    const uint8_t *data;    /* of the entries; lives in the tree's record */
+    const uint8_t *offsets; /* (entries) big-endian int32, from the start of the key; or NULL */
     uint32_t header_bytes;
     bool generated;
 } sap_embedded;
@@ -240,10 +240,10 @@ typedef struct sap_leaf {
 } sap_leaf;
 
 typedef struct sap_branch_node {
-    sap_branch public; /* what sap_tree_branch gives */
-    const char *class_name;  /* of the branch object: "TBranchElement", … */
+    sap_branch public;      /* what sap_tree_branch gives */
+    const char *class_name; /* of the branch object: "TBranchElement", … */
     const char *name, *title;
-    const char *object_class;  /* fClassName: class that holds the element, or class of the whole object */
+    const char *object_class; /* fClassName: class that holds the element, or class of the whole object */
     const char *parent_class, *clones_class;
     const char *file_name;
     int64_t checksum, class_version, id, type, streamer_type;
@@ -314,11 +314,13 @@ typedef enum sap_op {
     SAP_OP_STRING,   /* length in 1 or 5 bytes, then the bytes */
     SAP_OP_CSTRING,  /* length in 4 bytes, then the bytes */
     SAP_OP_LIST,     /* length in 4 bytes, then so many children */
-    SAP_OP_COUNTED,  /* a flag byte, then as many children as the sibling `counter` says */
+    SAP_OP_COUNTED,  /* a flag byte (unless `unflagged`), then as many children as the sibling counter says */
     SAP_OP_REST,     /* children up to the end of the entry */
     SAP_OP_ARRAY,    /* `count` children: fixed arrays of what is not a number */
     SAP_OP_RECORD,   /* the children one after another */
     SAP_OP_FBITS,    /* TObject's fBits: 4 bytes, 6 when the object is referenced */
+    SAP_OP_REF,      /* TRef: its object's number */
+    SAP_OP_PASS,     /* `count` bytes that are passed over */
     SAP_OP_TOBJECT,  /* version, unique id, bits: passed over */
     SAP_OP_ARRAYOBJ, /* TArrayF and the like: length in 4 bytes, then so many numbers */
     SAP_OP_SKIP      /* a framed object that is passed over */
@@ -327,19 +329,20 @@ typedef enum sap_op {
 /* One step of a read program; it reads one or more values that stand one after another. */
 typedef struct sap_step_node {
     sap_op op;
-    bool framed;       /* byte count and version stand before each value */
-    bool stl;          /* a std::string or collection: member-wise and split data frame all values of a run once */
-    bool base;         /* a base class of the record around it: its fields belong to that record */
-    bool hidden;       /* gives no column */
-    int slot;          /* of its builder */
-    const char *name;  /* field name */
+    bool framed;      /* byte count and version stand before each value */
+    bool stl;         /* a std::string or collection: member-wise and split data frame all values of a run once */
+    bool base;        /* a base class of the record around it: its fields belong to that record */
+    bool hidden;      /* gives no column */
+    int slot;         /* of its builder */
+    const char *name; /* field name */
     const char *class_name;
     const sap_class *info;
     sap_number number; /* SAP_OP_COUNTED: that of the counter */
-    int32_t count; /* items of fixed arrays, 1 otherwise */
+    int32_t count;     /* items of fixed arrays, 1 otherwise */
     int32_t dims[5];
     int dim_count;
     int counter_slot; /* SAP_OP_COUNTED */
+    bool unflagged;
     struct sap_step_node *children;
     int child_count;
 } sap_step_node;
@@ -357,12 +360,12 @@ typedef struct sap_program {
     sap_field field;
     sap_shape shape;
     sap_step_node root;
-    sap_step_node bare; /* the root without its frame */
-    int slots;          /* builders */
-    uint32_t header;    /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
-    uint32_t item;      /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */
-    bool named;         /* SAP_SHAPE_TREE: the name of the class stands before each entry (TBranchObject) */
-    sap_branch_node *counts;  /* branch whose values are the number of items of each entry, or NULL */
+    sap_step_node bare;      /* the root without its frame */
+    int slots;               /* builders */
+    uint32_t header;         /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
+    uint32_t item;           /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */
+    bool named;              /* SAP_SHAPE_TREE: the name of the class stands before each entry (TBranchObject) */
+    sap_branch_node *counts; /* branch whose values are the number of items of each entry, or NULL */
 } sap_program;
 
 /* Compiles the branch: fills `public.field`, or `public.reason`. Uses the tree's arena. */
@@ -488,17 +491,18 @@ typedef struct sap_piece {
 typedef struct sap_decoding {
     const sap_program *program;
     const sap_basket_data *basket;
-    const int64_t *counts; /* items of each entry of the basket from its first on, when it has no offsets of its own; or NULL */
-    int32_t span;          /* entries of the basket that belong to the tree */
-    const char *where;     /* file, tree and column */
-    uint64_t place;        /* of the basket, for messages */
-    int64_t first_entry;   /* of the basket, for messages */
+    const int64_t
+        *counts;  /* items of each entry of the basket from its first on, when it has no offsets of its own; or NULL */
+    int32_t span; /* entries of the basket that belong to the tree */
+    const char *where;   /* file, tree and column */
+    uint64_t place;      /* of the basket, for messages */
+    int64_t first_entry; /* of the basket, for messages */
 } sap_decoding;
 
 /* Items of a jagged piece. */
 SAP_MUST_CHECK sap_status sap_piece_count(const sap_decoding *d, sap_piece *piece, sap_error *err);
 /* Decodes the piece into its place in `out`, or into its own builders. */
-SAP_MUST_CHECK sap_status sap_piece_decode(const sap_decoding *d, sap_piece *piece, sap_column *out, sap_scratch *scratch,
-                                           sap_error *err);
+SAP_MUST_CHECK sap_status sap_piece_decode(const sap_decoding *d, sap_piece *piece, sap_column *out,
+                                           sap_scratch *scratch, sap_error *err);
 
 #endif

@@ -105,7 +105,8 @@ static int64_t read_integer(sap_cursor *c, int kind) {
         sap_cursor_skip(c, 3);
         return 0;
     default: {
-        double value = kind == SAP_KIND_FLOAT || kind == SAP_KIND_DOUBLE32 ? (double)sap_cursor_f32(c) : sap_cursor_f64(c);
+        double value =
+            kind == SAP_KIND_FLOAT || kind == SAP_KIND_DOUBLE32 ? (double)sap_cursor_f32(c) : sap_cursor_f64(c);
         return value > -9e18 && value < 9e18 ? (int64_t)value : 0; /* counts were doubles once */
     }
     }
@@ -359,7 +360,8 @@ static sap_status list_baskets(sap_tree *tree, sap_branch_node *b, sap_error *er
         basket.first_entry = i < (size_t)b->basket_entry_count ? b->basket_entry[i] : 0;
         int64_t before = b->basket_count ? b->baskets[b->basket_count - 1].first_entry : 0;
         if (basket.first_entry < before)
-            return sap_error_set(err, SAP_EFORMAT, "%s: branch %s: basket %zu begins with entry %lld, the one before with %lld",
+            return sap_error_set(err, SAP_EFORMAT,
+                                 "%s: branch %s: basket %zu begins with entry %lld, the one before with %lld",
                                  tree->where, b->name, i, (long long)basket.first_entry, (long long)before);
         b->baskets[b->basket_count++] = basket;
     }
@@ -381,8 +383,8 @@ static sap_status add_branches(sap_tree *tree, sap_branch_node *parent, const sa
         if (!b->name)
             b->name = "";
         b->public.path = parent ? sap_arena_format(&tree->arena, "%s/%s", parent->public.path, b->name) : b->name;
-        if (!b->public.path || !sap_grow((void **)&tree->branches, &tree->branch_capacity, tree->branch_count,
-                                         sizeof(sap_branch_node *)))
+        if (!b->public.path ||
+            !sap_grow((void **)&tree->branches, &tree->branch_capacity, tree->branch_count, sizeof(sap_branch_node *)))
             return sap_error_memory(err, tree->where);
         b->public.depth = depth;
         b->public.name = b->name;
@@ -504,7 +506,8 @@ static const sap_key *only_tree(const sap_file *file, sap_error *err) {
     if (count == 0)
         (void)sap_error_set(err, SAP_ENOTFOUND, "%s: no tree in this file", file->name);
     else if (count > 1)
-        (void)sap_error_set(err, SAP_EARGUMENT, "%s: which tree? There are %s", file->name, names.data ? names.data : "several");
+        (void)sap_error_set(err, SAP_EARGUMENT, "%s: which tree? There are %s", file->name,
+                            names.data ? names.data : "several");
     sap_text_release(&names);
     return count == 1 ? found : NULL;
 }

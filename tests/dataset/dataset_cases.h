@@ -132,6 +132,20 @@ static inline char *case_path(const char *folder, const char *name) {
     return path;
 }
 
+/* Whether Parquet can be tested: not where it is not built in, nor by the thread sanitizer, which cannot look into Arrow. */
+static inline bool case_has_parquet(void) {
+    const void *table;
+#if defined(__SANITIZE_THREAD__)
+    bool has = false;
+#else
+    bool has = true;
+#endif
+    has = has && sap_plugin_find("parquet", &table, NULL) == SAP_OK;
+    if (!has)
+        print_message("no Parquet here: only TFRecord is tested\n");
+    return has;
+}
+
 #define assert_near(value, expected, tolerance)                                                                        \
     do {                                                                                                               \
         double case_value_ = (value), case_expected_ = (expected);                                                     \

@@ -381,10 +381,7 @@ static void parts_in_pieces(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    const void *table;
-    with_parquet = sap_plugin_find("parquet", &table, NULL) == SAP_OK;
-    if (!with_parquet)
-        print_message("the Parquet plug-in is not there: only TFRecord is tested\n");
+    with_parquet = case_has_parquet();
     folder = case_folder();
     return 0;
 }

@@ -2,9 +2,10 @@
  *
  *     parity_driver MODEL.keras FOLDER ROWS BATCH STEPS adam|sgd|nesterov
  *
- * Reads FOLDER/x0.f32, x1.f32, … (ROWS rows each) and label.i32. Writes outputs.f32 of all rows, gradients.f32 of the mean
- * loss of the first BATCH rows, losses.f64 of STEPS steps over consecutive batches, the weights in between them as
- * saved.keras (after the steps) and same.keras (before), and evaluation.f64: accuracy, loss and the AUC of each class.
+ * Reads FOLDER/x0.f32, x1.f32, … (ROWS rows each) and label.i32. Writes outputs.f32 of all rows, gradients.f32 of
+ * the mean loss of the first BATCH rows, losses.f64 of STEPS steps over consecutive batches, the weights in
+ * between them as saved.keras (after the steps) and same.keras (before), and evaluation.f64: accuracy, loss and
+ * the AUC of each class.
  */
 #include "nn/nn_internal.h"
 

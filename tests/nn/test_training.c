@@ -1,4 +1,5 @@
-/* Training: it learns, gives the same bits on any number of threads, goes on from checkpoints, and stops when it must. */
+/* Training: it learns, gives the same bits on any number of threads, goes on from checkpoints, and stops when it
+ * must. */
 #include "nn_test.h"
 
 #include <math.h>

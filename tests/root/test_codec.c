@@ -49,8 +49,9 @@ static size_t compress(const char *tag, const uint8_t *data, size_t size, uint8_
 
 static size_t add_block(const char *tag, const uint8_t *data, size_t size, uint8_t *out) {
     size_t n = compress(tag, data, size, out + 9);
-    const uint8_t header[9] = {(uint8_t)tag[0], (uint8_t)tag[1], 8, (uint8_t)n, (uint8_t)(n >> 8), (uint8_t)(n >> 16),
-                               (uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16)};
+    const uint8_t header[9] = {(uint8_t)tag[0], (uint8_t)tag[1],      8,
+                               (uint8_t)n,      (uint8_t)(n >> 8),    (uint8_t)(n >> 16),
+                               (uint8_t)size,   (uint8_t)(size >> 8), (uint8_t)(size >> 16)};
     memcpy(out, header, 9);
     return n + 9;
 }

@@ -13,9 +13,11 @@
 #include <sys/stat.h>
 
 static const char *const files[] = {
-    "corpus/scikit-hep-testdata/uproot-small-flat-tree.root", "corpus/go-hep_hep/groot/testdata/small-flat-tree.root",
+    "corpus/scikit-hep-testdata/uproot-small-flat-tree.root",
+    "corpus/go-hep_hep/groot/testdata/small-flat-tree.root",
     "corpus/JuliaHEP_UnROOT.jl/test/samples/tree_with_vector_string.root",
-    "corpus/go-hep_hep/groot/testdata/tlv-split00.root",       "corpus/go-hep_hep/groot/testdata/tlv-split99.root",
+    "corpus/go-hep_hep/groot/testdata/tlv-split00.root",
+    "corpus/go-hep_hep/groot/testdata/tlv-split99.root",
     "corpus/scikit-hep-testdata/uproot-small-evnt-tree-nosplit.root",
     "corpus/scikit-hep-testdata/issue367b.root",
     "corpus/root-project_roottest/root/tree/selectorreader/trees/TreeVectorClass0.root",
@@ -33,8 +35,8 @@ static void check_error(const sap_error *error) {
 static void read_column(sap_tree *tree, const sap_branch *branch) {
     sap_reader *reader;
     sap_error error = {0};
-    if (sap_reader_open(tree, &(sap_reader_options){.columns = &branch->name, .count = 1, .batch_entries = 1 << 20}, NULL,
-                        &reader, &error) != SAP_OK) {
+    if (sap_reader_open(tree, &(sap_reader_options){.columns = &branch->name, .count = 1, .batch_entries = 1 << 20},
+                        NULL, &reader, &error) != SAP_OK) {
         check_error(&error);
         return;
     }

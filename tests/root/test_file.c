@@ -22,12 +22,13 @@ static void test_no_root_files(void **state) {
         const char *data;
         size_t length;
         const char *message;
-    } cases[] = {{"", 0, "not a ROOT file"},
-                 {"roo", 3, "not a ROOT file"},
-                 {"PAR1....................................................................", 60, "not a ROOT file"},
-                 {"root\0\0\0\0", 8, "needs"},
-                 {"root\0\0\xf7\xb0\0\0\0\x64\x7f\xff\xff\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0", 45,
-                  "cut short"}};
+    } cases[] = {
+        {"", 0, "not a ROOT file"},
+        {"roo", 3, "not a ROOT file"},
+        {"PAR1....................................................................", 60, "not a ROOT file"},
+        {"root\0\0\0\0", 8, "needs"},
+        {"root\0\0\xf7\xb0\0\0\0\x64\x7f\xff\xff\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0", 45,
+         "cut short"}};
     char path[] = "/tmp/sapwood-file-XXXXXX";
     int descriptor = mkstemp(path);
     assert_true(descriptor >= 0);

@@ -52,11 +52,11 @@ static bool read_byte(sap_stream *s, const char *class_name, void **object) {
 static void test_pointers(void **state) {
     (void)state;
     /* a new class with its object at key position 100; a reference to the class; one to the first object; null; another class */
-    const uint8_t data[] = {0x40, 0, 0, 10, 0xff, 0xff, 0xff, 0xff, 'B', 'y', 't', 'e', 0, 42,  /**/
-                            0x40, 0, 0, 5,  0x80, 0,    0,    106,  43,                           /**/
-                            0,    0, 0, 102,                                                      /**/
-                            0,    0, 0, 0,                                                        /**/
-                            0x40, 0, 0, 9,  0xff, 0xff, 0xff, 0xff, 'A', 0,   1,   2,   3};
+    const uint8_t data[] = {0x40, 0, 0, 10,  0xff, 0xff, 0xff, 0xff, 'B', 'y', 't', 'e', 0, 42, /**/
+                            0x40, 0, 0, 5,   0x80, 0,    0,    106,  43,                        /**/
+                            0,    0, 0, 102,                                                    /**/
+                            0,    0, 0, 0,                                                      /**/
+                            0x40, 0, 0, 9,   0xff, 0xff, 0xff, 0xff, 'A', 0,   1,   2,   3};
     sap_arena arena = {0};
     sap_stream s = {.c = sap_cursor_init(data, sizeof data, 0), .arena = &arena, .origin = 100, .where = "x"};
     const char *name;
@@ -88,7 +88,8 @@ static void test_wrong_pointers(void **state) {
     for (size_t i = 0; i < 3; i++) {
         sap_arena arena = {0};
         sap_error error = {0};
-        sap_stream s = {.c = sap_cursor_init(cases[i].data, cases[i].length, 0), .arena = &arena, .where = "file:object"};
+        sap_stream s = {
+            .c = sap_cursor_init(cases[i].data, cases[i].length, 0), .arena = &arena, .where = "file:object"};
         const char *name;
         assert_null(sap_stream_object(&s, read_byte, &name));
         assert_int_equal(sap_stream_check(&s, "thing", &error), SAP_EFORMAT);
@@ -101,7 +102,8 @@ static void test_wrong_pointers(void **state) {
 static void test_list_count(void **state) {
     (void)state;
     /* a list that says a thousand million items in a few bytes */
-    const uint8_t data[] = {0x40, 0, 0, 25, 0, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3b, 0x9a, 0xca, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t data[] = {0x40, 0, 0,    25,   0,    3, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+                            0,    0, 0x3b, 0x9a, 0xca, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     sap_arena arena = {0};
     sap_stream s = {.c = sap_cursor_init(data, sizeof data, 0), .arena = &arena, .where = "x"};
     sap_objects list;

@@ -104,8 +104,8 @@ static void compare_batches(const char *name, const char *tree_name, const int64
     sap_pool *pool;
     assert_int_equal(sap_pool_open(3, &pool, NULL), SAP_OK);
     for (size_t i = 0; i < count; i++) {
-        read_hashes(o.tree, (sap_reader_options){.batch_entries = sizes[i]}, &(sap_run){.pool = i % 2 ? pool : NULL}, got,
-                    &again, &same);
+        read_hashes(o.tree, (sap_reader_options){.batch_entries = sizes[i]}, &(sap_run){.pool = i % 2 ? pool : NULL},
+                    got, &again, &same);
         assert_int_equal(again, columns);
         assert_int_equal(same, entries);
         assert_memory_equal(got, expected, (size_t)columns * sizeof *got);
@@ -210,7 +210,8 @@ static void test_stream(void **state) {
     struct ArrowSchema schema;
     struct ArrowArray array;
     int64_t entries = 0;
-    assert_int_equal(sap_reader_open(o.tree, &(sap_reader_options){.batch_entries = 1000}, NULL, &reader, &error), SAP_OK);
+    assert_int_equal(sap_reader_open(o.tree, &(sap_reader_options){.batch_entries = 1000}, NULL, &reader, &error),
+                     SAP_OK);
     assert_int_equal(sap_reader_export(reader, &stream, &error), SAP_OK);
     assert_int_equal(stream.get_schema(&stream, &schema), 0);
     assert_int_equal(schema.n_children, 51);
