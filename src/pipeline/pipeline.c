@@ -188,9 +188,11 @@ static sap_status fingerprint(const sap_stage *stage, json_t **out, sap_error *e
 /* The file or folder that a stage makes. */
 static sap_status output_of(const sap_stage *stage, char *out, sap_error *err) {
     const char *given = sap_stage_text(stage, "out");
-    if (given)
-        return resolve("", given, out, err);
-    return sap_path_join(sap_stage_text(stage, "run"), SAP_RUN_EVALUATION, out, err);
+    if (!given)
+        return sap_path_join(sap_stage_text(stage, "run"), SAP_RUN_EVALUATION, out, err);
+    if (snprintf(out, PATH_BYTES, "%s", given) >= PATH_BYTES)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: path is longer than %d bytes", given, PATH_BYTES - 1);
+    return SAP_OK;
 }
 
 /* ---- Running --------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { GENERATED_FLAG = 80, MOST_KEY = 65535 };
+enum { GENERATED_FLAG = 80, GENERATE_OFFSETS = 1 };
 
 bool sap_buffer_reserve(sap_buffer *buffer, size_t capacity) {
     if (capacity <= buffer->capacity)
@@ -34,8 +34,7 @@ sap_status sap_basket_parse(const uint8_t *bytes, size_t length, const sap_baske
     sap_record_parse(&c, NULL, &record);
     sap_cursor_skip(&c, 6); /* version, buffer size */
     int32_t entry_bytes = sap_cursor_i32(&c);
-    if (entry_bytes < 0)
-        sap_cursor_skip(&c, 1); /* I/O bits */
+    uint8_t io_bits = entry_bytes < 0 ? sap_cursor_u8(&c) : 0;
     int32_t entries = sap_cursor_i32(&c), last = sap_cursor_i32(&c);
     uint8_t flag = sap_cursor_u8(&c);
     if (c.failed && length == SAP_BASKET_HEADER_MOST && length < basket->bytes)
@@ -47,7 +46,8 @@ sap_status sap_basket_parse(const uint8_t *bytes, size_t length, const sap_baske
                                .header_bytes = record.header_bytes,
                                .entries = entries,
                                .entry_bytes = entry_bytes < 0 ? -(int64_t)entry_bytes : entry_bytes,
-                               .generated = flag >= GENERATED_FLAG};
+                               .generated = flag >= GENERATED_FLAG,
+                               .sizes = (io_bits & GENERATE_OFFSETS) != 0};
     int64_t data_bytes = (int64_t)last - record.header_bytes;
     if (record.bytes > basket->bytes || record.header_bytes > record.bytes || entries < 0 || data_bytes < 0 ||
         data_bytes > record.object_bytes || record.header_bytes < c.position)
@@ -60,9 +60,19 @@ sap_status sap_basket_parse(const uint8_t *bytes, size_t length, const sap_baske
     return SAP_OK;
 }
 
+/* § Basket: with kGenerateOffsetMap, entries whose sizes no counter tells have 0 and then sizes for offsets. */
+static void sum_sizes(uint8_t *offsets, int32_t entries, uint32_t header_bytes) {
+    uint32_t sum = header_bytes;
+    for (int32_t i = 0; i < entries; i++) {
+        sum += i ? sap_be32(offsets + 4 * (size_t)i) : 0;
+        uint32_t stored = __builtin_bswap32(sum);
+        memcpy(offsets + 4 * (size_t)i, &stored, 4);
+    }
+}
+
 /* § Basket: behind the entries stand a count and the offsets, the last of which is junk. */
-static sap_status find_offsets(const uint8_t *object, const sap_basket_header *header, const char *where,
-                               uint64_t place, sap_basket_data *out, sap_error *err) {
+static sap_status find_offsets(uint8_t *object, const sap_basket_header *header, const char *where, uint64_t place,
+                               sap_basket_data *out, sap_error *err) {
     uint32_t left = header->object_bytes - header->data_bytes;
     if (left == 0 || header->entries == 0)
         return SAP_OK;
@@ -72,6 +82,8 @@ static sap_status find_offsets(const uint8_t *object, const sap_basket_header *h
     if (c.failed || n < (size_t)header->entries)
         return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket of %d entries has %zu offsets in %u bytes", where,
                              (unsigned long long)place, header->entries, n, left);
+    if (header->sizes)
+        sum_sizes(object + header->data_bytes + 4, header->entries, header->header_bytes);
     return SAP_OK;
 }
 
@@ -98,7 +110,7 @@ sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, 
     SAP_TRY(load_stored(file, basket, where, scratch, err));
     sap_basket_header header;
     SAP_TRY(sap_basket_parse(scratch->stored.data, basket->bytes, basket, where, &header, err));
-    const uint8_t *payload = scratch->stored.data + header.header_bytes, *object = payload;
+    uint8_t *payload = scratch->stored.data + header.header_bytes, *object = payload;
     size_t stored = header.stored_bytes - header.header_bytes;
     if (header.object_bytes > stored) {
         uint64_t place = basket->offset + header.header_bytes;

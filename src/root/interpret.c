@@ -360,6 +360,9 @@ bool sap_interpret(sap_interpreter *in) {
         if (in->c.failed)
             return false;
     }
+    if (in->c.length == 0 &&
+        in->program->root.op == SAP_OP_STRING) /* TLeafC leaves out the length of an empty string */
+        return append_end(in, &in->builders[in->program->root.slot], 0);
     if (!run(in, is_framed(in) ? &in->program->root : &in->program->bare, 1))
         return false;
     if (sap_cursor_left(&in->c) > 0)

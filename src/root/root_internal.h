@@ -444,6 +444,7 @@ typedef struct sap_basket_header {
     int32_t entries;
     int64_t entry_bytes; /* fNevBufSize, bytes of an entry when there are no offsets */
     bool generated;      /* no offsets though the entries vary (kGenerateOffsetMap) */
+    bool sizes;          /* what stands for offsets is sizes (kGenerateOffsetMap) */
 } sap_basket_header;
 
 /* A basket ready to be decoded. */

@@ -383,6 +383,41 @@ static void test_damage(void **state) {
     free(bytes);
 }
 
+/* Bytes changed, cut out or doubled in a config: an error or a model, and nothing else. */
+static void test_mutated_json(void **state) {
+    (void)state;
+    sap_model *model = NULL;
+    assert_ok(sap_model_open(hlf_path(), 0, &model, &error));
+    size_t length = model->config_length, opened = 0;
+    char *text = calloc(length + 1000, 1);
+    for (uint64_t i = 0; i < 1500; i++) {
+        size_t now = length;
+        memcpy(text, model->config, length + 1);
+        for (uint64_t change = 0; change <= i % 3; change++) {
+            uint64_t key = sap_mix(i, change);
+            size_t place = sap_mix(key, 1) % now, count = sap_mix(key, 2) % 40 + 1;
+            count = count < now - place ? count : now - place;
+            if (key % 4 == 0)
+                text[place] = (char)(32 + sap_mix(key, 3) % 95);
+            else if (key % 4 == 1)
+                text[place] = (char)('0' + sap_mix(key, 3) % 10);
+            else if (key % 4 == 2) {
+                memmove(text + place, text + place + count, now - place - count + 1);
+                now -= count;
+            } else {
+                memmove(text + place + count, text + place, now - place + 1);
+                now += count;
+            }
+        }
+        sap_model *other = NULL;
+        opened += open_text(text, 0, &other, &error) == SAP_OK;
+        sap_model_close(other);
+    }
+    assert_in_range(opened, 20, 1000); /* changes of names and numbers may be fine */
+    free(text);
+    sap_model_close(model);
+}
+
 static int tear_down(void **state) {
     (void)state;
     remove_scratch();
@@ -397,7 +432,7 @@ int main(void) {
         cmocka_unit_test(test_gradient),    cmocka_unit_test(test_wrong_examples),
         cmocka_unit_test(test_bad_json),    cmocka_unit_test(test_training_refused),
         cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_not_there),
-        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_damage),      cmocka_unit_test(test_mutated_json),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

@@ -66,6 +66,14 @@ def test_all_stages_then_none_then_what_changed(sapwood, place):
     assert stages(sapwood("run", place / "p.yaml", "--force")) == dict.fromkeys(ALL, "ran")
 
 
+def test_paths_relative_to_the_working_folder(sapwood, place):
+    for expected in ("ran", "kept"):
+        assert stages(sapwood("run", "p.yaml", cwd=place)) == dict.fromkeys(ALL, expected)
+    parent = place.parent
+    assert stages(sapwood("run", f"{place.name}/p.yaml", "--out", f"{place.name}/other", cwd=parent))["report"] == "ran"
+    assert stages(sapwood("run", f"{place.name}/p.yaml", "--out", f"{place.name}/other", cwd=parent)) == dict.fromkeys(ALL, "kept")
+
+
 def test_a_failed_stage_brings_the_old_output_back(sapwood, place):
     sapwood("run", place / "p.yaml")
     before = (place / "results/dataset/dataset.json").read_bytes()
