@@ -34,7 +34,6 @@ PEERS = {  # name: (interpreter, backend, options)
     "PyTorch, compiled": ("bench", "torch", {"compile": "loss"}),
     "PyTorch, optimizer compiled too": ("bench", "torch", {"compile": "step"}),
 }
-PURE = ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "mpmath", "MarkupSafe", "setuptools"]
 
 
 # ---- Peers: each in a process of its own -------------------------------------------------------------------------
@@ -187,14 +186,13 @@ def environment(backend):
 
 
 def peers_python():
-    """The interpreter with PyTorch and JAX; PyTorch without the CUDA packages that its wheel asks for."""
+    """The interpreter with PyTorch and JAX. PyTorch's wheel does not import without its CUDA packages: 6 GB in all."""
     folder = ROOT / "build" / "bench-venv"
     python = folder / "bin" / "python"
-    if not python.exists():
+    if not (folder / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [python, "-m", "pip", "install", "-q"]
-        subprocess.run([*pip, "--no-deps", "torch", *PURE], check=True)
-        subprocess.run([*pip, "jax", "keras", "numpy"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "torch", "jax", "keras", "numpy", "setuptools"], check=True)
+        (folder / "complete").touch()
     return python
 
 

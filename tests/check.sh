@@ -14,7 +14,6 @@ build() {
 python_tests() {
     step "Python tests"
     PYTHONPATH=build/release/python SAPWOOD_COMMAND=$PWD/build/release/bin/sapwood SAPWOOD_BUILD=$PWD/build/release \
-        TF_CPP_MIN_LOG_LEVEL=3 CUDA_VISIBLE_DEVICES='' \
         .venv/bin/python -m pytest -q -ra -p no:cacheprovider "$@"
 }
 

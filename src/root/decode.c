@@ -37,7 +37,7 @@ static sap_status find_starts(const sap_decoding *d, starts *out, sap_error *err
     return SAP_OK;
 }
 
-/* Start of entry j, j ≤ entries. With counts only for steps of one: use start_of over the range instead. */
+/* Start of entry j, j ≤ entries, where offsets or a stride tell it; where counts do, their sum does. */
 static int64_t start_at(const starts *s, int32_t j) {
     if (j >= s->entries)
         return s->end;

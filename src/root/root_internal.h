@@ -70,8 +70,8 @@ struct sap_file {
 /* Parses a record's header; `arena` may be NULL when its texts are not wanted. */
 void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out);
 
-/* Reads and decompresses the record at `offset`. `*out` is malloc'ed; the header stays in front of nothing: it holds the object
- * only. where: for messages. */
+/* Reads and decompresses the record at `offset`. `*out` is malloc'ed and holds the object without
+ * the record's header. where: for messages. */
 SAP_MUST_CHECK sap_status sap_record_load(const sap_file *file, uint64_t offset, uint64_t bytes, const char *where,
                                           sap_record *record, uint8_t **out, sap_error *err);
 
@@ -244,11 +244,11 @@ typedef struct sap_branch_node {
     const char *class_name; /* of the branch object: "TBranchElement", … */
     const char *name, *title;
     const char *object_class; /* fClassName: class that holds the element, or class of the whole object */
-    const char *parent_class, *clones_class;
+    const char *parent_class;
     const char *file_name;
-    int64_t checksum, class_version, id, type, streamer_type;
+    int64_t checksum, class_version, id, type;
     int64_t entries; /* of its own: a damaged tree may have more or fewer */
-    int64_t first_entry, entry_number, write_basket, max_baskets, compress, split_level, offset_length;
+    int64_t write_basket;
     int64_t total_bytes, zip_bytes;
     int64_t io_bits;
     sap_objects branches, leaves, embedded;

@@ -11,8 +11,8 @@ enum { DEEPEST = 64 };
 
 typedef enum member_kind { MEMBER_INT, MEMBER_INTS, MEMBER_TEXT, MEMBER_LIST, MEMBER_OBJECT, MEMBER_IO } member_kind;
 
-/* A member that is wanted, and where it goes: int64_t, int64_t * with an int64_t count behind the table's `more`,
- * const char *, sap_objects, void *. */
+/* A member that is wanted, and where it goes: int64_t; int64_t * with their count at `count_offset`; const char *; sap_objects;
+ * void *. */
 typedef struct member {
     const char *name;
     member_kind kind;
@@ -29,15 +29,9 @@ static const member tree_members[] = {
 static const member branch_members[] = {
     {"fName", MEMBER_TEXT, offsetof(sap_branch_node, name), 0},
     {"fTitle", MEMBER_TEXT, offsetof(sap_branch_node, title), 0},
-    {"fCompress", MEMBER_INT, offsetof(sap_branch_node, compress), 0},
-    {"fEntryOffsetLen", MEMBER_INT, offsetof(sap_branch_node, offset_length), 0},
     {"fWriteBasket", MEMBER_INT, offsetof(sap_branch_node, write_basket), 0},
-    {"fEntryNumber", MEMBER_INT, offsetof(sap_branch_node, entry_number), 0},
     {"fIOFeatures", MEMBER_IO, offsetof(sap_branch_node, io_bits), 0},
-    {"fMaxBaskets", MEMBER_INT, offsetof(sap_branch_node, max_baskets), 0},
-    {"fSplitLevel", MEMBER_INT, offsetof(sap_branch_node, split_level), 0},
     {"fEntries", MEMBER_INT, offsetof(sap_branch_node, entries), 0},
-    {"fFirstEntry", MEMBER_INT, offsetof(sap_branch_node, first_entry), 0},
     {"fTotBytes", MEMBER_INT, offsetof(sap_branch_node, total_bytes), 0},
     {"fZipBytes", MEMBER_INT, offsetof(sap_branch_node, zip_bytes), 0},
     {"fBranches", MEMBER_LIST, offsetof(sap_branch_node, branches), 0},
@@ -51,12 +45,10 @@ static const member branch_members[] = {
     {"fFileName", MEMBER_TEXT, offsetof(sap_branch_node, file_name), 0},
     {"fClassName", MEMBER_TEXT, offsetof(sap_branch_node, object_class), 0},
     {"fParentName", MEMBER_TEXT, offsetof(sap_branch_node, parent_class), 0},
-    {"fClonesName", MEMBER_TEXT, offsetof(sap_branch_node, clones_class), 0},
     {"fCheckSum", MEMBER_INT, offsetof(sap_branch_node, checksum), 0},
     {"fClassVersion", MEMBER_INT, offsetof(sap_branch_node, class_version), 0},
     {"fID", MEMBER_INT, offsetof(sap_branch_node, id), 0},
     {"fType", MEMBER_INT, offsetof(sap_branch_node, type), 0},
-    {"fStreamerType", MEMBER_INT, offsetof(sap_branch_node, streamer_type), 0},
     {"fBranchCount", MEMBER_OBJECT, offsetof(sap_branch_node, count_branch), 0},
     {0},
 };

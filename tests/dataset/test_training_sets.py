@@ -13,31 +13,18 @@ import struct
 import subprocess
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-
+import duckdb
 import numpy as np
+import polars
+import pyarrow.parquet as pq
 import pytest
+from conftest import SOURCE, driver
 
-pq = pytest.importorskip("pyarrow.parquet")
-
-SOURCE = Path(os.environ.get("SAPWOOD_SOURCE", Path(__file__).resolve().parents[2]))
 MASK = 2**64 - 1
 WIDTH, PAD, ETA, PHI = 19, 801, 5, 6
 SEED, FRACTION = 42, 0.2
 CLASSES = ("qcd", "ttbar", "wjets")
-
-
-def find_driver():
-    build = os.environ.get("SAPWOOD_BUILD")
-    for path in [os.environ.get("SAPWOOD_DATASET_DRIVER"), build and Path(build) / "tests/dataset_driver",
-                 SOURCE / "build/release/tests/dataset_driver"]:
-        if path and Path(path).is_file():
-            return str(path)
-    pytest.skip("dataset_driver is not built; set SAPWOOD_BUILD to the build folder", allow_module_level=True)
-
-
-DRIVER = find_driver()
+DRIVER = driver("dataset_driver")
 
 
 def run(*arguments):
@@ -311,7 +298,8 @@ def test_epochs(samples, tmp_path):
 
 
 def tf_records(paths):
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     return [record.numpy() for record in tf.data.TFRecordDataset([str(path) for path in paths])]
 
 
@@ -340,7 +328,8 @@ def test_tensorflow_reads_records(samples, tmp_path):
 @pytest.mark.parametrize("convention", ["corrected", "paper"])
 def test_published_layout(samples, convention, tmp_path):
     """Read the way the published notebooks do, in both formats."""
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     parts, fitted, particles = expected(samples, convention)
     folders = {files: prepare(tmp_path / files, samples, layout="published", files=files, convention=convention)
                for files in ("parquet", "tfrecord")}
@@ -373,7 +362,6 @@ def test_published_layout(samples, convention, tmp_path):
 
 def test_other_tools_read_parquet(samples, tmp_path):
     """Tools with a reader of their own, without Arrow's."""
-    duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
     folder = prepare(tmp_path / "out", samples)
     table = pq.read_table(folder / "train")
     rows = duckdb.sql(f"select hlf, particles, label, sample, file, entry from '{folder}/train/*.parquet'").fetchall()

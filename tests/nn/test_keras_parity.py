@@ -1,39 +1,24 @@
 """Networks give what Keras gives: outputs, gradients, the losses of 20 steps, and files that Keras loads.
 
-Seven dense networks, as Keras builds and saves them; parity_driver (built beside this file) runs them in C.
+Seven dense networks, as Keras builds and saves them; parity_driver runs them in C.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import SOURCE, driver
 
-keras = pytest.importorskip("keras")
-tf = pytest.importorskip("tensorflow")
-layers = keras.layers
-
-SOURCE = Path(os.environ.get("SAPWOOD_SOURCE", Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(SOURCE / "models"))
 import define  # noqa: E402
 
+layers = keras.layers
+DRIVER = driver("parity_driver")
 BATCH, STEPS = 100, 20  # not a multiple of a tile
 ROWS = BATCH * STEPS
-
-
-def find_driver():
-    named = os.environ.get("SAPWOOD_PARITY_DRIVER")
-    candidates = [Path(named)] if named else sorted(
-        SOURCE.glob("build/*/tests/parity_driver"), key=lambda p: p.stat().st_mtime, reverse=True)
-    if not candidates or not candidates[0].exists():
-        pytest.skip("parity_driver is not built (SAPWOOD_PARITY_DRIVER names it)")
-    return candidates[0]
 
 
 def deep():
@@ -103,7 +88,6 @@ def auc(score, positive):
 
 @pytest.mark.parametrize(("define_network", "kind"), CASES, ids=[f"{f.__name__}-{k}" for f, k in CASES])
 def test_network(define_network, kind, tmp_path):
-    driver = find_driver()
     keras.utils.set_random_seed(7)
     model = define_network()
     for weight in model.weights:  # biases and statistics that are not zero
@@ -119,7 +103,7 @@ def test_network(define_network, kind, tmp_path):
     for i, values in enumerate(x):
         values.tofile(tmp_path / f"x{i}.f32")
     label.tofile(tmp_path / "label.i32")
-    subprocess.run([driver, path, tmp_path, str(ROWS), str(BATCH), str(STEPS), kind], check=True)
+    subprocess.run([DRIVER, path, tmp_path, str(ROWS), str(BATCH), str(STEPS), kind], check=True)
 
     def read(name, kind=np.float32):
         return np.fromfile(tmp_path / name, kind)
@@ -178,13 +162,12 @@ def test_network(define_network, kind, tmp_path):
 
 def test_optimizer_state_goes_to_keras(tmp_path):
     """A file written after training carries the optimizer as Keras stores it, so that Keras goes on."""
-    driver = find_driver()
     model = define.hlf()
     model.save(tmp_path / "model.keras")
     rng = np.random.default_rng(5)
     rng.normal(size=(ROWS, 14)).astype(np.float32).tofile(tmp_path / "x0.f32")
     rng.integers(0, 3, ROWS).astype(np.int32).tofile(tmp_path / "label.i32")
-    subprocess.run([driver, tmp_path / "model.keras", tmp_path, str(ROWS), str(BATCH), str(STEPS), "adam"], check=True)
+    subprocess.run([DRIVER, tmp_path / "model.keras", tmp_path, str(ROWS), str(BATCH), str(STEPS), "adam"], check=True)
     saved = keras.models.load_model(tmp_path / "saved.keras")
     assert int(saved.optimizer.iterations) == STEPS
     assert float(saved.optimizer.learning_rate) == pytest.approx(0.01)
