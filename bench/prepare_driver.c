@@ -90,9 +90,10 @@ int main(int argc, char **argv) {
     }
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    (void)printf("{\"events\": %lld, \"selected\": %lld, \"read_wall\": %.6f, \"read_cpu\": %.6f, \"features_wall\": %.6f, "
-                 "\"features_cpu\": %.6f, \"peak_mb\": %.1f}\n",
-                 t.events, t.selected, t.reading.wall, t.reading.cpu, t.features.wall, t.features.cpu,
-                 (double)usage.ru_maxrss / 1024);
+    (void)printf(
+        "{\"events\": %lld, \"selected\": %lld, \"read_wall\": %.6f, \"read_cpu\": %.6f, \"features_wall\": %.6f, "
+        "\"features_cpu\": %.6f, \"peak_mb\": %.1f}\n",
+        t.events, t.selected, t.reading.wall, t.reading.cpu, t.features.wall, t.features.cpu,
+        (double)usage.ru_maxrss / 1024);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* report: the page is drawn by Python (`python -m sapwood.report`), with the interpreter recorded at build. */
+/* report: the page is drawn by Python (`python -m sapwood._report`), with the interpreter recorded at build. */
 #include "console.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 /* Puts our own Python package on the path of the child, for a command that runs from its build folder. */
 static void set_python_path(void) {
     const char *before = getenv("PYTHONPATH");
-    if (access(SAPWOOD_PYTHON_FOLDER "/sapwood/report.py", R_OK) != 0)
+    if (access(SAPWOOD_PYTHON_FOLDER "/sapwood/_report.py", R_OK) != 0)
         return;
     char path[8192];
     (void)snprintf(path, sizeof path, "%s%s%s", SAPWOOD_PYTHON_FOLDER, before ? ":" : "", before ? before : "");
@@ -24,7 +24,7 @@ sap_status report_run(void *context, const char *stage, const char *const *argum
     if (!python || !*python)
         python = SAPWOOD_PYTHON[0] ? SAPWOOD_PYTHON : "python3";
     char module[64];
-    (void)snprintf(module, sizeof module, "sapwood.%s", stage);
+    (void)snprintf(module, sizeof module, "sapwood._%s", stage);
     const char **argv = calloc(count + 4, sizeof(const char *));
     if (!argv)
         return sap_error_set(err, SAP_EMEMORY, "%s: out of memory", stage);

@@ -89,8 +89,8 @@ typedef struct sap_run {
     sap_pool *pool;                                                /* borrowed; NULL: the calling thread only */
     void (*progress)(void *context, const sap_progress *progress); /* called from one thread at a time */
     void *context;
-    const volatile int *cancel; /* when it becomes non-zero the call ends with SAP_ECANCELLED; a signal handler or
-                                   another thread may set it */
+    const volatile int *cancel; /* when it becomes non-zero the call ends with SAP_ECANCELLED; a signal handler may
+                                   set it, or another thread (atomically) */
 } sap_run;
 
 /* "0.1.0" of the library that is running, and its plug-ins as one line each of `name<TAB>state`, where state begins

@@ -214,7 +214,7 @@ def predict(*, threads: int = 0, progress: Progress | None = _show, **options: A
 
 def report(run: str | os.PathLike, data: str | os.PathLike, out: str | os.PathLike | None = None) -> str:
     """Draws the HTML page about a trained and evaluated network; returns its path."""
-    from .report import write_report
+    from ._report import write_report
 
     return write_report(os.fspath(run), os.fspath(data), None if out is None else os.fspath(out))
 

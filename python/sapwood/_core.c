@@ -387,7 +387,7 @@ static int run_job(job *j, int threads, PyObject *callback) {
             Py_BEGIN_ALLOW_THREADS done = wait_a_little(j);
             Py_END_ALLOW_THREADS if (!failed && (PyErr_CheckSignals() != 0 || tell(j, callback) != 0)) {
                 failed = 1; /* Ctrl-C, or the call-back raised: that exception goes on once the thread has ended */
-                j->cancel = 1;
+                __atomic_store_n(&j->cancel, 1, __ATOMIC_RELAXED);
             }
             else if (failed) {
                 pthread_mutex_lock(&j->lock);

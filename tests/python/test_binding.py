@@ -134,7 +134,8 @@ def test_stages_are_those_of_the_command_line(sapwood_command_dataset, tmp_path)
     assert 1 / 3 < evaluation["accuracy"] <= 1
     scores = sapwood.predict(run=tmp_path / "run", data=tmp_path / "data", out=tmp_path / "s.parquet")
     assert scores["events"] == evaluation["events"]
-    assert open(sapwood.report(tmp_path / "run", tmp_path / "data")).read().startswith("<!DOCTYPE html>")
+    for _ in range(2):  # a function still after its first use
+        assert open(sapwood.report(tmp_path / "run", tmp_path / "data")).read().startswith("<!DOCTYPE html>")
 
 
 @pytest.fixture(scope="module")

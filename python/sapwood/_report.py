@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page about a trained and evaluated network.
 
-    python -m sapwood.report --run RUN --data DIR [--out FILE]
+    python -m sapwood._report --run RUN --data DIR [--out FILE]
 
 It draws what `evaluate` and `train` wrote (RUN/evaluation.json, RUN/history.json) and the selection table of the dataset
 (DIR/dataset.json), by matplotlib. It needs no other part of Sapwood.
