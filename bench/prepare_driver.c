@@ -3,6 +3,7 @@
  *     prepare_driver THREADS REPEATS FILE…
  *
  * The files are read REPEATS times in one process; opening them is part of the reading. Nothing is written. */
+#include <malloc.h>
 #include <sapwood/sapwood.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,8 @@ int main(int argc, char **argv) {
     totals t = {0};
     if (argc < 4)
         return 2;
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20); /* as the command does */
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
     sap_status status = sap_pool_open(atoi(argv[1]), &run.pool, &err);
     if (status == SAP_OK)
         status = sap_recipe_find("topology", NULL, &recipe, &err);

@@ -2,6 +2,7 @@
 #include "console.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,8 +102,16 @@ static void on_progress(void *context, const sap_progress *p) {
     }
 }
 
+/* Batches come and go, tens of megabytes at a time. Given back to the system and taken again, their pages would be zeroed anew for
+ * each batch, by one thread at a time: that took a third of all time in `prepare`. */
+static void keep_freed_memory(void) {
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+
 const sap_run *console_open(int threads, bool quiet) {
     sap_error err = {0};
+    keep_freed_memory();
     console.quiet = quiet;
     console.terminal = isatty(STDERR_FILENO) == 1;
     console.run = (sap_run){.progress = quiet ? NULL : on_progress, .cancel = &console.cancel};

@@ -200,3 +200,11 @@ def test_pip_install_builds_the_core(tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0] == "710"
     assert lines[1].startswith("parquet\tyes") and lines[2].startswith("keras\tyes"), result.stdout
+    # the command, and a recipe that is compiled against the installed headers
+    command = [sys.executable, "-m", "sapwood", "prepare", "--recipe", str(SOURCE / "examples/recipes/dimuon.c")]
+    environment["SAPWOOD_CACHE"] = str(tmp_path / "cache")
+    result = subprocess.run(
+        [*command, "--sample", f"a={SAMPLE / 'qcd.root'}", "--tree", "Delphes", "--out", str(tmp_path / "out")],
+        env=environment, capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 1 and '"Muon_pt"' in result.stderr, result.stderr  # compiled, and its columns missed
