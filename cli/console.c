@@ -153,3 +153,46 @@ bool console_number(const char *name, const char *text, long smallest, long larg
                   largest, text ? text : "");
     return false;
 }
+
+int console_visit_files(int argc, char **argv, const char *help,
+                        bool (*visit)(const char *url, const sap_run *run, bool json)) {
+    long threads = 0;
+    bool json = false, well = true;
+    int files = 0; /* moved to the front of argv */
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            (void)fputs(help, stdout);
+            return EXIT_OK;
+        }
+        if (strcmp(argv[i], "--threads") == 0) {
+            if (!console_number("--threads", argv[++i], 0, 4096, &threads)) /* argv ends with NULL */
+                return EXIT_USAGE;
+        } else if (strcmp(argv[i], "--json") == 0) {
+            json = true;
+        } else if (argv[i][0] == '-') {
+            (void)fprintf(stderr, "sapwood %s: unknown option %s\n", argv[0], argv[i]);
+            return EXIT_USAGE;
+        } else {
+            argv[1 + files++] = argv[i];
+        }
+    }
+    if (files == 0) {
+        (void)fputs(help, stderr);
+        return EXIT_USAGE;
+    }
+    const sap_run *run = console_open((int)threads, true);
+    if (!run)
+        return EXIT_FAILED;
+    for (int i = 1; i <= files && !console.cancel; i++) {
+        char **names = NULL;
+        size_t count = 0;
+        sap_error err = {0};
+        if (sap_source_glob(argv[i], &names, &count, &err) != SAP_OK)
+            well = console_fail(&err) == EXIT_OK;
+        for (size_t j = 0; j < count && !console.cancel; j++)
+            well = visit(names[j], run, json) && well;
+        free(names);
+    }
+    console_close();
+    return console.cancel ? EXIT_INTERRUPTED : well ? EXIT_OK : EXIT_FAILED;
+}

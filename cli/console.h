@@ -20,6 +20,11 @@ bool console_number(const char *name, const char *text, long smallest, long larg
 /* Bytes as people write them: "9.6 MB". Returns out. */
 char *console_bytes(uint64_t bytes, char *out, size_t capacity);
 
+/* For commands on files: parses `FILE… [--threads N] [--json] [--help]`, and calls `visit` for every file that the names and
+ * patterns stand for; it prints, and returns whether all was well. Returns the exit status. */
+int console_visit_files(int argc, char **argv, const char *help,
+                        bool (*visit)(const char *url, const sap_run *run, bool json));
+
 int sap_command_ls(int argc, char **argv);
 int sap_command_digest(int argc, char **argv);
 int sap_command_stage(int argc, char **argv);

@@ -1,14 +1,11 @@
 /* `sapwood digest`: a checksum of the values of every column, for comparing readers. A column's digest is SHA-256 over
  * one line `kind dtype count sha256` for each of its buffers, depth first, whatever the batches it was read in. */
+#include "console.h"
 #include "sha256.h"
-
-#include <sapwood/sapwood.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int sap_command_digest(int argc, char **argv);
 
 /* ---- Digests ------------------------------------------------------------------------------------------------ */
 
@@ -219,7 +216,8 @@ static bool is_newest(const sap_file *file, const sap_key *key) {
     return true;
 }
 
-static bool print_file(const char *url, const sap_run *run) {
+static bool print_file(const char *url, const sap_run *run, bool json) {
+    (void)json; /* it prints nothing else */
     sap_error error = {0};
     sap_file *file = NULL;
     bool all = true;
@@ -250,38 +248,9 @@ static bool print_file(const char *url, const sap_run *run) {
 
 int sap_command_digest(int argc, char **argv) {
     static const char help[] =
-        "Usage: sapwood digest FILE…\n\n"
+        "Usage: sapwood digest FILE… [--threads N]\n\n"
         "Prints one line of JSON for each tree of the files: its columns, each with the SHA-256 of its values, or "
         "with\n"
         "the error that kept it from being read. Exit status: 0 all were read, 1 some were not, 2 wrong usage.\n";
-    bool all = true, any = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            (void)fputs(help, stdout);
-            return 0;
-        }
-        if (argv[i][0] == '-' && argv[i][1]) {
-            (void)fprintf(stderr, "sapwood digest: unknown option %s\n", argv[i]);
-            return 2;
-        }
-    }
-    for (int i = 1; i < argc; i++) {
-        char **names;
-        size_t count;
-        sap_error error = {0};
-        any = true;
-        if (sap_source_glob(argv[i], &names, &count, &error) != SAP_OK) {
-            (void)fprintf(stderr, "sapwood: %s\n", error.message);
-            all = false;
-            continue;
-        }
-        for (size_t j = 0; j < count; j++)
-            all = print_file(names[j], NULL) && all;
-        free(names);
-    }
-    if (!any) {
-        (void)fputs(help, stderr);
-        return 2;
-    }
-    return all ? 0 : 1;
+    return console_visit_files(argc, argv, help, print_file);
 }

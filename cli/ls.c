@@ -12,8 +12,8 @@ static const char help[] =
     "Lists the objects of ROOT files with class, cycle and sizes, and the columns of their trees with Arrow type, "
     "codec,\n"
     "baskets, sizes and compression ratio. Columns that this version cannot read are listed with the reason.\n\n"
-    "  --json    one line of JSON a file\n"
-    "  --help    this text\n\n"
+    "  --json       one line of JSON a file\n"
+    "  --threads N  threads; default: one for each core\n\n"
     "Exit status: 0 listed, 1 a file could not be read, 2 wrong usage.\n";
 
 /* ---- Text --------------------------------------------------------------------------------------------------- */
@@ -208,47 +208,16 @@ static bool put_file(sap_file *file) {
 
 /* ---- The command ---------------------------------------------------------------------------------------------- */
 
-static int list(const char *url, bool json) {
+static bool list(const char *url, const sap_run *run, bool json) {
     sap_error error = {0};
     sap_file *file = NULL;
-    if (sap_file_open(url, NULL, &file, &error) != SAP_OK)
-        return console_fail(&error);
+    if (sap_file_open(url, run, &file, &error) != SAP_OK)
+        return console_fail(&error) == EXIT_OK;
     bool ok = json ? put_file(file) : print_file(file);
     sap_file_close(file);
-    return ok ? EXIT_OK : EXIT_FAILED;
+    return ok;
 }
 
 int sap_command_ls(int argc, char **argv) {
-    bool json = false, any = false;
-    int status = EXIT_OK;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            (void)fputs(help, stdout);
-            return EXIT_OK;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (argv[i][0] == '-') {
-            (void)fprintf(stderr, "sapwood ls: unknown option %s\n", argv[i]);
-            return EXIT_USAGE;
-        }
-    }
-    for (int i = 1; i < argc; i++) {
-        char **names;
-        size_t count;
-        sap_error error = {0};
-        if (argv[i][0] == '-')
-            continue;
-        any = true;
-        if (sap_source_glob(argv[i], &names, &count, &error) != SAP_OK) {
-            status = console_fail(&error);
-            continue;
-        }
-        for (size_t j = 0; j < count; j++)
-            status = list(names[j], json) == EXIT_OK ? status : EXIT_FAILED;
-        free(names);
-    }
-    if (!any)
-        (void)fputs(help, stderr);
-    return any ? status : EXIT_USAGE;
+    return console_visit_files(argc, argv, help, list);
 }

@@ -132,8 +132,10 @@ static sap_status values_after_headers(const sap_decoding *d, const sap_piece *p
     int64_t at = s->counts
                      ? counted_before(d, piece->begin) * d->program->item + (int64_t)piece->begin * d->program->header
                      : start_at(s, piece->begin);
+    int64_t before = piece->item_at; /* offsets[0] is the piece before's to write, perhaps only now */
     for (int32_t j = piece->begin; j < piece->end; j++) {
-        int64_t items = offsets[j - piece->begin + 1] - offsets[j - piece->begin];
+        int64_t items = offsets[j - piece->begin + 1] - before;
+        before += items;
         int64_t length = items * d->program->item + d->program->header;
         if (at < 0 || at + length > s->end)
             return bad(d, j, err, "it lies outside its basket");
