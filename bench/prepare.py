@@ -19,25 +19,13 @@ import time
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(SOURCE / "bench"))
+sys.path[:0] = [str(SOURCE / "bench"), str(SOURCE / "tests/recipe")]
+import dump  # noqa: E402
 from machine import describe_machine, write_results  # noqa: E402
 
 BUILD = SOURCE / "build/release"
 CLASSES = ("qcd", "ttbar", "wjets")
 REPEATS = 4
-PEER_COLUMNS = [
-    f"{branch}.{member}"
-    for branch, members in {
-        "EFlowTrack": "PT Eta Phi X Y Z PID Charge",
-        "EFlowPhoton": "ET Eta Phi",
-        "EFlowNeutralHadron": "ET Eta Phi",
-        "Electron": "PT Eta Phi Charge",
-        "MuonTight": "PT Eta Phi Charge",
-        "Jet": "PT Eta BTag",
-        "MissingET": "MET Phi",
-    }.items()
-    for member in members.split()
-]
 
 
 def driver(files, threads, core_list):
@@ -66,7 +54,7 @@ import sys, time
 import uproot
 sys.path.insert(0, {str(SOURCE / "tests/recipe")!r})
 import reference
-names = {PEER_COLUMNS!r}
+names = {dump.NAMES!r}
 start, feature_seconds, events = time.process_time(), 0, 0
 for path in {list(map(str, files))!r}:
     with uproot.open(path) as file:

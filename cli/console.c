@@ -2,6 +2,7 @@
 #include "console.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -152,6 +153,22 @@ bool console_number(const char *name, const char *text, long smallest, long larg
     (void)fprintf(stderr, "sapwood: %s should be a whole number from %ld to %ld, but is \"%s\"\n", name, smallest,
                   largest, text ? text : "");
     return false;
+}
+
+void console_json_text(const char *text) {
+    json_t *json = json_string(text);
+    if (!json) {
+        char *utf8 = calloc(2 * strlen(text) + 1, 1), *out = utf8;
+        for (const unsigned char *p = (const unsigned char *)text; utf8 && *p; p++) {
+            if (*p >= 0x80)
+                *out++ = (char)(0xc0 | *p >> 6);
+            *out++ = (char)(*p < 0x80 ? *p : 0x80 | (*p & 0x3f));
+        }
+        json = json_string(utf8 ? utf8 : "");
+        free(utf8);
+    }
+    (void)json_dumpf(json, stdout, JSON_ENCODE_ANY);
+    json_decref(json);
 }
 
 int console_visit_files(int argc, char **argv, const char *help,

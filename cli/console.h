@@ -20,6 +20,9 @@ bool console_number(const char *name, const char *text, long smallest, long larg
 /* Bytes as people write them: "9.6 MB". Returns out. */
 char *console_bytes(uint64_t bytes, char *out, size_t capacity);
 
+/* Prints a text as JSON; bytes that are not UTF-8 are taken as Latin-1. */
+void console_json_text(const char *text);
+
 /* For commands on files: parses `FILE… [--threads N] [--json] [--help]`, and calls `visit` for every file that the names and
  * patterns stand for; it prints, and returns whether all was well. Returns the exit status. */
 int console_visit_files(int argc, char **argv, const char *help,

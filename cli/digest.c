@@ -133,22 +133,9 @@ static sap_status digest_column(sap_tree *tree, const sap_branch *branch, const 
 
 /* ---- Lines of JSON ---------------------------------------------------------------------------------------------- */
 
-static void print_text(const char *text) {
-    (void)putchar('"');
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p == '"' || *p == '\\')
-            (void)printf("\\%c", *p);
-        else if (*p < 0x20 || *p >= 0x7f)
-            (void)printf("\\u%04x", *p);
-        else
-            (void)putchar(*p);
-    }
-    (void)putchar('"');
-}
-
 static void print_member(const char *name, const char *text) {
     (void)printf("\"%s\":", name);
-    print_text(text);
+    console_json_text(text);
 }
 
 static void print_branch(sap_tree *tree, const sap_branch *branch, const sap_run *run, bool first, bool *all) {

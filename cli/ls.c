@@ -126,24 +126,11 @@ static bool print_file(sap_file *file) {
 
 /* ---- JSON --------------------------------------------------------------------------------------------------- */
 
-static void put_text(const char *text) {
-    (void)putchar('"');
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        if (*p == '"' || *p == '\\')
-            (void)printf("\\%c", *p);
-        else if (*p < 0x20 || *p >= 0x7f)
-            (void)printf("\\u%04x", *p);
-        else
-            (void)putchar(*p);
-    }
-    (void)putchar('"');
-}
-
 /* "name": "text" or "name": null, with a comma before. */
 static void put_member(const char *name, const char *text) {
     (void)printf(",\"%s\":", name);
     if (text)
-        put_text(text);
+        console_json_text(text);
     else
         (void)fputs("null", stdout);
 }
@@ -151,7 +138,7 @@ static void put_member(const char *name, const char *text) {
 static void put_branch(const sap_branch *b) {
     char *type = b->field ? field_text(b->field) : NULL;
     (void)fputs("{\"name\":", stdout);
-    put_text(b->name);
+    console_json_text(b->name);
     put_member("path", b->path);
     put_member("type_name", b->type_name);
     put_member("type", type);
@@ -184,7 +171,7 @@ static bool put_tree(sap_file *file, const char *object) {
 static bool put_file(sap_file *file) {
     bool ok = true;
     (void)fputs("{\"file\":", stdout);
-    put_text(sap_file_name(file));
+    console_json_text(sap_file_name(file));
     put_member("compression", sap_file_compression(file));
     (void)printf(",\"bytes\":%" PRIu64 ",\"root_version\":%d,\"objects\":[", sap_file_size(file),
                  sap_file_version(file));
@@ -193,7 +180,7 @@ static bool put_file(sap_file *file) {
         char name[1200];
         (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
         (void)fputs(i ? ",{\"path\":" : "{\"path\":", stdout);
-        put_text(key->path);
+        console_json_text(key->path);
         put_member("class", key->class_name);
         put_member("title", key->title);
         (void)printf(",\"cycle\":%d,\"stored_bytes\":%" PRIu64 ",\"object_bytes\":%" PRIu64, key->cycle,
