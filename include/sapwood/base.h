@@ -55,6 +55,10 @@ typedef struct sap_error {
 /* Writes the message (`err` may be NULL) and returns `status`, so that one can `return sap_error_set(...)`. */
 SAP_API sap_status sap_error_set(sap_error *err, sap_status status, const char *format, ...) SAP_PRINTF(3, 4);
 
+#ifdef __clang_analyzer__ /* so that it knows the value */
+#define sap_error_set(err, status, ...) ((void)(sap_error_set)(err, status, __VA_ARGS__), (status))
+#endif
+
 /* Puts "context: " before the message that `err` holds. Returns the status that it holds. */
 SAP_API sap_status sap_error_prefix(sap_error *err, const char *format, ...) SAP_PRINTF(2, 3);
 

@@ -12,6 +12,9 @@
 
 /* "out of memory" while making `what`. */
 sap_status sap_error_memory(sap_error *err, const char *what);
+#ifdef __clang_analyzer__
+#define sap_error_memory(err, what) ((void)(sap_error_memory)(err, what), SAP_EMEMORY)
+#endif
 /* `what`: strerror(errno). `what` is a file name, mostly. */
 sap_status sap_error_errno(sap_error *err, const char *what);
 

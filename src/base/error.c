@@ -3,6 +3,9 @@
 
 #include <errno.h>
 
+#undef sap_error_set
+#undef sap_error_memory
+
 const char *sap_status_name(sap_status status) {
     static const char *const names[] = {"ok",          "bad argument", "not found",    "bad format",
                                         "unsupported", "wrong type",   "input/output", "out of memory",

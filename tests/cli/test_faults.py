@@ -354,12 +354,26 @@ def test_report_without_evaluation(sapwood, dataset, trained, tmp_path):
 # ---- Ctrl-C -----------------------------------------------------------------------------------------------------------------
 
 
-def interrupt(arguments, cwd=None, until=None):
-    """Starts the command, interrupts it once `until()` is true, and gives the finished process."""
-    process = subprocess.Popen([COMMAND, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None and not until():
-        time.sleep(0.01)
+def catches_interrupts(pid):
+    """Whether the process has its handler for SIGINT in place."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            caught = next(line for line in status if line.startswith("SigCgt"))
+    except (FileNotFoundError, StopIteration):
+        return False
+    return bool(int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
+def wait_for(process, condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None and not condition():
+        time.sleep(0.005)
+
+
+def interrupt(arguments, until=lambda: True):
+    """Starts the command, interrupts it once it listens and `until()` is true, and gives the finished process."""
+    process = subprocess.Popen([COMMAND, *map(str, arguments)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(process, lambda: catches_interrupts(process.pid) and until())
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
@@ -418,23 +432,23 @@ def large_raw(sapwood, tmp_path_factory):
 @pytest.mark.parametrize("stage", ["evaluate", "predict"])
 def test_interrupted_scoring_writes_nothing(trained, large_raw, tmp_path, stage):
     out = tmp_path / "out"
-    started = time.monotonic()
-    result = interrupt(
-        [stage, "--run", trained, "--data", large_raw, "--split", "all", "--out", out], until=lambda: time.monotonic() > started + 0.05
-    )
+    result = interrupt([stage, "--run", trained, "--data", large_raw, "--split", "all", "--out", out])
     expect_failure(result, "interrupted", status=130)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_report_writes_nothing(dataset, trained, tmp_path):
     out = tmp_path / "report.html"
-    started = time.monotonic()
     process = subprocess.Popen(
         [COMMAND, "report", "--run", str(trained), "--data", str(dataset), "--out", str(out)],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    while time.monotonic() < started + 0.6:
-        time.sleep(0.02)
+
+    def python_listens():
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
+            return any(catches_interrupts(child) for child in children.read().split())
+
+    wait_for(process, python_listens)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
     process.communicate(timeout=60)
     assert process.returncode != 0
