@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
         if (strcmp(commands[i].name, name) != 0)
             continue;
         int status = commands[i].run(argc - 1, argv + 1);
-        if (fflush(stdout) != 0 && status == EXIT_OK) {
+        if ((fflush(stdout) != 0 || ferror(stdout)) && status == EXIT_OK) {
             perror("sapwood: standard output");
             status = EXIT_FAILED;
         }

@@ -51,6 +51,6 @@ sap_status report_run(void *context, const char *stage, const char *const *argum
         return SAP_OK;
     if (WIFSIGNALED(state) || WEXITSTATUS(state) == EXIT_INTERRUPTED)
         return sap_error_set(err, SAP_ECANCELLED, "%s: interrupted", stage);
-    return sap_error_set(err, SAP_EIO, "%s: `%s -m %s` failed with exit status %d", stage, python, module,
-                         WEXITSTATUS(state));
+    return sap_error_set(err, WEXITSTATUS(state) == EXIT_USAGE ? SAP_EARGUMENT : SAP_EIO,
+                         "%s: `%s -m %s` failed with exit status %d", stage, python, module, WEXITSTATUS(state));
 }

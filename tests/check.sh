@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: C tests (release, then with sanitizers), then Python tests against the built library. Any argument is handed to pytest, and
-# then only the Python tests run.
+# All tests: C tests (release, then with sanitizers), then Python tests against the built library. Any argument is handed to
+# pytest, and then only the Python tests run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -34,4 +34,3 @@ build tsan
 step "threaded C tests with the thread sanitizer"
 ctest --preset tsan -j 2 --output-on-failure -L threads
 python_tests tests
-step "done"

@@ -15,11 +15,27 @@
 
 static PyObject *error_type; /* sapwood._core.Error */
 
+/* Converters for "O&". Names in a file that are not UTF-8 are Latin-1, as on the command line. */
+static PyObject *name_object(void *text) {
+    if (!text)
+        return Py_NewRef(Py_None);
+    PyObject *object = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), NULL);
+    if (object || !PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        return object;
+    PyErr_Clear();
+    return PyUnicode_DecodeLatin1(text, (Py_ssize_t)strlen(text), NULL);
+}
+
+/* A message may quote such names, and may be cut off inside a character. */
+static PyObject *message_object(void *text) {
+    return text ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace") : Py_NewRef(Py_None);
+}
+
 /* Raises what `err` says, with the attribute `status`. */
 static PyObject *raise_error(const sap_error *err) {
     if (err->status == SAP_EMEMORY)
         return PyErr_NoMemory();
-    PyObject *value = PyObject_CallFunction(error_type, "s", err->message);
+    PyObject *value = PyObject_CallFunction(error_type, "O&", message_object, err->message);
     if (value) {
         PyObject *status = PyUnicode_FromString(sap_status_name(err->status));
         if (status && PyObject_SetAttrString(value, "status", status) == 0)
@@ -88,10 +104,11 @@ static PyObject *file_keys(PyObject *self, PyObject *unused) {
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list && i < sap_file_key_count(file); i++) {
         const sap_key *key = sap_file_key(file, i);
-        PyObject *item = Py_BuildValue(
-            "{s:s, s:i, s:s, s:s, s:O, s:K, s:K}", "path", key->path, "cycle", key->cycle, "class_name",
-            key->class_name, "title", key->title, "is_tree", sap_key_is_tree(file, key) ? Py_True : Py_False,
-            "stored_bytes", (unsigned long long)key->stored_bytes, "bytes", (unsigned long long)key->object_bytes);
+        PyObject *item =
+            Py_BuildValue("{s:O&, s:i, s:O&, s:O&, s:O, s:K, s:K}", "path", name_object, key->path, "cycle", key->cycle,
+                          "class_name", name_object, key->class_name, "title", name_object, key->title, "is_tree",
+                          sap_key_is_tree(file, key) ? Py_True : Py_False, "stored_bytes",
+                          (unsigned long long)key->stored_bytes, "bytes", (unsigned long long)key->object_bytes);
         if (!item || PyList_Append(list, item) != 0)
             Py_CLEAR(list);
         Py_XDECREF(item);
@@ -122,7 +139,7 @@ static PyObject *file_tree(PyObject *self, PyObject *arguments) {
 static PyObject *file_info(PyObject *self, PyObject *unused) {
     (void)unused;
     const sap_file *file = ((file_object *)self)->file;
-    return Py_BuildValue("{s:s, s:K, s:i, s:s}", "name", sap_file_name(file), "bytes",
+    return Py_BuildValue("{s:O&, s:K, s:i, s:s}", "name", name_object, sap_file_name(file), "bytes",
                          (unsigned long long)sap_file_size(file), "version", sap_file_version(file), "compression",
                          sap_file_compression(file));
 }
@@ -139,7 +156,8 @@ static void tree_dealloc(PyObject *self) {
 static PyObject *tree_info(PyObject *self, PyObject *unused) {
     (void)unused;
     const sap_tree *tree = ((tree_object *)self)->tree;
-    return Py_BuildValue("{s:s, s:L}", "path", sap_tree_path(tree), "entries", (long long)sap_tree_entries(tree));
+    return Py_BuildValue("{s:O&, s:L}", "path", name_object, sap_tree_path(tree), "entries",
+                         (long long)sap_tree_entries(tree));
 }
 
 static PyObject *describe_branch(const sap_branch *branch) {
@@ -152,11 +170,11 @@ static PyObject *describe_branch(const sap_branch *branch) {
         (void)sap_field_text(branch->field, text, length + 1);
     }
     PyObject *item = Py_BuildValue(
-        "{s:s, s:s, s:z, s:z, s:O, s:i, s:z, s:L, s:K, s:K}", "name", branch->name, "type_name", branch->type_name,
-        "type", branch->field ? text : NULL, "reason", branch->field ? NULL : branch->reason, "container",
-        branch->container ? Py_True : Py_False, "depth", branch->depth, "codec", branch->codec, "baskets",
-        (long long)branch->baskets, "stored_bytes", (unsigned long long)branch->stored_bytes, "bytes",
-        (unsigned long long)branch->bytes);
+        "{s:O&, s:O&, s:O&, s:O&, s:O, s:i, s:z, s:L, s:K, s:K}", "name", name_object, branch->name, "type_name",
+        name_object, branch->type_name, "type", name_object, branch->field ? text : NULL, "reason", name_object,
+        branch->field ? NULL : branch->reason, "container", branch->container ? Py_True : Py_False, "depth",
+        branch->depth, "codec", branch->codec, "baskets", (long long)branch->baskets, "stored_bytes",
+        (unsigned long long)branch->stored_bytes, "bytes", (unsigned long long)branch->bytes);
     if (text != small)
         free(text);
     return item;
@@ -344,8 +362,8 @@ static int tell(job *j, PyObject *callback) {
     pthread_mutex_unlock(&j->lock);
     if (!news || callback == Py_None)
         return 0;
-    PyObject *answer =
-        PyObject_CallFunction(callback, "ssKKz", stage_name, unit, progress, total, has_message ? message : NULL);
+    PyObject *answer = PyObject_CallFunction(callback, "ssKKO&", stage_name, unit, progress, total, message_object,
+                                             has_message ? message : NULL);
     Py_XDECREF(answer);
     return answer ? 0 : -1;
 }
@@ -456,6 +474,7 @@ static sap_status external_stage(void *context, const char *stage, const char *c
         PyObject *text = value ? PyObject_Str(value) : NULL;
         const char *message = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
         status = sap_error_set(err, SAP_EIO, "%s: %s", stage, message ? message : "failed");
+        PyErr_Clear(); /* of the text, if it has none */
         Py_XDECREF(text);
         Py_XDECREF(type);
         Py_XDECREF(value);
@@ -524,7 +543,8 @@ static PyType_Slot file_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec file_spec = {"sapwood._core.File", sizeof(file_object), 0, Py_TPFLAGS_DEFAULT, file_slots};
+static PyType_Spec file_spec = {"sapwood._core.File", sizeof(file_object), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, file_slots};
 
 static PyMethodDef tree_methods[] = {
     {"info", tree_info, METH_NOARGS, "Path and entries."},
@@ -540,7 +560,8 @@ static PyType_Slot tree_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec tree_spec = {"sapwood._core.Tree", sizeof(tree_object), 0, Py_TPFLAGS_DEFAULT, tree_slots};
+static PyType_Spec tree_spec = {"sapwood._core.Tree", sizeof(tree_object), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, tree_slots};
 
 static PyMethodDef functions[] = {
     {"open", core_open, METH_VARARGS, "open(url) -> File"},

@@ -246,9 +246,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", help="the page, else RUN/report.html")
     parser.add_argument("--threads", type=int, help="of no effect here")
     parser.add_argument("--quiet", action="store_true", help="of no effect here")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(arguments)
     try:
-        print(f"report: {write_report(given.run, given.data, given.out)}")
+        out = write_report(given.run, given.data, given.out)
+        print(json.dumps({"out": out}) if given.json else f"report: {out}")
     except ReportError as error:
         print(f"sapwood report: {error}", file=sys.stderr)
         return 1

@@ -38,6 +38,8 @@ static sap_status copy_values(const incoming *in, int64_t begin, int64_t length,
     begin += in->array->offset;
     if (has_nulls(in->array, begin, length))
         return sap_error_set(err, SAP_EDATA, "%s: column \"%s\" has nulls", in->where, in->name);
+    if (in->schema->dictionary)
+        return wrong_type(in, wanted, err);
     if (!from && length > 0)
         return sap_error_set(err, SAP_EFORMAT, "%s: column \"%s\" has no values", in->where, in->name);
     void *to = sap_storage_alloc(in->storage, (size_t)length * size);
@@ -115,6 +117,8 @@ static sap_status copy_list(const incoming *in, const sap_field *wanted, sap_col
         int64_t size = strtol(format + 3, NULL, 10);
         if (wanted->type != SAP_FIXED_LIST || size != wanted->size)
             return wrong_type(in, wanted, err);
+        if (has_nulls(in->array, in->array->offset, length))
+            return sap_error_set(err, SAP_EDATA, "%s: column \"%s\" has nulls", in->where, in->name);
         first = in->array->offset * size;
         items = length * size;
     } else if (large || strcmp(format, "+l") == 0) {

@@ -155,7 +155,7 @@ static sap_status write_output(const sap_build *build, sap_output *output, sap_r
     for (size_t begin = 0, end; begin < count; begin = end) {
         size_t bytes = 0;
         for (end = begin; end < count && (end == begin || bytes < batch_bytes); end++)
-            bytes += rows[end]->bytes;
+            bytes += rows[end]->bytes > output->row_bytes ? rows[end]->bytes : output->row_bytes;
         sap_batch batch = {0};
         SAP_TRY(sap_run_check(build->run, err));
         SAP_TRY(output->fill(build, output, rows + begin, end - begin, &batch, err));

@@ -51,7 +51,7 @@ void sap_constants_fit(sap_scaling scaling, const sap_moments *moments, sap_cons
 
 /* ---- Sequences --------------------------------------------------------------------------------------------------- */
 
-enum { SAP_SEQUENCE_MAX_WIDTH = 1024 };
+enum { SAP_SEQUENCE_MAX_WIDTH = 1024, SAP_SEQUENCE_MAX_ROWS = 1 << 24 }; /* of a dense form */
 
 /* Scratch memory for sap_sequence_sort. Zeroed is empty. */
 typedef struct sap_sort_space {
@@ -265,6 +265,7 @@ typedef struct sap_output {
     const char *ending;
     const sap_field *fields;
     int32_t field_count;
+    size_t row_bytes; /* of a row as written, where that may be more than in the spool; else 0 */
     /* Makes columns of rows, whose sequences are in training order. */
     sap_status (*fill)(const struct sap_build *build, const struct sap_output *output, sap_row *const *rows,
                        size_t count, sap_batch *out, sap_error *err);

@@ -112,7 +112,7 @@ static void parse_feature(parser *p, const json_t *json, sap_feature *out, sap_c
     out->order = (sap_order)get_word(p, json, where, "order", orders, 2);
     out->eta_index = (int32_t)get_integer(p, json, where, "eta_index", 0, out->width - 1);
     out->phi_index = (int32_t)get_integer(p, json, where, "phi_index", 0, out->width - 1);
-    out->pad_rows = (int32_t)get_integer(p, json, where, "pad_rows", 0, 1 << 24);
+    out->pad_rows = (int32_t)get_integer(p, json, where, "pad_rows", 0, SAP_SEQUENCE_MAX_ROWS);
     out->pad_before_order = get_bool(p, json, where, "pad_before_order");
     size_t count;
     const json_t *names = get_array(p, json, where, "values", &count);
@@ -134,17 +134,19 @@ static void parse_feature(parser *p, const json_t *json, sap_feature *out, sap_c
         constants->factor = get_reals(p, fitted, where, "factor", (size_t)out->width);
         constants->width = out->width;
     }
+    if (out->pad_rows > 0 && !out->sequence)
+        wrong(p, where, "pad_rows", "0 for a feature that is no sequence");
     if (out->scaling == SAP_SCALING_STANDARD_EVENT && out->pad_rows == 0)
         wrong(p, where, "pad_rows", "above 0 for this scaling");
 }
 
-static void parse_part(parser *p, const json_t *json, sap_part *out) {
+static void parse_part(parser *p, const json_t *json, int64_t most_rows, sap_part *out) {
     out->file = get_text(p, json, "parts", "file");
     if (out->file[0] == '/' || strstr(out->file, ".."))
         wrong(p, "parts", "file", "a path inside the dataset's folder");
     out->split = get_text(p, json, "parts", "split");
     out->shard = (int32_t)get_integer(p, json, "parts", "shard", 0, SAP_DATASET_SHARDS - 1);
-    out->rows = get_integer(p, json, "parts", "rows", 1, INT64_MAX / 4096);
+    out->rows = get_integer(p, json, "parts", "rows", 1, most_rows);
     out->bytes = get_integer(p, json, "parts", "bytes", 0, INT64_MAX);
 }
 
@@ -177,8 +179,11 @@ static void parse_info(parser *p, const json_t *json) {
     }
     for (size_t i = 0; i < info->feature_count && p->status == SAP_OK; i++)
         parse_feature(p, json_array_get(features, i), &info->features[i], &info->constants[i]);
-    for (size_t i = 0; i < info->part_count && p->status == SAP_OK; i++)
-        parse_part(p, json_array_get(parts, i), &info->parts[i]);
+    int64_t most_rows = INT64_MAX / 4096; /* of all parts together */
+    for (size_t i = 0; i < info->part_count && p->status == SAP_OK; i++) {
+        parse_part(p, json_array_get(parts, i), most_rows, &info->parts[i]);
+        most_rows -= info->parts[i].rows;
+    }
 }
 
 sap_status sap_info_load(const char *path, sap_info *out, sap_error *err) {

@@ -46,7 +46,7 @@ static sap_status check_feature(const sap_feature *f, sap_error *err) {
         return sap_error_set(err, SAP_EARGUMENT, "a feature has no name");
     if (f->width < 1 || (f->sequence && f->width > SAP_SEQUENCE_MAX_WIDTH))
         wrong = "has a width that cannot be";
-    else if (f->pad_rows < 0 || (f->pad_rows > 0 && !f->sequence))
+    else if (f->pad_rows < 0 || f->pad_rows > SAP_SEQUENCE_MAX_ROWS || (f->pad_rows > 0 && !f->sequence))
         wrong = "has pad_rows that make no sense";
     else if (f->scaling == SAP_SCALING_STANDARD_EVENT && f->pad_rows == 0)
         wrong = "is scaled event by event, which takes a sequence with pad_rows";
@@ -62,6 +62,9 @@ static sap_status check_feature(const sap_feature *f, sap_error *err) {
 static sap_status check_published(const sap_dataset_plan *plan, sap_error *err) {
     size_t plain = 0, sequences = 0;
     for (size_t i = 0; i < plan->feature_count; i++) {
+        if (sap_feature_values(&plan->features[i]) > INT32_MAX)
+            return sap_error_set(err, SAP_EARGUMENT, "feature \"%s\" has too many values for the published layout",
+                                 plan->features[i].name);
         plain += !plan->features[i].sequence;
         sequences += plan->features[i].sequence && plan->features[i].pad_rows > 0;
     }
@@ -100,7 +103,9 @@ static char *copy_text(sap_arena *arena, const char *text) {
 /* Size and time of a local file; -1 for what is not known. */
 static void look_at(const char *url, int64_t *size, int64_t *mtime_ns) {
     struct stat info;
-    const char *path = strncmp(url, "file://", 7) == 0 ? url + 7 : strncmp(url, "file:", 5) == 0 ? url + 5 : url;
+    const char *path = strncmp(url, "file:", 5) == 0 ? url + 5 : url;
+    if (path != url && strncmp(path, "//", 2) == 0) /* the host: none, or this one */
+        path += 2 + strcspn(path + 2, "/");
     *size = *mtime_ns = -1;
     if (stat(path, &info) == 0) {
         *size = info.st_size;

@@ -87,7 +87,11 @@ sap_status sap_published_outputs(sap_build *build, sap_error *err) {
         [ENCODED_LABEL] = {.name = "encoded_label", .type = SAP_LIST, .count = 1, .children = &item},
         [GRU_INPUT] = {.name = "GRU_input", .type = SAP_LIST, .count = 1, .children = &item}};
     static const char *const names[2] = {"HLF_features", "InclusiveClassifier"};
-    bool parquet = build->writer->plan.format == SAP_DATASET_PARQUET;
+    const sap_dataset_plan *plan = &build->writer->plan;
+    bool parquet = plan->format == SAP_DATASET_PARQUET;
+    int64_t values = (int64_t)build->writer->label_count;
+    for (size_t f = 0; f < plan->feature_count; f++)
+        values += sap_feature_values(&plan->features[f]);
     build->outputs = sap_arena_array(&build->arena, 2, sizeof *build->outputs);
     if (!build->outputs)
         return sap_error_memory(err, "dataset");
@@ -98,6 +102,7 @@ sap_status sap_published_outputs(sap_build *build, sap_error *err) {
                                .ending = parquet ? ".parquet" : "",
                                .fields = fields,
                                .field_count = o == 0 ? GRU_INPUT : COLUMNS,
+                               .row_bytes = (size_t)values * sizeof(double),
                                .fill = fill_published};
         for (size_t split = 0; split < 2; split++) {
             output->folders[split] = sap_arena_format(&build->arena, "%sUndersampled_%s%s", split ? "test" : "train",

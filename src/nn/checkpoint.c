@@ -113,10 +113,13 @@ sap_status sap_checkpoint_read(sap_model *model, const sap_checkpoint_key *key, 
     status = check_key(path, json_object_get(root, "training"), key, err);
     if (status == SAP_OK)
         status = read_history(path, json_object_get(root, "history"), key->options->epochs, history, count, err);
-    if (status == SAP_OK)
-        status = sap_model_fill(model, &file, err);
+    if (status != SAP_OK)
+        goto done;
+    status = sap_model_fill(model, &file, err);
     if (status == SAP_OK)
         status = sap_model_fill_optimizer(model, &file, &model->optimizer, err);
+    if (status != SAP_OK)
+        status = sap_error_prefix(err, "%s", path);
 done:
     json_decref(root);
     sap_arena_release(&arena);

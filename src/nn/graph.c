@@ -408,6 +408,10 @@ static sap_status find_ends(parser *p, const json_t *config, bool functional, sa
         if (strcmp(node->layer->class_of->name, "InputLayer") != 0)
             return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model's input is not an InputLayer",
                                  node->layer->where);
+        for (int32_t j = 0; j < i; j++)
+            if (model->inputs[j] == model->inputs[i])
+                return sap_error_set(err, SAP_EFORMAT, "%s: the model lists its input \"%s\" twice", p->where,
+                                     node->layer->name);
     }
     int32_t input_layers = 0;
     for (int32_t i = 0; i < model->node_count; i++)

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <zip.h>
 
-/* A member may unpack to this many times the size of the whole file, and to so many bytes in any case. */
+/* A member may unpack to this many times the size of the whole file, and to so many bytes in any case; what is parsed
+ * as JSON takes many times its size. */
 enum { MOST_RATIO = 1100, DEPTH_MOST = 16, ARRAYS_MOST = 65536 };
-#define MEMBER_MOST (UINT64_C(8) << 30)
+#define MEMBER_MOST (UINT64_C(16) << 30)
+#define CONFIG_MOST (UINT64_C(64) << 20)
 
 /* Debian's HDF5 is not safe for threads: one at a time. */
 static pthread_mutex_t hdf5_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -30,8 +32,8 @@ static sap_status zip_failed(const char *name, const char *member, zip_error_t *
 }
 
 /* A member as terminated text; missing: SAP_EFORMAT, or NULL when `optional`. */
-static sap_status read_member(zip_t *zip, const char *name, const char *member, size_t packed, bool optional,
-                              sap_arena *arena, char **out, size_t *length, sap_error *err) {
+static sap_status read_member(zip_t *zip, const char *name, const char *member, uint64_t most, size_t packed,
+                              bool optional, sap_arena *arena, char **out, size_t *length, sap_error *err) {
     zip_stat_t info;
     zip_stat_init(&info);
     *out = NULL;
@@ -41,7 +43,7 @@ static sap_status read_member(zip_t *zip, const char *name, const char *member, 
             return SAP_OK;
         return zip_failed(name, member, zip_get_error(zip), err);
     }
-    if (!(info.valid & ZIP_STAT_SIZE) || info.size > MEMBER_MOST || info.size / MOST_RATIO > packed)
+    if (!(info.valid & ZIP_STAT_SIZE) || info.size > most || info.size / MOST_RATIO > packed)
         return sap_error_set(err, SAP_EFORMAT, "%s:%s: claims %llu bytes in a file of %zu", name, member,
                              (unsigned long long)info.size, packed);
     char *data = sap_arena_alloc(arena, (size_t)info.size + 1);
@@ -227,13 +229,16 @@ static sap_status unpack(const char *name, const void *bytes, size_t length, sap
     zip_error_fini(&error);
     char *config = NULL, *metadata = NULL, *extra = NULL, *weights = NULL;
     size_t metadata_length, extra_length, weights_length = 0;
-    sap_status status = read_member(zip, name, "config.json", length, false, arena, &config, &out->config_length, err);
+    sap_status status =
+        read_member(zip, name, "config.json", CONFIG_MOST, length, false, arena, &config, &out->config_length, err);
     if (status == SAP_OK)
-        status = read_member(zip, name, "metadata.json", length, true, arena, &metadata, &metadata_length, err);
+        status =
+            read_member(zip, name, "metadata.json", CONFIG_MOST, length, true, arena, &metadata, &metadata_length, err);
     if (status == SAP_OK)
-        status = read_member(zip, name, "sapwood.json", length, true, arena, &extra, &extra_length, err);
+        status = read_member(zip, name, "sapwood.json", MEMBER_MOST, length, true, arena, &extra, &extra_length, err);
     if (status == SAP_OK)
-        status = read_member(zip, name, "model.weights.h5", length, false, arena, &weights, &weights_length, err);
+        status = read_member(zip, name, "model.weights.h5", MEMBER_MOST, length, false, arena, &weights,
+                             &weights_length, err);
     if (status == SAP_OK) {
         pthread_mutex_lock(&hdf5_lock);
         silence_hdf5();

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { FILE_MOST = 1 << 30 };
+#define FILE_MOST ((size_t)16 << 30) /* SAP_PARAMETERS_MOST with an optimizer take 12 GiB */
 
 static sap_status find_plugin(const sap_keras_plugin **out, sap_error *err) {
     const void *table = NULL;

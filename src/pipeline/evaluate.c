@@ -62,7 +62,7 @@ static sap_status score(const sap_scoring *scoring, const sap_dataset *dataset, 
         return sap_error_set(err, SAP_EDATA, "%s: has no events in its part \"%s\"", sap_dataset_folder(dataset),
                              split);
     int32_t *map = calloc(sap_dataset_label_count(dataset), sizeof *map);
-    out->scores = calloc((size_t)total * (size_t)scoring->classes, sizeof *out->scores);
+    out->scores = calloc((size_t)total, (size_t)scoring->classes * sizeof *out->scores);
     out->label = calloc((size_t)total, sizeof *out->label);
     sap_status status =
         map && out->scores && out->label ? match_labels(scoring, dataset, map, err) : sap_error_memory(err, "scores");
@@ -98,9 +98,9 @@ static json_t *describe_scores(const float *scores, const int32_t *label, int64_
         for (int32_t truth = 0; truth < classes; truth++) {
             json_int_t counts[BINS] = {0};
             for (int64_t i = 0; i < rows; i++) {
-                int bin = (int)(scores[i * classes + k] * BINS);
+                float score = scores[i * classes + k]; /* of any size when the last layer is linear */
                 if (label[i] == truth)
-                    counts[bin < 0 ? 0 : bin >= BINS ? BINS - 1 : bin]++;
+                    counts[score > 0 ? score < 1 ? (int)(score * BINS) : BINS - 1 : 0]++;
             }
             json_t *bins = json_array();
             for (int bin = 0; bin < BINS; bin++)

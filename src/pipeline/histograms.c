@@ -65,13 +65,20 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Where the bins lie: all but the outermost half per cent of the values; one bin a value for small whole numbers. */
-static int choose_bins(const float *values, int64_t rows, int32_t width, float *sorted, double *low, double *high) {
+/* Where the bins lie: all but the outermost half per cent of the values; one bin a value for small whole numbers. Values
+ * that are not finite, which files from elsewhere may hold, do not count. */
+static int choose_bins(const float *values, int64_t all, int32_t width, float *sorted, double *low, double *high) {
     bool whole = true;
-    for (int64_t i = 0; i < rows; i++) {
-        sorted[i] = values[i * width];
-        whole = whole && sorted[i] == rintf(sorted[i]);
+    int64_t rows = 0;
+    for (int64_t i = 0; i < all; i++) {
+        if (!isfinite(values[i * width]))
+            continue;
+        sorted[rows] = values[i * width];
+        whole = whole && sorted[rows] == rintf(sorted[rows]);
+        rows++;
     }
+    if (rows == 0)
+        sorted[rows++] = 0;
     qsort(sorted, (size_t)rows, sizeof *sorted, by_value);
     int64_t cut = rows / FEWEST_PER_SIDE;
     *low = sorted[cut];
@@ -99,8 +106,8 @@ static json_t *describe_value(const sap_histograms *h, size_t feature_index, int
         json_int_t counts[BINS + 1] = {0};
         for (int64_t i = 0; i < h->rows; i++) {
             double at = (values[i * feature->width] - low) / (high - low) * bins;
-            int bin = at < 0 ? 0 : at >= bins ? bins - 1 : (int)at;
-            counts[bin] += h->label[i] == (int32_t)k;
+            int bin = at >= bins ? bins - 1 : at > 0 ? (int)at : 0;
+            counts[bin] += isfinite(at) && h->label[i] == (int32_t)k;
         }
         json_t *row = json_array();
         for (int bin = 0; bin < bins; bin++)

@@ -1,5 +1,6 @@
 /* Pipelines: the stages that a YAML file names, in order; a stage is skipped while nothing that decides its output has
  * changed. What each stage was last made from stands in FOLDER/.stages.json. */
+#include "../recipe/recipe_internal.h"
 #include "pipeline_internal.h"
 
 #include <stdlib.h>
@@ -161,6 +162,15 @@ static void add_folder(json_t *into, const char *folder, bool evaluated) {
     }
 }
 
+/* A recipe's file and what it includes. */
+static void add_recipe(json_t *into, const char *path) {
+    uint64_t hash;
+    char text[20] = "missing";
+    if (sap_recipe_source_hash(path, &hash, NULL) == SAP_OK)
+        (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    json_object_set_new(into, path, json_string(text));
+}
+
 static sap_status fingerprint(const sap_stage *stage, json_t **out, sap_error *err) {
     json_t *options = json_array(), *files = json_object();
     sap_inputs inputs = {0};
@@ -176,7 +186,9 @@ static sap_status fingerprint(const sap_stage *stage, json_t **out, sap_error *e
             continue;
         if (stat(setting->value, &info) != 0)
             continue; /* a built-in recipe; a missing input is the stage's error to report */
-        if (S_ISDIR(info.st_mode))
+        if (setting->option->kind == SAP_OPTION_RECIPE && S_ISREG(info.st_mode))
+            add_recipe(files, setting->value);
+        else if (S_ISDIR(info.st_mode))
             add_folder(files, setting->value, strcmp(stage->kind->name, "report") == 0);
         else
             add_file(files, setting->value, true);
@@ -242,13 +254,30 @@ static void announce(const plan *p, const char *stage, bool started, bool skippe
         p->options->on_event(p->options->context, &(sap_pipeline_event){stage, started, skipped, result});
 }
 
+/* While a stage of ours is made anew its record names no inputs, so that what a kill leaves is not taken for the old output. */
+static sap_status begin_record(const plan *p, const char *name, const char *out, bool ours, sap_error *err) {
+    if (!ours)
+        return SAP_OK;
+    json_object_set_new(p->state, name, json_pack("{s:s}", "out", out));
+    return sap_json_store(p->state, p->state_path, err);
+}
+
+/* The stage failed, its old output is back: so is its record. */
+static void restore_record(const plan *p, const char *name, json_t *before) {
+    if (!before)
+        return;
+    json_object_set(p->state, name, before);
+    sap_status stored = sap_json_store(p->state, p->state_path, NULL);
+    (void)stored; /* else the stage is run again */
+}
+
 static sap_status consider_stage(plan *p, sap_stage *stage, sap_error *err) {
     const char *name = stage->kind->name;
     char out[PATH_BYTES];
     json_t *now = NULL;
     SAP_TRY(output_of(stage, out, err));
     sap_status status = fingerprint(stage, &now, err);
-    const json_t *before = json_object_get(p->state, name);
+    json_t *before = json_incref(json_object_get(p->state, name));
     bool ours = before && strcmp(json_string_value(json_object_get(before, "out"))
                                      ? json_string_value(json_object_get(before, "out"))
                                      : "",
@@ -261,9 +290,14 @@ static sap_status consider_stage(plan *p, sap_stage *stage, sap_error *err) {
     if (status != SAP_OK)
         goto done;
     announce(p, name, true, false, NULL);
-    status = run_stage(p, stage, out, ours, err);
+    status = begin_record(p, name, out, ours, err);
     if (status != SAP_OK)
         goto done;
+    status = run_stage(p, stage, out, ours, err);
+    if (status != SAP_OK) {
+        restore_record(p, name, before);
+        goto done;
+    }
     const char *result = sap_stage_result(stage);
     json_object_set_new(p->state, name,
                         json_pack("{s:s, s:O, s:s}", "out", out, "made_from", now, "result", result ? result : "{}"));
@@ -271,6 +305,7 @@ static sap_status consider_stage(plan *p, sap_stage *stage, sap_error *err) {
     if (status == SAP_OK)
         announce(p, name, false, false, result);
 done:
+    json_decref(before);
     json_decref(now);
     return status;
 }
@@ -309,10 +344,12 @@ static sap_status place(plan *p, const json_t *yaml, sap_error *err) {
     }
     SAP_TRY(sap_folder_make(p->folder, err));
     SAP_TRY(sap_path_join(p->folder, ".stages.json", p->state_path, err));
-    if (sap_path_exists(p->state_path))
-        return sap_json_load(p->state_path, &p->state, err);
-    p->state = json_object();
-    return SAP_OK;
+    if (!sap_path_exists(p->state_path)) {
+        p->state = json_object();
+        return SAP_OK;
+    }
+    SAP_TRY(sap_json_load(p->state_path, &p->state, err));
+    return json_is_object(p->state) ? SAP_OK : sap_error_set(err, SAP_EFORMAT, "%s: holds no object", p->state_path);
 }
 
 sap_status sap_pipeline_run(const sap_pipeline_options *options, const sap_run *run, sap_error *err) {

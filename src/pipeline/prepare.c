@@ -1,4 +1,5 @@
 /* prepare: ROOT files through a recipe into a dataset. */
+#include "../recipe/recipe_internal.h"
 #include "pipeline_internal.h"
 
 #include <sapwood/access.h>
@@ -199,6 +200,16 @@ static sap_status plan_of(const sap_stage *stage, const sap_recipe *recipe, cons
     return SAP_OK;
 }
 
+/* A user's recipe is what its file says now: "1 (0123456789abcdef)", so that a run is not taken up again with another one. */
+static sap_status name_version(const char *path, const sap_recipe *recipe, char *out, size_t capacity,
+                               sap_dataset_plan *plan, sap_error *err) {
+    uint64_t hash;
+    SAP_TRY(sap_recipe_source_hash(path, &hash, err));
+    (void)snprintf(out, capacity, "%s (%016llx)", recipe->version, (unsigned long long)hash);
+    plan->recipe_version = out;
+    return SAP_OK;
+}
+
 /* {"out": folder, "dataset": what dataset.json says} */
 static sap_status describe(const char *folder, json_t **result, sap_error *err) {
     char path[PATH_BYTES];
@@ -215,6 +226,7 @@ sap_status sap_prepare_run(const sap_stage *stage, const sap_run *run, json_t **
     sap_inputs inputs = {0};
     const sap_recipe *recipe;
     sap_dataset_plan plan;
+    char version[300];
     sap_status status =
         sap_recipe_find(sap_stage_text(stage, "recipe"), sap_stage_text(stage, "convention"), &recipe, err);
     if (status == SAP_OK)
@@ -229,6 +241,8 @@ sap_status sap_prepare_run(const sap_stage *stage, const sap_run *run, json_t **
     status = input_sizes(&inputs, &p, err);
     if (status == SAP_OK)
         status = plan_of(stage, recipe, &inputs, &plan, err);
+    if (status == SAP_OK && strcmp(sap_stage_text(stage, "recipe"), recipe->name) != 0) /* not a built-in one */
+        status = name_version(sap_stage_text(stage, "recipe"), recipe, version, sizeof version, &plan, err);
     if (status == SAP_OK)
         status = sap_dataset_create(folder, &plan, &p.writer, err);
     if (status != SAP_OK)

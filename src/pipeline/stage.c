@@ -102,6 +102,9 @@ sap_status sap_stage_set(sap_stage *stage, const char *name, const char *value, 
         free(copy);
         return sap_error_memory(err, name);
     }
+    size_t length = strlen(copy); /* "run/" is "run": what is written aside stands beside it, not in it */
+    while (option->kind == SAP_OPTION_OUTPUT && length > 1 && copy[length - 1] == '/')
+        copy[--length] = '\0';
     stage->settings[stage->count++] = (sap_setting){option, copy};
     return SAP_OK;
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define CHECKPOINT "checkpoint.keras" /* in the folder while it is OUT.partial */
+
 static sap_status check_output(const sap_model *model, const sap_dataset *dataset, const char *where, sap_error *err) {
     const sap_tensor_info *output = sap_model_output(model);
     size_t classes = sap_dataset_label_count(dataset);
@@ -37,6 +39,17 @@ static sap_status file_hash(const char *path, json_t *into, const char *key, sap
     return SAP_OK;
 }
 
+/* The first key of `a` whose value is another in `b`, or not there; NULL: none. Borrowed from `a`. */
+static const char *find_difference(const json_t *a, const json_t *b) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)a, key, value) {
+        if (!json_equal(value, json_object_get(b, key)))
+            return key;
+    }
+    return NULL;
+}
+
 /* Makes OUT.partial, or finds it as an interrupted run with the same options left it. */
 static sap_status begin(const sap_stage *stage, const char *out, const char *partial, sap_error *err) {
     char path[PATH_BYTES];
@@ -54,16 +67,15 @@ static sap_status begin(const sap_stage *stage, const char *out, const char *par
         goto done;
     if (sap_path_exists(path)) {
         status = sap_json_load(path, &before, err);
-        const char *key;
-        json_t *value;
-        json_object_foreach(options, key, value) {
-            if (status == SAP_OK && !json_equal(value, json_object_get(before, key)))
-                status = sap_error_set(
-                    err, SAP_EARGUMENT,
-                    "%s holds an interrupted run with other options (%s differs): give the same ones to take it "
-                    "up again, or remove that folder to start over",
-                    partial, key);
-        }
+        const char *key = status == SAP_OK ? find_difference(options, before) : NULL;
+        if (status == SAP_OK && !key)
+            key = find_difference(before, options); /* an option that is not given any more */
+        if (key)
+            status = sap_error_set(
+                err, SAP_EARGUMENT,
+                "%s holds an interrupted run with other options (%s differs): give the same ones to take it "
+                "up again, or remove that folder to start over",
+                partial, key);
     } else {
         status = sap_folder_make(partial, err);
         if (status == SAP_OK)
@@ -102,7 +114,7 @@ static sap_status train_model(const sap_stage *stage, const char *partial, sap_m
                               sap_feed *validation, const sap_run *run, sap_epoch *history, int64_t *count,
                               sap_error *err) {
     char checkpoint[PATH_BYTES];
-    SAP_TRY(sap_path_join(partial, "checkpoint.keras", checkpoint, err));
+    SAP_TRY(sap_path_join(partial, CHECKPOINT, checkpoint, err));
     bool sgd = strcmp(sap_stage_text(stage, "optimizer"), "sgd") == 0;
     sap_train_options options = {
         .epochs = (int64_t)sap_stage_count(stage, "epochs"),
@@ -113,10 +125,16 @@ static sap_status train_model(const sap_stage *stage, const char *partial, sap_m
                       .momentum = sgd ? sap_stage_real(stage, "momentum") : 0},
         .checkpoint = checkpoint,
     };
-    SAP_TRY(sap_train(model, &options, train, validation, run, history, count, err));
+    return sap_train(model, &options, train, validation, run, history, count, err);
+}
+
+/* The run folder takes its name. The checkpoint goes at the very end: whatever failed before, nothing is trained again. */
+static sap_status finish(const char *partial, const char *out, sap_error *err) {
+    char checkpoint[PATH_BYTES];
+    SAP_TRY(sap_path_join(partial, CHECKPOINT, checkpoint, err));
     if (remove(checkpoint) != 0 && errno != ENOENT)
         return sap_error_errno(err, checkpoint);
-    return SAP_OK;
+    return rename(partial, out) == 0 ? SAP_OK : sap_error_errno(err, out);
 }
 
 sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err) {
@@ -126,6 +144,8 @@ sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **re
     if (epochs < 1 || epochs > 1000000 || batch < 1 || batch > 1u << 24)
         return sap_error_set(err, SAP_EARGUMENT, "train: --epochs should be 1 to 1000000 and --batch 1 to %u",
                              1u << 24);
+    if (sap_stage_text(stage, "learning-rate") && !(sap_stage_real(stage, "learning-rate") > 0))
+        return sap_error_set(err, SAP_EARGUMENT, "train: --learning-rate should be above 0");
     sap_dataset *dataset = NULL;
     sap_model *model = NULL;
     sap_feed *train = NULL, *validation = NULL;
@@ -157,8 +177,8 @@ sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **re
         status = train_model(stage, partial, model, train, validation, run, history, &count, err);
     if (status == SAP_OK)
         status = store(partial, model, dataset, history, count, &described, err);
-    if (status == SAP_OK && rename(partial, out) != 0)
-        status = sap_error_errno(err, out);
+    if (status == SAP_OK)
+        status = finish(partial, out, err);
     if (status == SAP_OK)
         *result =
             json_pack("{s:s, s:I, s:I, s:O}", "out", out, "parameters", (json_int_t)sap_model_parameter_count(model),

@@ -47,10 +47,15 @@ static int folder_length(const char *path) {
 
 /* Adds the file and, as far as they are found beside it, what it includes with quotes. */
 static sap_status add_source(sap_text *all, const char *path, int depth, sap_error *err) {
-    char *text = NULL;
+    char *text = NULL, line_of_it[20];
     size_t length;
     SAP_TRY(sap_file_load(path, LARGEST_SOURCE, &text, &length, err));
-    sap_text_add(all, "%s %016llx\n", path, (unsigned long long)sap_hash(text, length, 0));
+    (void)snprintf(line_of_it, sizeof line_of_it, "%016llx\n", (unsigned long long)sap_hash(text, length, 0));
+    if (all->data && strstr(all->data, line_of_it)) { /* files that include each other are read once */
+        free(text);
+        return SAP_OK;
+    }
+    sap_text_add(all, "%s", line_of_it);
     char *state = NULL;
     for (char *line = strtok_r(text, "\n", &state); line && depth < DEEPEST_INCLUDE;
          line = strtok_r(NULL, "\n", &state)) {
@@ -68,6 +73,17 @@ static sap_status add_source(sap_text *all, const char *path, int depth, sap_err
     }
     free(text);
     return SAP_OK;
+}
+
+sap_status sap_recipe_source_hash(const char *path, uint64_t *out, sap_error *err) {
+    sap_text all = {0};
+    sap_status status = add_source(&all, path, 0, err);
+    if (status == SAP_OK && all.failed)
+        status = sap_error_memory(err, path);
+    if (status == SAP_OK)
+        *out = sap_hash(all.data, all.length, 0);
+    sap_text_release(&all);
+    return status;
 }
 
 /* The lines of /proc/cpuinfo that say which instructions the first processor has. */
@@ -176,7 +192,7 @@ static sap_status find_compiler(compilation *c, sap_error *err) {
 /* Names the shared object by the hash of everything that goes into it. */
 static sap_status name_object(compilation *c, sap_error *err) {
     sap_text all = {0}, folder = {0};
-    sap_text_add(&all, "abi %d\n", SAP_RECIPE_ABI);
+    sap_text_add(&all, "abi %d\n%s\n", SAP_RECIPE_ABI, c->path);
     sap_status status = add_source(&all, c->path, 0, err);
     if (status != SAP_OK)
         goto done;

@@ -348,8 +348,10 @@ bool sap_compile_class(sap_compiler *k, const char *class_name, int version, uin
         return false;
     for (size_t i = 0; i < info->count; i++) {
         const sap_element *e = &info->elements[i];
-        if (e->kind < 0) /* not stored */
+        if (e->kind < 0) { /* not stored */
+            k->steps++;
             continue;
+        }
         sap_step_node *child = &out->children[out->child_count];
         if (!sap_compile_element(k, e, class_name, child))
             return false;

@@ -87,6 +87,7 @@ static uint32_t stored_bytes(const sap_step_node *step) {
 static bool compile_leaves(sap_compiler *k, const sap_branch_node *b, sap_program *p) {
     size_t n = b->leaves.count;
     bool fixed = true;
+    uint64_t item = 0;
     p->root = (sap_step_node){.op = SAP_OP_RECORD, .slot = k->slots++, .count = 1};
     p->root.children = sap_arena_array(k->arena, n, sizeof *p->root.children);
     if (!p->root.children)
@@ -101,8 +102,11 @@ static bool compile_leaves(sap_compiler *k, const sap_branch_node *b, sap_progra
         if (!compile_leaf(k, leaf, step))
             return false;
         fixed = fixed && step->op == SAP_OP_NUMBER;
-        p->item += step->op == SAP_OP_NUMBER ? stored_bytes(step) : 0;
+        item += step->op == SAP_OP_NUMBER ? stored_bytes(step) : 0;
+        if (item > INT32_MAX)
+            return sap_compile_fail(k, "an entry of more than 2^31 bytes");
     }
+    p->item = (uint32_t)item;
     p->shape = fixed ? SAP_SHAPE_LEAVES : SAP_SHAPE_TREE;
     return true;
 }
@@ -252,7 +256,7 @@ static bool compile_whole(sap_compiler *k, sap_branch_node *b, sap_program *p) {
 
 static bool compile_element_branch(sap_compiler *k, sap_branch_node *b, sap_program *p) {
     if (b->type == CLONES_MASTER || b->type == STL_MASTER) { /* the number of items */
-        b->public.type_name = b->object_class;
+        b->public.type_name = b->object_class ? b->object_class : "unknown";
         sap_step_node step = {.op = SAP_OP_NUMBER, .slot = k->slots++, .count = 1, .name = ""};
         return sap_compile_number(k, SAP_KIND_INT, NULL, &step.number) && choose_shape(k, b, &step, false, p);
     }

@@ -76,7 +76,7 @@ static bool offsets_by_shift(const uint8_t *in, int64_t n, int64_t first, int sh
     uint32_t wrong = 0, before = (uint32_t)first, mask = (1u << shift) - 1u, origin = (uint32_t)first;
     for (int64_t j = 0; j < n; j++) {
         uint32_t start = sap_be32(in + 4 * j);
-        wrong |= ((start - before) & 0x80000000u) | ((start - origin) & mask);
+        wrong |= (((start - before) | (start - origin)) & 0x80000000u) | ((start - origin) & mask);
         before = start;
         out[j] = base + (int32_t)((start - origin) >> shift);
     }
@@ -173,6 +173,8 @@ static sap_status decode_jagged(const sap_decoding *d, const sap_piece *piece, s
             return bad(d, piece->begin, err, "the offsets of the basket do not fit its size");
     } else {
         SAP_TRY(offsets_by_division(d, piece, &s, offsets + 1, err));
+        if (n > 0 && offsets[n] != piece->item_at + piece->items)
+            return bad(d, piece->begin, err, "the offsets of the basket do not fit its size");
     }
     if (d->program->header)
         return values_after_headers(d, piece, &s, offsets, values, err);

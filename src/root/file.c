@@ -3,7 +3,15 @@
 
 #include <stdlib.h>
 
-enum { KEY_LEAST = 18, HEADER_BYTES = 64, WIDE_FILE = 1000000, WIDE_KEY = 1000, DEEPEST = 64, MOST_KEYS = 10000000 };
+enum {
+    KEY_LEAST = 18,
+    HEADER_BYTES = 64,
+    WIDE_FILE = 1000000,
+    WIDE_KEY = 1000,
+    DEEPEST = 64,
+    MOST_KEYS = 10000000,
+    LONGEST_PATH = 4096
+};
 
 /* ---- Records ------------------------------------------------------------------------------------------- */
 
@@ -132,8 +140,9 @@ static sap_status read_subdirectory(sap_file *file, const sap_record *key, const
                                     sap_error *err) {
     uint8_t *data;
     size_t length = key->object_bytes < HEADER_BYTES ? key->object_bytes : HEADER_BYTES;
-    if (depth > DEEPEST)
-        return sap_error_set(err, SAP_EFORMAT, "%s:%s: directories nested deeper than %d", file->name, path, DEEPEST);
+    if (depth > DEEPEST || strlen(path) > LONGEST_PATH) /* the path stands before the name of each key inside */
+        return sap_error_set(err, SAP_EFORMAT, "%s:%.200s: directories nested deeper than %d, or a path of %zu bytes",
+                             file->name, path, DEEPEST, strlen(path));
     SAP_TRY(read_bytes(file, key->offset + key->header_bytes, length, &data, err));
     sap_cursor c = sap_cursor_init(data, length, key->offset + key->header_bytes);
     directory d = parse_directory(&c);
@@ -160,6 +169,10 @@ static sap_status add_key(sap_file *file, const sap_record *record, const char *
 
 static sap_status read_directory(sap_file *file, const directory *d, const char *prefix, int depth, sap_error *err) {
     uint8_t *data;
+    file->keys_bytes += d->keys_bytes; /* of all lists: together more than the file, some are read again and again */
+    if (file->keys_bytes > file->size)
+        return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: the lists of keys are larger than the file", file->name,
+                             (unsigned long long)d->keys_offset);
     SAP_TRY(read_bytes(file, d->keys_offset, d->keys_bytes, &data, err));
     sap_cursor c = sap_cursor_init(data, d->keys_bytes, d->keys_offset);
     sap_record record;

@@ -254,7 +254,10 @@ static bool run_record(sap_interpreter *in, const sap_step_node *step, size_t n)
 static bool run_array(sap_interpreter *in, const sap_step_node *step, size_t n) {
     for (size_t i = 0; i < n; i++) {
         sap_frame frame;
-        if (!enter(in, step, &frame) || !run(in, step->children, (size_t)step->count) || !leave(in, step, &frame))
+        if (!enter(in, step, &frame))
+            return false;
+        size_t count = sap_cursor_count(&in->c, (uint64_t)step->count, least_bytes(step->children));
+        if (in->c.failed || !run(in, step->children, count) || !leave(in, step, &frame))
             return false;
     }
     in->builders[step->slot].items += (int64_t)n;

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { NEW_CLASS = -1, MAP_OFFSET = 2, DEEPEST = 200 };
+enum { NEW_CLASS = -1, MAP_OFFSET = 2, DEEPEST = 200, FEW_ITEMS = 16 };
 static const uint32_t class_bit = 0x80000000u;
 
 void sap_stream_release(sap_stream *s) {
@@ -22,6 +22,12 @@ bool sap_stream_fail(sap_stream *s, const char *format, ...) {
         sap_cursor_fail(&s->c, 0);
     }
     return false;
+}
+
+/* Frames of old files end before what they hold, so bytes may be read again; without a bound, damaged ones that are nested
+ * would be read without end. */
+bool sap_stream_count(sap_stream *s) {
+    return ++s->parts <= s->c.length || sap_stream_fail(s, "more parts than bytes");
 }
 
 sap_status sap_stream_check(const sap_stream *s, const char *what, sap_error *err) {
@@ -204,13 +210,19 @@ void *sap_stream_object(sap_stream *s, sap_object_reader reader, const char **cl
 /* ---- Lists ------------------------------------------------------------------------------------------------- */
 
 static void read_items(sap_stream *s, sap_object_reader reader, bool options, uint32_t count, sap_objects *out) {
-    size_t n = sap_cursor_count(&s->c, count, 4);
-    out->items = n ? sap_arena_array(s->arena, n, sizeof *out->items) : NULL;
-    if (n && !out->items) {
-        sap_stream_fail(s, "out of memory");
-        return;
-    }
-    for (out->count = 0; out->count < n && !s->c.failed; out->count++) {
+    size_t n = sap_cursor_count(&s->c, count, 4), capacity = 0;
+    for (out->count = 0; out->count < n && !s->c.failed && sap_stream_count(s); out->count++) {
+        if (out->count == capacity) { /* as items come: a list in a list may promise the same bytes again */
+            capacity = n < FEW_ITEMS ? n : capacity ? capacity * 2 : FEW_ITEMS;
+            struct sap_object *items = sap_arena_array(s->arena, capacity, sizeof *items);
+            if (!items) {
+                sap_stream_fail(s, "out of memory");
+                return;
+            }
+            if (out->count)
+                memcpy(items, out->items, out->count * sizeof *items);
+            out->items = items;
+        }
         struct sap_object *item = &out->items[out->count];
         item->object = sap_stream_object(s, reader, &item->class_name);
         if (options)

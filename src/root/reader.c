@@ -137,7 +137,7 @@ static sap_status add_counters(sap_reader *r, size_t *capacity, sap_error *err) 
     size_t shown = r->column_count;
     for (size_t i = 0; i < shown; i++) {
         sap_branch_node *counter = r->columns[i].program->counts;
-        if (!(r->columns[i].branch->io_bits & 1) || !counter)
+        if (!(r->columns[i].branch->io_bits & 1) || !counter || !counter->public.name) /* one outside the tree */
             continue;
         const sap_branch *b;
         SAP_TRY(sap_tree_find(r->tree, counter->public.name, &b, err));
@@ -360,6 +360,9 @@ static sap_status count_by_header(const making *m, sap_piece *p, bool *counted, 
         break;
     }
     SAP_TRY(check_entries(c, p, header.entries, err));
+    if (c->counts == SIZE_MAX && (uint32_t)header.entries > header.object_bytes) /* each has an offset or bytes */
+        return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket of %d entries in %u bytes", c->where,
+                             (unsigned long long)basket->offset, header.entries, header.object_bytes);
     *counted = p->begin == 0 && p->end == header.entries;
     if (!*counted)
         return SAP_OK;
@@ -371,6 +374,17 @@ static sap_status count_by_header(const making *m, sap_piece *p, bool *counted, 
                              c->where, (unsigned long long)basket->offset, header.data_bytes, d.program->item);
     p->items = left / d.program->item;
     return SAP_OK;
+}
+
+/* Entries of one size: whether the tree promises more of them than the stored bytes are likely to hold. */
+static bool is_doubtful(const making *m, const sap_piece *p) {
+    enum { LIKELY = 1024 };
+    const reader_column *c = &m->reader->columns[p->column];
+    const sap_basket *basket = &c->branch->baskets[p->basket];
+    uint64_t size = m->reader->tree->file->size,
+             stored = basket->embedded ? basket->embedded->data_bytes : basket->bytes;
+    return (c->program->shape == SAP_SHAPE_FLAT || c->program->shape == SAP_SHAPE_LEAVES) &&
+           ((uint64_t)p->end * c->program->item / LIKELY > stored || stored > size);
 }
 
 /* Loads what only partly belongs to this batch, so that the next batch finds it. § Entries: how many items each jagged piece
@@ -386,7 +400,8 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
         bool partial = p->begin > 0 || p->end < span, jagged = c->program->shape == SAP_SHAPE_JAGGED, counted = false;
         if (!partial && jagged && !basket->embedded)
             SAP_TRY(count_by_header(m, p, &counted, err));
-        if (counted || (!partial && !jagged))
+        bool doubtful = is_doubtful(m, p);
+        if (counted || (!partial && !jagged && !doubtful))
             continue;
         sap_basket_data data;
         if (basket->embedded) {
@@ -397,6 +412,9 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
             data = h->data;
         }
         SAP_TRY(check_entries(c, p, data.entries, err));
+        if (doubtful && (uint64_t)p->end * c->program->item > data.bytes)
+            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %d entries of %u bytes in a basket of %zu", c->where,
+                                 (unsigned long long)basket->offset, p->end, c->program->item, data.bytes);
         sap_decoding d = decoding_of(m, p, &data);
         if (jagged)
             SAP_TRY(sap_piece_count(&d, p, err));
@@ -566,8 +584,13 @@ static sap_status read_counts(making *m, size_t index, sap_error *err) {
         size_t size = c->program->root.number.stored;
         if (status == SAP_OK && (size_t)p->end * size > data.bytes)
             status = sap_error_set(err, SAP_EFORMAT, "%s: basket %zu of its counter is too short", c->where, p->basket);
-        for (int32_t j = p->begin; status == SAP_OK && j < p->end; j++)
-            values[p->row + j - p->begin] = count_value(c->program->root.number.type, data.data + (size_t)j * size);
+        for (int32_t j = p->begin; status == SAP_OK && j < p->end; j++) {
+            int64_t n = count_value(c->program->root.number.type, data.data + (size_t)j * size);
+            values[p->row + j - p->begin] = n;
+            if (n < 0 || n > INT32_MAX)
+                status = sap_error_set(err, SAP_EFORMAT, "%s: its counter says %lld items in entry %lld", c->where,
+                                       (long long)n, (long long)(begin + p->row + j - p->begin));
+        }
     }
     m->count = from;
     return status;

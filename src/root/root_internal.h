@@ -56,6 +56,7 @@ struct sap_file {
     uint32_t info_bytes;
     sap_key *keys;
     size_t key_count, key_capacity;
+    uint64_t keys_bytes; /* of the lists of keys read so far */
 
     /* Streamer info, read at the first need. */
     pthread_mutex_t lock;
@@ -95,6 +96,7 @@ typedef struct sap_stream {
     sap_reference *references;
     size_t reference_count, reference_capacity;
     int depth;
+    size_t parts; /* objects and items read so far */
     const char *where;
     char problem[200]; /* what is wrong, when it is not shortness */
 } sap_stream;
@@ -102,6 +104,8 @@ typedef struct sap_stream {
 void sap_stream_release(sap_stream *s);
 /* Marks the stream as failed because of something else than shortness. Returns false. */
 bool sap_stream_fail(sap_stream *s, const char *format, ...) SAP_PRINTF(2, 3);
+/* One more part; false, and failed, when there are more than bytes. */
+bool sap_stream_count(sap_stream *s);
 SAP_MUST_CHECK sap_status sap_stream_check(const sap_stream *s, const char *what, sap_error *err);
 
 /* Byte count and version before an object. */
@@ -258,6 +262,7 @@ typedef struct sap_branch_node {
 
     sap_basket *baskets;
     size_t basket_count;
+    int repeats; /* number given to the last branch of this one's path: "x#2" */
     bool compiled;
     struct sap_program *program;
 } sap_branch_node;

@@ -111,12 +111,14 @@ static bool read_info(sap_stream *s, const char *class_name, void **object) {
     info.version = sap_cursor_i32(&s->c);
     const char *list_class;
     sap_objects *list = sap_stream_object(s, read_element_array, &list_class);
+    if (list && strcmp(list_class, "TObjArray") != 0)
+        return sap_stream_fail(s, "the members of class %s are a %s", info.name, list_class);
     if (list && list->count) {
         info.elements = sap_arena_array(s->arena, list->count, sizeof *info.elements);
         if (!info.elements)
             return sap_stream_fail(s, "out of memory");
         for (size_t i = 0; i < list->count; i++)
-            if (list->items[i].object)
+            if (list->items[i].object && strncmp(list->items[i].class_name, "TStreamer", 9) == 0)
                 info.elements[info.count++] = *(sap_element *)list->items[i].object;
     }
     sap_frame_leave(&s->c, &frame);
@@ -199,16 +201,18 @@ const sap_class *sap_class_find(const sap_file *file, const char *name, int vers
     return best;
 }
 
-static bool class_is(const sap_file *file, const char *name, const char *base, int depth) {
+/* looks: how many classes may be looked at; a damaged description may name a class its own base, many times. */
+static bool class_is(const sap_file *file, const char *name, const char *base, int depth, int *looks) {
     if (strcmp(name, base) == 0)
         return true;
-    const sap_class *info = depth < 20 ? sap_class_find(file, name, -1, 0) : NULL;
+    const sap_class *info = depth < 20 && --*looks > 0 ? sap_class_find(file, name, -1, 0) : NULL;
     for (size_t i = 0; info && i < info->count; i++)
-        if (info->elements[i].kind == SAP_KIND_BASE && class_is(file, info->elements[i].name, base, depth + 1))
+        if (info->elements[i].kind == SAP_KIND_BASE && class_is(file, info->elements[i].name, base, depth + 1, looks))
             return true;
     return false;
 }
 
 bool sap_class_is(const sap_file *file, const char *name, const char *base) {
-    return class_is(file, name, base, 0);
+    int looks = 1000;
+    return class_is(file, name, base, 0, &looks);
 }

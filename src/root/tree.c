@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-enum { DEEPEST = 64 };
+enum { DEEPEST = 64, LONGEST_PATH = 4096 };
 
 /* ---- Members by name -------------------------------------------------------------------------------------- */
 
@@ -202,7 +202,9 @@ static void read_element_value(sap_stream *s, const sap_class *info, size_t inde
     } else if (kind == SAP_KIND_OBJECT_POINTER || kind == SAP_KIND_ANY_POINTER) {
         const char *class_name;
         void *object = sap_stream_object(s, read_part, &class_name);
-        if (m && m->kind == MEMBER_OBJECT)
+        /* a leaf counts for a leaf, a branch for a branch */
+        const char *wanted = table == leaf_members ? "TLeaf" : "TBranch";
+        if (m && m->kind == MEMBER_OBJECT && object && strncmp(class_name, wanted, strlen(wanted)) == 0)
             memcpy((char *)out + m->offset, &object, sizeof object);
     } else if (kind == SAP_KIND_OBJECT || kind == SAP_KIND_ANY || kind == SAP_KIND_OBJECT_INLINE ||
                kind == SAP_KIND_ANY_INLINE || kind == SAP_KIND_TSTRING) {
@@ -234,6 +236,8 @@ static bool read_members(sap_stream *s, const char *class_name, const member *ta
         info = &leaf_class;
     if (++s->depth > DEEPEST)
         return sap_stream_fail(s, "classes nested deeper than %d", DEEPEST);
+    if (!sap_stream_count(s))
+        return false;
     if (!info) {
         /* some writers describe no leaves but TLeaf, or none of the drawing attributes */
         bool leaf = strncmp(class_name, "TLeaf", 5) == 0 && class_name[5];
@@ -365,6 +369,9 @@ static sap_status add_branches(sap_tree *tree, sap_branch_node *parent, const sa
                                sap_error *err) {
     if (depth > DEEPEST)
         return sap_error_set(err, SAP_EFORMAT, "%s: branches nested deeper than %d", tree->where, DEEPEST);
+    if (parent && list->count > 0 && strlen(parent->public.path) > LONGEST_PATH) /* it stands before each name inside */
+        return sap_error_set(err, SAP_EFORMAT, "%s: the path of branch %.100s has %zu bytes", tree->where, parent->name,
+                             strlen(parent->public.path));
     for (size_t i = 0; i < list->count; i++) {
         sap_branch_node *b = list->items[i].object;
         if (!b || strncmp(list->items[i].class_name, "TBranch", 7) != 0)
@@ -409,8 +416,10 @@ static uint32_t *name_slot(const sap_tree *tree, const char *name) {
 }
 
 static const char *repeated_name(sap_tree *tree, const char *path) {
-    for (int n = 2;; n++) {
-        const char *name = sap_arena_format(&tree->arena, "%s#%d", path, n);
+    uint32_t first = *name_slot(tree, path);
+    int none = 0, *n = first ? &tree->branches[first - 1]->repeats : &none; /* from where the last one ended */
+    for (*n = *n < 2 ? 2 : *n;; ++*n) {
+        const char *name = sap_arena_format(&tree->arena, "%s#%d", path, *n);
         if (!name || !*name_slot(tree, name))
             return name;
     }

@@ -37,9 +37,11 @@ def test_every_command_has_help(sapwood, command):
         (["train", "--epochs", "many"], "whole number"),
         (["train", "--data", "d", "--data", "e"], "twice"),
         (["train", "--threads", "x"], "--threads"),
+        (["train", "--data", "d", "--model", "m", "--out", "o", "--learning-rate", "0"], "--learning-rate"),
         (["run"], "Usage"),
         (["run", "a.yaml", "b.yaml"], "b.yaml"),
         (["predict", "--run", "r", "--out", "o"], "--data"),
+        (["report", "--run", "r"], "--data"),
         (["ls"], ""),
     ],
 )
@@ -134,6 +136,7 @@ def test_predict_from_root_files_gives_the_dataset_scores(sapwood, dataset, trai
 def test_report_is_one_whole_page(sapwood, dataset, trained, tmp_path):
     out = tmp_path / "report.html"
     assert str(out) in sapwood("report", "--run", trained, "--data", dataset, "--out", out).stdout
+    assert json.loads(sapwood("report", "--run", trained, "--data", dataset, "--out", out, "--json").stdout) == {"out": str(out)}
     text = out.read_text()
     assert text.count("<svg") == 4 and text.rstrip().endswith("</html>")
     for word in ("Selection", "ROC curves", "AUC, ttbar", "Features by class", "LepIsoCh", "Scores"):

@@ -281,6 +281,18 @@ static void bad_descriptions(void **state) {
     spoil_keys(out, path, json, json_object_get(feature, "constants"), none);
     spoil_keys(out, path, json, json_array_get(json_object_get(json, "parts"), 3), none + 1);
 
+    json_t *plain = json_array_get(json_object_get(json, "features"), 0);
+    json_object_set_new(plain, "pad_rows", json_integer(1));
+    rewrite(path, json);
+    assert_error(SAP_EFORMAT, "no sequence", sap_dataset_open(out, &dataset, err));
+    json_object_set_new(plain, "pad_rows", json_integer(0));
+    json_t *rows_of = json_array_get(json_object_get(json, "parts"), 0),
+           *rows = json_incref(json_object_get(rows_of, "rows"));
+    json_object_set_new(rows_of, "rows", json_integer(INT64_MAX / 4096)); /* with the other parts more than can be */
+    rewrite(path, json);
+    assert_error(SAP_EFORMAT, "\"rows\" should be", sap_dataset_open(out, &dataset, err));
+    json_object_set_new(rows_of, "rows", rows);
+
     json_object_set_new(json, "format_version", json_integer(2));
     rewrite(path, json);
     assert_error(SAP_EUNSUPPORTED, "format version 2; this version of Sapwood reads version 1",

@@ -267,6 +267,12 @@ static void test_bad_json(void **state) {
              "x", "4") "], \"input_layers\": [[\"x\", 0, 0]], "
                        "\"output_layers\": [[\"x\", 0, 0], [\"x\", 0, 0]]}}",
          SAP_EUNSUPPORTED, "2 outputs"},
+        {"{\"class_name\": \"Functional\", \"config\": {\"layers\": [" INPUT("x", "4") ", " INPUT(
+             "y",
+             "4") ", {\"class_name\": \"Add\", \"config\": {\"name\": \"s\"}, \"inbound_nodes\": [[[\"x\", 0, 0, {}], "
+                  "[\"y\", 0, 0, {}]]]}], \"input_layers\": [[\"x\", 0, 0], [\"x\", 0, 0]], \"output_layers\": "
+                  "[[\"s\", 0, 0]]}}",
+         SAP_EFORMAT, "its input \"x\" twice"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         sap_model *model = NULL;
@@ -356,6 +362,26 @@ static void test_not_there(void **state) {
     sap_model_close(model);
 }
 
+/* A config is parsed into many times its size; a small zip can hold a large one. */
+static void test_large_config(void **state) {
+    (void)state;
+    sap_model *model = NULL, *again = NULL;
+    size_t length = ((size_t)64 << 20) + 1;
+    char *spaces = malloc(length + 1);
+    assert_non_null(spaces);
+    memset(spaces, ' ', length);
+    spaces[length] = '\0';
+    assert_ok(sap_model_open(hlf_path(), 0, &model, &error));
+    model->config = spaces;
+    model->config_length = length;
+    assert_ok(sap_model_write(model, scratch("large.keras"), &error));
+    assert_int_equal(sap_model_open(scratch("large.keras"), 0, &again, &error), SAP_EFORMAT);
+    assert_contains(error.message, "config.json: claims 67108865 bytes");
+    (void)remove(scratch("large.keras"));
+    sap_model_close(model);
+    free(spaces);
+}
+
 static void test_damage(void **state) {
     (void)state;
     char *bytes = NULL;
@@ -426,13 +452,14 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hlf),         cmocka_unit_test(test_write_and_read),
-        cmocka_unit_test(test_reset),       cmocka_unit_test(test_old_json),
-        cmocka_unit_test(test_snake_case),  cmocka_unit_test(test_predict_threads),
-        cmocka_unit_test(test_gradient),    cmocka_unit_test(test_wrong_examples),
-        cmocka_unit_test(test_bad_json),    cmocka_unit_test(test_training_refused),
-        cmocka_unit_test(test_bad_weights), cmocka_unit_test(test_not_there),
-        cmocka_unit_test(test_damage),      cmocka_unit_test(test_mutated_json),
+        cmocka_unit_test(test_hlf),          cmocka_unit_test(test_write_and_read),
+        cmocka_unit_test(test_reset),        cmocka_unit_test(test_old_json),
+        cmocka_unit_test(test_snake_case),   cmocka_unit_test(test_predict_threads),
+        cmocka_unit_test(test_gradient),     cmocka_unit_test(test_wrong_examples),
+        cmocka_unit_test(test_bad_json),     cmocka_unit_test(test_training_refused),
+        cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_not_there),
+        cmocka_unit_test(test_damage),       cmocka_unit_test(test_mutated_json),
+        cmocka_unit_test(test_large_config),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

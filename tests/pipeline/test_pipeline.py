@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
+import time
 
 import pytest
-from conftest import SAMPLE, SOURCE, load_json
+from conftest import COMMAND, SAMPLE, SOURCE, load_json
 
 TEXT = """
 folder: results
@@ -81,6 +83,55 @@ def test_a_failed_stage_brings_the_old_output_back(sapwood, place):
     result = sapwood("run", place / "p.yaml", check=False)
     assert result.returncode == 1 and "qcd.root" in result.stderr
     assert (place / "results/dataset/dataset.json").read_bytes() == before
+    shutil.rmtree(place / "results/dataset.partial", ignore_errors=True)
+    shutil.copy2(SAMPLE / "qcd.root", place / "data")
+    assert stages(sapwood("run", place / "p.yaml"))["prepare"] == "kept"
+
+
+def test_what_a_kill_left_is_not_taken_for_the_old_output(sapwood, place):
+    text = TEXT.replace("evaluate:\nreport:\n", "")
+    (place / "p.yaml").write_text(text)
+    sapwood("run", place / "p.yaml")
+    state = load_json(place / "results/.stages.json")
+    (place / "p.yaml").write_text(text.replace("epochs: 2", "epochs: 100000"))
+    running = subprocess.Popen([COMMAND, "run", place / "p.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (place / "results/run.partial/checkpoint.keras").exists():
+            break
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    left = load_json(place / "results/.stages.json")
+    assert left["prepare"] == state["prepare"] and left["train"] == {"out": state["train"]["out"]}
+    shutil.rmtree(place / "results/run.partial")
+    (place / "results/run").mkdir()
+    (place / "p.yaml").write_text(text)
+    assert stages(sapwood("run", place / "p.yaml")) == {"prepare": "kept", "train": "ran"}
+    assert len(load_json(place / "results/run/history.json")) == 2
+
+
+def test_damaged_state(sapwood, place):
+    (place / "results").mkdir()
+    (place / "results/.stages.json").write_text("[]")
+    result = sapwood("run", place / "p.yaml", check=False)
+    assert result.returncode == 1 and ".stages.json: holds no object" in result.stderr
+
+
+def test_a_folder_with_a_slash_behind_it(sapwood, place, dataset):
+    sapwood("train", "--data", dataset, "--model", place / "hlf.keras", "--epochs", 1, "--out", f"{place}/trained/")
+    assert (place / "trained/model.keras").exists() and not (place / "trained/.partial").exists()
+
+
+def test_an_interrupted_training_remembers_every_option(sapwood, place, dataset):
+    options = ("train", "--data", dataset, "--model", place / "hlf.keras", "--epochs", 1, "--out", place / "r")
+    (place / "r").with_suffix(".partial").mkdir()
+    sapwood(*options)
+    kept = load_json(place / "r/options.json")
+    shutil.rmtree(place / "r")
+    (place / "r.partial").mkdir()
+    (place / "r.partial/options.json").write_text(json.dumps(kept | {"learning-rate": "0.5"}))
+    result = sapwood(*options, check=False)
+    assert result.returncode != 0 and "learning-rate differs" in result.stderr
 
 
 def test_another_folder_on_the_command_line(sapwood, place, tmp_path):

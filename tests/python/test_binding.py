@@ -43,6 +43,12 @@ def test_files_and_trees(tree):
     assert branch["type"] == "list<float32>" and branch["baskets"] > 0
 
 
+def test_text_that_is_not_utf8(tmp_path):
+    place = tmp_path / "latin.root"
+    place.write_bytes((SAMPLE / "ttbar.root").read_bytes().replace(b"Analysis tree", b"Analysis tr\xe9e"))
+    assert "Analysis trée" in [key["title"] for key in sapwood.open(place).objects()]
+
+
 def test_arrow_table(tree, expected):
     table = tree.arrow(COLUMNS)
     assert table.column_names == COLUMNS
@@ -100,7 +106,12 @@ def test_errors_say_where(tmp_path):
     with pytest.raises(sapwood.Error, match="none.root") as caught:
         sapwood.open(tmp_path / "none.root")
     assert caught.value.status == "not found"
+    for name in ("é" * 600, "a" + "é" * 600):  # a message is cut off at a number of bytes
+        with pytest.raises(sapwood.Error, match="aé|éé"):
+            sapwood.open(tmp_path / name)
     file = sapwood.open(SAMPLE / "qcd.root")
+    with pytest.raises(TypeError):
+        type(file._file)()
     with pytest.raises(sapwood.Error, match="Delphes"):
         file["Delfes"]
     with pytest.raises(sapwood.Error, match="nearest: Jet.PT"):

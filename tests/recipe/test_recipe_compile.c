@@ -1,8 +1,7 @@
 /* Users' recipes: compiling, keeping, loading; and what the compiler and the loader say. */
 #include "base/base_internal.h"
 #include "column/column_internal.h"
-
-#include <sapwood/recipe.h>
+#include "recipe/recipe_internal.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -168,6 +167,14 @@ static void notices_changed_includes(void **state) {
     (void)write_file("name.h", "#define NAME \"after\"\n");
     assert_int_equal(sap_recipe_find(path, NULL, &recipe, &error), SAP_OK);
     assert_string_equal(recipe->name, "after");
+    /* files that include each other again and again are looked at once each */
+    (void)write_file("name.h", "#ifndef NAME\n#define NAME \"guarded\"\n#include \"name.h\"\n#include \"name.h\"\n"
+                               "#include \"including.c\"\n#include \"name.h\"\n#include \"name.h\"\n#endif\n");
+    uint64_t hash, again;
+    assert_int_equal(sap_recipe_source_hash(path, &hash, &error), SAP_OK);
+    (void)write_file("name.h", "#define NAME \"other\"\n");
+    assert_int_equal(sap_recipe_source_hash(path, &again, &error), SAP_OK);
+    assert_true(hash != again);
 }
 
 /* What is kept does not load: it is made again. */

@@ -75,8 +75,32 @@ static void test_ranges(void **state) {
     assert_true(f[0] == -3);
 }
 
+/* Offsets that go round past 2^32 and end where they should: one entry would reach far outside the column. */
+static void test_round_offsets(void **state) {
+    (void)state;
+    enum { KEY = 100, ENTRIES = 4 };
+    const uint8_t data[8] = {0}, offsets[] = {0,    0,    0,    KEY,     /**/
+                                              0x80, 0,    0,    KEY - 1, /**/
+                                              0xff, 0xff, 0xff, 0xff,    /**/
+                                              0,    0,    0,    KEY + 4};
+    sap_step_node item = {.op = SAP_OP_NUMBER, .count = 1, .number = number_of(SAP_KIND_CHAR, "")};
+    sap_program program = {.shape = SAP_SHAPE_JAGGED, .item = 1, .root = {.children = &item, .child_count = 1}};
+    sap_basket_data basket = {
+        .entries = ENTRIES, .data = data, .bytes = sizeof data, .offsets = offsets, .header_bytes = KEY};
+    sap_decoding decoding = {.program = &program, .basket = &basket, .where = "here"};
+    sap_piece piece = {.end = ENTRIES};
+    int8_t values[8];
+    int32_t starts[ENTRIES + 1] = {0};
+    sap_column inner = {.type = SAP_INT8, .length = 8, .values = values};
+    sap_column column = {.type = SAP_LIST, .length = ENTRIES, .offsets = starts, .count = 1, .children = &inner};
+    sap_scratch scratch = {0};
+    sap_error error = {0};
+    assert_int_equal(sap_piece_count(&decoding, &piece, &error), SAP_OK);
+    assert_int_equal(sap_piece_decode(&decoding, &piece, &column, &scratch, &error), SAP_EFORMAT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_swaps), cmocka_unit_test(test_bools),
-                                       cmocka_unit_test(test_ranges)};
+                                       cmocka_unit_test(test_ranges), cmocka_unit_test(test_round_offsets)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
