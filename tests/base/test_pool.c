@@ -86,6 +86,8 @@ static sap_status cancelling_step(void *context, size_t index, int slot, sap_err
     atomic_fetch_add((atomic_int *)context, 1);
     if (index == 3)
         __atomic_store_n(&cancel, 1, __ATOMIC_RELAXED);
+    while (index > 3 && !__atomic_load_n(&cancel, __ATOMIC_RELAXED)) /* the others do not outrun it */
+        usleep(100);
     return SAP_OK;
 }
 
@@ -98,7 +100,7 @@ static void cancelling_ends_a_loop(void **state) {
         atomic_int ran = 0;
         __atomic_store_n(&cancel, 0, __ATOMIC_RELAXED);
         assert_error(SAP_ECANCELLED, "interrupted", sap_loop(&run, STEPS, cancelling_step, &ran, err));
-        assert_true(ran >= 4 && ran < STEPS);
+        assert_true(ran >= 1 && ran <= 4 + threads); /* a step handed out but not begun is not run either */
         sap_pool_close(pool);
     }
 }
