@@ -2,6 +2,7 @@
 #include "console.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,13 +44,16 @@ sap_status report_run(void *context, const char *stage, const char *const *argum
     }
     free(argv);
     int state = 0;
+    bool interrupted = false;
     while (child > 0 && waitpid(child, &state, 0) < 0 && errno == EINTR) {
+        interrupted = true;
+        (void)kill(child, SIGTERM); /* Python can lose the KeyboardInterrupt of a Ctrl-C, not this signal */
     }
     if (child < 0)
         return sap_error_set(err, SAP_EIO, "%s: %s", python, strerror(errno));
     if (WIFEXITED(state) && WEXITSTATUS(state) == 0)
         return SAP_OK;
-    if (WIFSIGNALED(state) || WEXITSTATUS(state) == EXIT_INTERRUPTED)
+    if (interrupted || WIFSIGNALED(state) || WEXITSTATUS(state) == EXIT_INTERRUPTED)
         return sap_error_set(err, SAP_ECANCELLED, "%s: interrupted", stage);
     return sap_error_set(err, WEXITSTATUS(state) == EXIT_USAGE ? SAP_EARGUMENT : SAP_EIO,
                          "%s: `%s -m %s` failed with exit status %d", stage, python, module, WEXITSTATUS(state));

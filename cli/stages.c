@@ -171,7 +171,10 @@ static sap_status parse(int argc, char **argv, sap_stage *stage, common_options 
 /* report is Python's: its options are handed on as they are. */
 static int run_report(int argc, char **argv) {
     sap_error err = {0};
+    if (!console_open(1, true))
+        return EXIT_FAILED;
     sap_status status = report_run(NULL, "report", (const char *const *)(argv + 1), (size_t)(argc - 1), &err);
+    console_close();
     return status == SAP_OK ? EXIT_OK : console_fail(&err);
 }
 

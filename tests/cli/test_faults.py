@@ -450,8 +450,8 @@ def test_interrupted_report_writes_nothing(dataset, trained, tmp_path):
 
     wait_for(process, python_listens)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "interrupted" in errors, errors
     assert list(tmp_path.iterdir()) == []
 
 
