@@ -26,10 +26,6 @@ static char *field_text(const sap_field *field) {
     return text;
 }
 
-static const char *short_size(uint64_t bytes, char *out, size_t capacity) {
-    return console_bytes(bytes, out, capacity);
-}
-
 /* Columns on the terminal that UTF-8 text takes, near enough: one a code point. */
 static int width_of(const char *text) {
     int n = 0;
@@ -47,7 +43,6 @@ static void pad(const char *text, int width) {
 static void print_branch(const sap_branch *b, int name_width, int type_width) {
     char stored[32], name[600], ratio[32] = "";
     (void)snprintf(name, sizeof name, "%*s%s", 2 * b->depth, "", b->name);
-    char *type = b->field ? field_text(b->field) : NULL;
     (void)fputs("    ", stdout);
     pad(name, name_width);
     (void)fputs("  ", stdout);
@@ -55,11 +50,12 @@ static void print_branch(const sap_branch *b, int name_width, int type_width) {
         (void)printf("(holds the columns below)\n");
         return;
     }
+    char *type = b->field ? field_text(b->field) : NULL;
     pad(type ? type : "-", type_width);
     if (b->bytes && b->stored_bytes)
         (void)snprintf(ratio, sizeof ratio, "%.2f", (double)b->bytes / (double)b->stored_bytes);
     (void)printf("  %-8s %7" PRId64 " %9s  %6s", b->codec ? b->codec : "-", b->baskets,
-                 short_size(b->stored_bytes, stored, sizeof stored), ratio);
+                 console_bytes(b->stored_bytes, stored, sizeof stored), ratio);
     if (!b->field)
         (void)printf("  cannot be read: %s", b->reason ? b->reason : "unknown");
     (void)putchar('\n');
@@ -104,7 +100,7 @@ static bool print_file(sap_file *file) {
     bool ok = true;
     size_t count = sap_file_key_count(file);
     (void)printf("%s: %s, ROOT %d.%02d/%02d, %s\n", sap_file_name(file),
-                 short_size(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100,
+                 console_bytes(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100,
                  version % 100, sap_file_compression(file));
     for (size_t i = 0; i < count; i++) {
         int width = width_of(sap_file_key(file, i)->path) + 4;
@@ -116,8 +112,9 @@ static bool print_file(sap_file *file) {
         (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
         (void)fputs("  ", stdout);
         pad(name, widest);
-        (void)printf("  %-20s %9s of %9s  %s\n", key->class_name, short_size(key->stored_bytes, stored, sizeof stored),
-                     short_size(key->object_bytes, object, sizeof object), key->title);
+        (void)printf("  %-20s %9s of %9s  %s\n", key->class_name,
+                     console_bytes(key->stored_bytes, stored, sizeof stored),
+                     console_bytes(key->object_bytes, object, sizeof object), key->title);
         if (sap_key_is_tree(file, key))
             ok = print_tree(file, name) && ok;
     }
