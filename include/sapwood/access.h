@@ -1,4 +1,6 @@
-/* Bytes by offset from wherever they are. Today local files; a transport is one table of functions. */
+/* Bytes by offset from wherever they are: local files, XRootD (root://, roots://), HTTP and S3 (http://, https://, s3://).
+ * A transport is one table of functions; what it does not do by itself (merging of ranges, deadlines, retries, the cache)
+ * is done here, once. Limits and times are environment variables, listed in docs/access.md. */
 #ifndef SAPWOOD_ACCESS_H
 #define SAPWOOD_ACCESS_H
 
@@ -10,7 +12,7 @@ extern "C" {
 
 typedef struct sap_source sap_source;
 
-/* A path, or a URL of a scheme that this build knows ("file:"). */
+/* A path, or a URL of a scheme that this build knows. */
 SAP_API SAP_MUST_CHECK sap_status sap_source_open(const char *url, sap_source **out, sap_error *err);
 SAP_API void sap_source_close(sap_source *source);
 
@@ -33,8 +35,42 @@ SAP_API SAP_MUST_CHECK sap_status sap_source_read(sap_source *source, const sap_
  * mapping give them. */
 SAP_API const uint8_t *sap_source_map(sap_source *source, uint64_t offset, size_t length);
 
-/* Expands shell patterns (`*`, `?`, `[…]`, `{a,b}`) in a local path; other URLs are returned as they are. `*out` is a table of
- * `*count` names in natural sorted order, freed as one block with free(). No match is SAP_ENOTFOUND. */
+/* Whether reading it means waiting: then what is needed should be fetched ahead. */
+SAP_API bool sap_source_is_remote(const sap_source *source);
+
+/* What a source has cost so far. */
+typedef struct sap_source_stats {
+    uint64_t requests; /* sent, retries among them */
+    uint64_t ranges;   /* asked for by the caller */
+    uint64_t bytes;    /* received */
+    uint64_t retries;
+    uint64_t cached_bytes; /* taken from SAPWOOD_CACHE instead */
+} sap_source_stats;
+SAP_API void sap_source_stats_get(const sap_source *source, sap_source_stats *out);
+
+/* ---- Bytes on their way ------------------------------------------------------------------------------------ */
+
+/* Ranges that are read while the caller does something else: merged into few requests, many in flight at once. */
+typedef struct sap_fetch sap_fetch;
+
+/* Plans and sends; does not wait. ranges: in any order, `data` is not looked at (the fetch owns the memory). The source
+ * must live longer. */
+SAP_API SAP_MUST_CHECK sap_status sap_fetch_start(sap_source *source, const sap_range *ranges, size_t count,
+                                                  sap_fetch **out, sap_error *err);
+/* Waits until all is there, retrying what fails; SAP_EIO when the deadline has passed, SAP_ECANCELLED when the run was
+ * cancelled (run may be NULL). */
+SAP_API SAP_MUST_CHECK sap_status sap_fetch_wait(sap_fetch *fetch, const sap_run *run, sap_error *err);
+/* The bytes of range `index` as given to sap_fetch_start, after sap_fetch_wait succeeded. Borrowed until the fetch is
+ * closed. */
+SAP_API const uint8_t *sap_fetch_data(const sap_fetch *fetch, size_t index);
+/* Never blocks: requests still under way are abandoned, their memory freed when they end. NULL is fine. */
+SAP_API void sap_fetch_close(sap_fetch *fetch);
+
+/* ---- Names -------------------------------------------------------------------------------------------------- */
+
+/* Expands shell patterns (`*`, `?`, `[…]`, `{a,b}`) in a local path or a root:// URL, whose server lists the folder; other URLs
+ * are returned as they are. `*out` is a table of `*count` names in natural sorted order, freed as one block with free(). No
+ * match is SAP_ENOTFOUND. */
 SAP_API SAP_MUST_CHECK sap_status sap_source_glob(const char *pattern, char ***out, size_t *count, sap_error *err);
 
 #ifdef __cplusplus

@@ -11,7 +11,9 @@ typedef struct local_file {
     int descriptor;
 } local_file;
 
-static sap_status local_open(const char *path, void **state, uint64_t *size, sap_error *err) {
+static sap_status local_open(const char *path, const sap_access_settings *settings, void **state, uint64_t *size,
+                             char **version, sap_error *err) {
+    (void)settings;
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0)
         return sap_error_errno(err, path);
@@ -33,6 +35,7 @@ static sap_status local_open(const char *path, void **state, uint64_t *size, sap
     }
     file->descriptor = descriptor;
     *size = (uint64_t)info.st_size;
+    *version = NULL;
     *state = file;
     return SAP_OK;
 }
@@ -63,4 +66,4 @@ static sap_status local_read(void *state, const char *name, const sap_range *ran
     return SAP_OK;
 }
 
-const sap_transport sap_transport_local = {local_open, local_close, local_read, NULL};
+const sap_transport sap_transport_local = {.open = local_open, .close = local_close, .read = local_read};

@@ -49,7 +49,10 @@ sap_status sap_source_open(const char *url, sap_source **out, sap_error *err) {
         return sap_error_memory(err, url);
     }
     source->transport = transport;
-    sap_status status = transport->open(path, &source->state, &source->size, err);
+    sap_access_settings settings = {0};
+    char *version = NULL;
+    sap_status status = transport->open(path, &settings, &source->state, &source->size, &version, err);
+    free(version);
     if (status != SAP_OK) {
         free(source->name);
         free(source);
