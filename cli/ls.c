@@ -40,7 +40,7 @@ static void pad(const char *text, int width) {
         (void)putchar(' ');
 }
 
-static void print_branch(const sap_branch *b, int name_width, int type_width) {
+static void print_branch(const sap_branch *b, const char *codec, int name_width, int type_width) {
     char stored[32], name[600], ratio[32] = "";
     (void)snprintf(name, sizeof name, "%*s%s", 2 * b->depth, "", b->name);
     (void)fputs("    ", stdout);
@@ -54,7 +54,7 @@ static void print_branch(const sap_branch *b, int name_width, int type_width) {
     pad(type ? type : "-", type_width);
     if (b->bytes && b->stored_bytes)
         (void)snprintf(ratio, sizeof ratio, "%.2f", (double)b->bytes / (double)b->stored_bytes);
-    (void)printf("  %-8s %7" PRId64 " %9s  %6s", b->codec ? b->codec : "-", b->baskets,
+    (void)printf("  %-8s %7" PRId64 " %9s  %6s", codec ? codec : "-", b->baskets,
                  console_bytes(b->stored_bytes, stored, sizeof stored), ratio);
     if (!b->field)
         (void)printf("  cannot be read: %s", b->reason ? b->reason : "unknown");
@@ -88,7 +88,7 @@ static bool print_tree(sap_file *file, const char *object) {
     pad("type", type_width);
     (void)printf("  %-8s %7s %9s  %6s\n", "codec", "baskets", "stored", "ratio");
     for (size_t i = 0; i < count; i++)
-        print_branch(sap_tree_branch(tree, i), name_width, type_width);
+        print_branch(sap_tree_branch(tree, i), sap_branch_codec(tree, i), name_width, type_width);
     (void)putchar('\n');
     sap_tree_close(tree);
     return true;
@@ -132,7 +132,7 @@ static void put_member(const char *name, const char *text) {
         (void)fputs("null", stdout);
 }
 
-static void put_branch(const sap_branch *b) {
+static void put_branch(const sap_branch *b, const char *codec) {
     char *type = b->field ? field_text(b->field) : NULL;
     (void)fputs("{\"name\":", stdout);
     console_json_text(b->name);
@@ -141,7 +141,7 @@ static void put_branch(const sap_branch *b) {
     put_member("type", type);
     if (!b->field)
         put_member("reason", b->reason);
-    put_member("codec", b->codec);
+    put_member("codec", codec);
     (void)printf(",\"container\":%s,\"depth\":%d,\"baskets\":%" PRId64 ",\"stored_bytes\":%" PRIu64
                  ",\"bytes\":%" PRIu64 "}",
                  b->container ? "true" : "false", b->depth, b->baskets, b->stored_bytes, b->bytes);
@@ -158,7 +158,7 @@ static bool put_tree(sap_file *file, const char *object) {
     (void)printf(",\"entries\":%" PRId64 ",\"branches\":[", sap_tree_entries(tree));
     for (size_t i = 0; i < sap_tree_branch_count(tree); i++) {
         (void)fputs(i ? "," : "", stdout);
-        put_branch(sap_tree_branch(tree, i));
+        put_branch(sap_tree_branch(tree, i), sap_branch_codec(tree, i));
     }
     (void)putchar(']');
     sap_tree_close(tree);

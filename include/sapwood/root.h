@@ -48,7 +48,7 @@ SAP_API const char *sap_file_compression(const sap_file *file); /* the file's de
 /* Whether objects of this class are tables that sap_tree_open opens, by class or base class. */
 SAP_API bool sap_key_is_tree(const sap_file *file, const sap_key *key);
 
-/* ---- Trees ----------------------------------------------------------------------------------------------- */
+/* ---- Trees: TTrees and RNTuples ----------------------------------------------------------------------------- */
 
 typedef struct sap_tree sap_tree;
 
@@ -68,7 +68,6 @@ typedef struct sap_branch {
     const char *reason;     /* then, why */
     bool container;         /* a split parent that only holds other branches: no column of its own */
     int depth;              /* in the tree of branches, 0 at the top: for listings */
-    const char *codec; /* of its first basket: "zlib", "lzma", "lz4", "zstd", "old-zlib", "none"; NULL: no basket */
     int64_t baskets;
     uint64_t stored_bytes;
     uint64_t bytes; /* uncompressed */
@@ -76,6 +75,19 @@ typedef struct sap_branch {
 
 SAP_API size_t sap_tree_branch_count(const sap_tree *tree);
 SAP_API const sap_branch *sap_tree_branch(const sap_tree *tree, size_t index);
+/* Codec of a column's first basket or page, which is read for it: "zlib", "lzma", "lz4", "zstd", "old-zlib", "none"; NULL: it
+ * has none. Static. */
+SAP_API const char *sap_branch_codec(const sap_tree *tree, size_t index);
+/* First entries of the clusters in which the tree was written, rising. Borrowed until the tree is closed; NULL when out of
+ * memory. */
+SAP_API const int64_t *sap_tree_clusters(const sap_tree *tree, size_t *count);
+
+/* Reads `other` beside the tree, entry by entry: its columns are then found by their names, and as "alias.name". It must have
+ * at least as many entries, and live as long. alias NULL: the last part of its path. Friends that the tree itself names (TFriendElement)
+ * are found without; their files are looked for beside the tree's. Not while the tree is used by other threads. */
+SAP_API SAP_MUST_CHECK sap_status sap_tree_add_friend(sap_tree *tree, sap_tree *other, const char *alias,
+                                                      sap_error *err);
+
 /* By exact name. Not found: SAP_ENOTFOUND, with the nearest names in the message. */
 SAP_API SAP_MUST_CHECK sap_status sap_tree_find(const sap_tree *tree, const char *name, const sap_branch **out,
                                                 sap_error *err);

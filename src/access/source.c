@@ -138,3 +138,12 @@ sap_status sap_source_glob(const char *pattern, char ***out, size_t *count, sap_
         globfree(&found);
     return status;
 }
+
+bool sap_source_is_remote(const sap_source *source) {
+    return source->transport->submit != NULL;
+}
+
+void sap_source_stats_get(const sap_source *source, sap_source_stats *out) {
+    (void)source;
+    *out = (sap_source_stats){0};
+}

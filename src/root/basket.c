@@ -71,8 +71,8 @@ static void sum_sizes(uint8_t *offsets, int32_t entries, uint32_t header_bytes) 
 }
 
 /* § Basket: behind the entries stand a count and the offsets, the last of which is junk. */
-static sap_status find_offsets(uint8_t *object, const sap_basket_header *header, const char *where, uint64_t place,
-                               sap_basket_data *out, sap_error *err) {
+static sap_status find_offsets(const uint8_t *object, const sap_basket_header *header, const char *where,
+                               uint64_t place, sap_basket_data *out, sap_error *err) {
     uint32_t left = header->object_bytes - header->data_bytes;
     if (left == 0 || header->entries == 0)
         return SAP_OK;
@@ -82,24 +82,37 @@ static sap_status find_offsets(uint8_t *object, const sap_basket_header *header,
     if (c.failed || n < (size_t)header->entries)
         return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket of %d entries has %zu offsets in %u bytes", where,
                              (unsigned long long)place, header->entries, n, left);
-    if (header->sizes)
-        sum_sizes(object + header->data_bytes + 4, header->entries, header->header_bytes);
+    if (header->sizes) /* then it stands in scratch memory */
+        sum_sizes((uint8_t *)(uintptr_t)out->offsets, header->entries, header->header_bytes);
     return SAP_OK;
 }
 
-static sap_status load_stored(const sap_file *file, const sap_basket *basket, const char *where, sap_scratch *scratch,
-                              sap_error *err) {
+sap_status sap_basket_bytes(const sap_file *file, const sap_basket *basket, const char *where, const uint8_t *stored,
+                            sap_scratch *scratch, const uint8_t **out, sap_error *err) {
     if (basket->offset > file->size || basket->bytes > file->size - basket->offset)
         return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: basket needs %u bytes, the file ends at 0x%llx", where,
                              (unsigned long long)basket->offset, basket->bytes, (unsigned long long)file->size);
+    *out = stored ? stored : sap_source_map(file->source, basket->offset, basket->bytes);
+    if (*out)
+        return SAP_OK;
     if (!sap_buffer_reserve(&scratch->stored, basket->bytes))
         return sap_error_memory(err, where);
+    *out = scratch->stored.data;
     sap_range range = {basket->offset, basket->bytes, scratch->stored.data};
     return sap_source_read(file->source, &range, 1, err);
 }
 
+static sap_status copy_object(sap_scratch *scratch, const uint8_t *payload, size_t bytes, const char *where,
+                              sap_error *err) {
+    if (!sap_buffer_reserve(&scratch->object, bytes))
+        return sap_error_memory(err, where);
+    memcpy(scratch->object.data, payload, bytes);
+    return SAP_OK;
+}
+
 sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, size_t index, const char *where,
-                           sap_scratch *scratch, sap_basket_data *out, sap_error *err) {
+                           const uint8_t *stored, bool keep, sap_scratch *scratch, sap_basket_data *out,
+                           sap_error *err) {
     const sap_basket *basket = &branch->baskets[index];
     *out = (sap_basket_data){0};
     if (basket->embedded) {
@@ -107,18 +120,23 @@ sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, 
         *out = (sap_basket_data){e->entries, e->data, e->data_bytes, e->offsets, e->header_bytes, e->generated};
         return SAP_OK;
     }
-    SAP_TRY(load_stored(file, basket, where, scratch, err));
+    const uint8_t *bytes = NULL;
+    SAP_TRY(sap_basket_bytes(file, basket, where, stored, scratch, &bytes, err));
     sap_basket_header header;
-    SAP_TRY(sap_basket_parse(scratch->stored.data, basket->bytes, basket, where, &header, err));
-    uint8_t *payload = scratch->stored.data + header.header_bytes, *object = payload;
-    size_t stored = header.stored_bytes - header.header_bytes;
-    if (header.object_bytes > stored) {
+    SAP_TRY(sap_basket_parse(bytes, basket->bytes, basket, where, &header, err));
+    const uint8_t *payload = bytes + header.header_bytes, *object = payload;
+    size_t length = header.stored_bytes - header.header_bytes;
+    bool sized = header.sizes && header.object_bytes > header.data_bytes;
+    if (header.object_bytes > length) {
         uint64_t place = basket->offset + header.header_bytes;
-        SAP_TRY(sap_codec_check(payload, stored, header.object_bytes, where, place, err));
+        SAP_TRY(sap_codec_check(payload, length, header.object_bytes, where, place, err));
         if (!sap_buffer_reserve(&scratch->object, header.object_bytes))
             return sap_error_memory(err, where);
-        SAP_TRY(sap_codec_run(&scratch->codec, payload, stored, scratch->object.data, header.object_bytes, where, place,
+        SAP_TRY(sap_codec_run(&scratch->codec, payload, length, scratch->object.data, header.object_bytes, where, place,
                               err));
+        object = scratch->object.data;
+    } else if (sized || (keep && stored)) {
+        SAP_TRY(copy_object(scratch, payload, header.object_bytes, where, err));
         object = scratch->object.data;
     }
     out->entries = header.entries;

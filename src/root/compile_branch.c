@@ -291,31 +291,11 @@ static bool is_container(const sap_branch_node *b) {
     return b->branches.count > 0 && strcmp(b->class_name, "TBranch") != 0 && !master;
 }
 
-/* The codec of the first basket is in its first block. */
-static const char *first_codec(const sap_tree *tree, const sap_branch_node *b) {
-    if (b->basket_count == 0)
-        return NULL;
-    if (b->baskets[0].embedded)
-        return "none";
-    uint8_t bytes[SAP_BASKET_HEADER_MOST];
-    size_t length = b->baskets[0].bytes < sizeof bytes ? b->baskets[0].bytes : sizeof bytes;
-    sap_range range = {b->baskets[0].offset, length, bytes};
-    sap_basket_header header;
-    if (sap_source_read(tree->file->source, &range, 1, NULL) != SAP_OK ||
-        sap_basket_parse(bytes, length, &b->baskets[0], tree->where, &header, NULL) != SAP_OK)
-        return "unknown";
-    if (header.object_bytes <= header.stored_bytes - header.header_bytes)
-        return "none";
-    return header.header_bytes < length ? sap_codec_name(bytes + header.header_bytes, length - header.header_bytes)
-                                        : "unknown";
-}
-
 sap_status sap_branch_compile(sap_tree *tree, sap_branch_node *b, sap_error *err) {
     if (b->compiled)
         return SAP_OK;
     sap_compiler k = {.file = tree->file, .arena = &tree->arena};
     b->public.type_name = b->object_class && b->object_class[0] ? b->object_class : "unknown";
-    b->public.codec = first_codec(tree, b);
     if (is_container(b)) {
         b->public.container = true;
         b->public.reason = "it only holds other branches";

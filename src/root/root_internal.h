@@ -262,24 +262,113 @@ typedef struct sap_branch_node {
 
     sap_basket *baskets;
     size_t basket_count;
-    int repeats; /* number given to the last branch of this one's path: "x#2" */
     bool compiled;
     struct sap_program *program;
 } sap_branch_node;
 
+/* ---- Tables ---------------------------------------------------------------------------------------------------- */
+
+/* What a TTree or an RNTuple does in its own way. A scan gives columns in batches of entries that rise; it belongs to one
+ * reader. */
+typedef struct sap_tree_kind {
+    void (*close)(sap_tree *tree); /* frees what is the kind's own */
+    /* Fills `field` or `reason` of a branch; under the tree's lock, may be called again. */
+    sap_status (*compile)(sap_tree *tree, size_t index, sap_error *err);
+    void (*clusters)(sap_tree *tree); /* fills clusters, malloc'ed; under the tree's lock */
+    /* Codec of the first basket or page of a branch (static), NULL if it has none. May read. */
+    const char *(*codec)(sap_tree *tree, size_t index);
+    int64_t (*entries)(const sap_branch *branch); /* of its own; NULL: all have the tree's */
+    sap_status (*scan_open)(sap_tree *tree, const size_t *branches, size_t count, const sap_run *run, void **scan,
+                            sap_error *err);
+    void (*scan_close)(void *scan);
+    /* An entry in (begin, end] where a batch better ends, such as the end of a cluster; else `end`. */
+    int64_t (*scan_boundary)(void *scan, int64_t begin, int64_t end);
+    /* Starts the reading of what entries [begin, end) need; scan_read of the same entries then finds it. For remote files,
+     * at most two ranges ahead. */
+    sap_status (*scan_prefetch)(void *scan, int64_t begin, int64_t end, sap_error *err);
+    /* Fills columns (one a branch) for entries [begin, end), inside the storage's memory. */
+    sap_status (*scan_read)(void *scan, int64_t begin, int64_t end, struct sap_storage *storage, sap_column *columns,
+                            sap_error *err);
+} sap_tree_kind;
+
+/* The common part, with which each kind's own begins. */
 struct sap_tree {
+    const sap_tree_kind *kind;
     sap_file *file;
     sap_arena arena;
-    uint8_t *record; /* the decompressed TTree record: embedded baskets point into it */
     const char *path;
     const char *where; /* "file:path" */
     int64_t entries;
-    sap_branch_node **branches; /* all, in order of the tree of branches */
+    sap_branch **branches; /* all, in order of the tree of branches; the kind's own of each begins with it */
     size_t branch_count, branch_capacity;
-    uint32_t *name_table; /* open hash of public names: index + 1 */
+    uint32_t *name_table; /* open hash of their names: index + 1 */
     size_t name_table_size;
+    int64_t *clusters; /* first entry of each, at first need */
+    size_t cluster_count;
+    struct sap_friend *friends;
+    size_t friend_count, friend_capacity;
     pthread_mutex_t lock;
 };
+
+SAP_MUST_CHECK sap_status sap_tree_init(sap_tree *tree, const sap_tree_kind *kind, sap_file *file, const char *path,
+                                        sap_error *err);
+/* Makes names unique, once all branches are there with `name` (their own) and `path`: a name that two branches have is no
+ * name, both take their paths. Where those are the same too, the later ones are numbered: "x", "x#2". */
+SAP_MUST_CHECK sap_status sap_tree_name_branches(sap_tree *tree, sap_error *err);
+/* A branch by name, of the tree or of a friend of it. */
+SAP_MUST_CHECK sap_status sap_tree_locate(const sap_tree *tree, const char *name, const sap_tree **owner, size_t *index,
+                                          sap_error *err);
+
+/* Whether the tree itself has a branch of that name. */
+bool sap_tree_has(const sap_tree *tree, const char *name, size_t *index);
+
+/* A tree that is read beside another, entry by entry. */
+typedef struct sap_friend {
+    const char *alias, *url, *tree_path; /* in the tree's arena; url NULL: in the same file */
+    sap_file *file;                      /* its own, or NULL */
+    sap_tree *tree;                      /* once it is open */
+    bool borrowed;                       /* the caller's */
+    bool failed;
+} sap_friend;
+
+/* Notes a friend that the tree itself names; it is opened at the first need. */
+SAP_MUST_CHECK sap_status sap_friends_note(sap_tree *tree, const char *alias, const char *url, const char *tree_path,
+                                           sap_error *err);
+/* Whether a friend has that column: "alias.column", or its plain name. */
+bool sap_friends_locate(const sap_tree *tree, const char *name, const sap_tree **owner, size_t *index);
+void sap_friends_close(sap_tree *tree);
+
+extern const sap_tree_kind sap_ttree_kind;
+SAP_MUST_CHECK sap_status sap_ttree_open(sap_file *file, const sap_key *key, sap_tree **out, sap_error *err);
+SAP_MUST_CHECK sap_status sap_ntuple_open(sap_file *file, const sap_key *key, sap_tree **out, sap_error *err);
+
+/* ---- TTree ------------------------------------------------------------------------------------------------------ */
+
+typedef struct sap_ttree {
+    sap_tree tree;
+    uint8_t *record; /* decompressed: embedded baskets point into it */
+} sap_ttree;
+
+SAP_MUST_CHECK sap_status sap_ttree_scan_open(sap_tree *tree, const size_t *branches, size_t count, const sap_run *run,
+                                              void **scan, sap_error *err);
+void sap_ttree_scan_close(void *scan);
+int64_t sap_ttree_scan_boundary(void *scan, int64_t begin, int64_t end);
+SAP_MUST_CHECK sap_status sap_ttree_scan_prefetch(void *scan, int64_t begin, int64_t end, sap_error *err);
+SAP_MUST_CHECK sap_status sap_ttree_scan_read(void *scan, int64_t begin, int64_t end, struct sap_storage *storage,
+                                              sap_column *columns, sap_error *err);
+
+/* Index of the basket that holds the entry, 0 when none does. */
+static inline size_t sap_basket_of(const sap_branch_node *b, int64_t entry) {
+    size_t low = 0, high = b->basket_count;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (b->baskets[middle].first_entry <= entry)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
 
 /* The node of a public branch. */
 static inline sap_branch_node *sap_branch_inside(const sap_branch *branch) {
@@ -475,10 +564,15 @@ typedef struct sap_scratch {
 } sap_scratch;
 
 void sap_scratch_release(sap_scratch *scratch);
-/* Reads the basket; `out` points into the scratch (or the tree's record) until its next use. */
+/* The bytes of a basket as stored, `stored` (that many of it were fetched already), mapped, or read into the scratch. */
+SAP_MUST_CHECK sap_status sap_basket_bytes(const sap_file *file, const sap_basket *basket, const char *where,
+                                           const uint8_t *stored, sap_scratch *scratch, const uint8_t **out,
+                                           sap_error *err);
+/* Reads the basket; `out` points into the scratch, the tree's record, the mapped file or `stored` (which may be NULL).
+ * keep: it must stay valid as long as the scratch, so not point into `stored`. */
 SAP_MUST_CHECK sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, size_t index,
-                                          const char *where, sap_scratch *scratch, sap_basket_data *out,
-                                          sap_error *err);
+                                          const char *where, const uint8_t *stored, bool keep, sap_scratch *scratch,
+                                          sap_basket_data *out, sap_error *err);
 SAP_MUST_CHECK bool sap_buffer_reserve(sap_buffer *buffer, size_t capacity);
 
 /* ---- Decoding ---------------------------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* TTree: its record, branches, leaves and baskets, read by the file's own streamer info; names and their finding.
+/* TTree: its record, branches, leaves and baskets, read by the file's own streamer info.
  * docs/format/ttree.md. */
 #include "root_internal.h"
 
@@ -383,13 +383,13 @@ static sap_status add_branches(sap_tree *tree, sap_branch_node *parent, const sa
             b->name = "";
         b->public.path = parent ? sap_arena_format(&tree->arena, "%s/%s", parent->public.path, b->name) : b->name;
         if (!b->public.path ||
-            !sap_grow((void **)&tree->branches, &tree->branch_capacity, tree->branch_count, sizeof(sap_branch_node *)))
+            !sap_grow((void **)&tree->branches, &tree->branch_capacity, tree->branch_count, sizeof(sap_branch *)))
             return sap_error_memory(err, tree->where);
         b->public.depth = depth;
         b->public.name = b->name;
         b->public.stored_bytes = (uint64_t)b->zip_bytes;
         b->public.bytes = (uint64_t)b->total_bytes;
-        tree->branches[tree->branch_count++] = b;
+        tree->branches[tree->branch_count++] = &b->public;
         for (size_t j = 0; j < b->leaves.count; j++) {
             sap_leaf *leaf = b->leaves.items[j].object;
             if (leaf && strncmp(b->leaves.items[j].class_name, "TLeaf", 5) == 0)
@@ -401,145 +401,13 @@ static sap_status add_branches(sap_tree *tree, sap_branch_node *parent, const sa
     return SAP_OK;
 }
 
-/* ---- Names ------------------------------------------------------------------------------------------------------ */
-
-static uint32_t *name_slot(const sap_tree *tree, const char *name) {
-    size_t mask = tree->name_table_size - 1;
-    size_t i = (size_t)sap_hash(name, strlen(name), 0) & mask;
-    while (tree->name_table[i]) {
-        const sap_branch *b = &tree->branches[tree->name_table[i] - 1]->public;
-        if (strcmp(b->name, name) == 0 || strcmp(b->path, name) == 0)
-            break;
-        i = (i + 1) & mask;
-    }
-    return &tree->name_table[i];
-}
-
-static const char *repeated_name(sap_tree *tree, const char *path) {
-    uint32_t first = *name_slot(tree, path);
-    int none = 0, *n = first ? &tree->branches[first - 1]->repeats : &none; /* from where the last one ended */
-    for (*n = *n < 2 ? 2 : *n;; ++*n) {
-        const char *name = sap_arena_format(&tree->arena, "%s#%d", path, *n);
-        if (!name || !*name_slot(tree, name))
-            return name;
-    }
-}
-
-/* A name that two branches have is no name: both take their paths. Where those are the same too, the later ones are numbered:
- * "x", "x#2". */
-static sap_status name_branches(sap_tree *tree, sap_error *err) {
-    size_t size = 16;
-    while (size < 4 * tree->branch_count)
-        size *= 2;
-    tree->name_table = calloc(size, sizeof *tree->name_table);
-    if (!tree->name_table)
-        return sap_error_memory(err, tree->where);
-    tree->name_table_size = size;
-    for (size_t i = 0; i < tree->branch_count; i++) {
-        sap_branch *b = &tree->branches[i]->public;
-        uint32_t *slot = name_slot(tree, b->name);
-        if (*slot) {
-            sap_branch_node *other = tree->branches[*slot - 1];
-            if (strcmp(other->name, b->name) == 0)
-                other->public.name = other->public.path;
-            b->name = b->path;
-        } else {
-            *slot = (uint32_t)i + 1;
-        }
-    }
-    memset(tree->name_table, 0, size * sizeof *tree->name_table);
-    for (size_t i = 0; i < tree->branch_count; i++) {
-        sap_branch *b = &tree->branches[i]->public;
-        if (*name_slot(tree, b->name))
-            b->name = repeated_name(tree, b->path);
-        if (!b->name)
-            return sap_error_memory(err, tree->where);
-        *name_slot(tree, b->name) = (uint32_t)i + 1;
-    }
-    for (size_t i = 0; i < tree->branch_count; i++) {
-        uint32_t *slot = name_slot(tree, tree->branches[i]->public.path);
-        if (!*slot)
-            *slot = (uint32_t)i + 1;
-    }
-    return SAP_OK;
-}
-
 /* ---- Opening ------------------------------------------------------------------------------------------------------ */
 
-static bool is_rntuple(const char *class_name) {
-    return strcmp(class_name, "ROOT::RNTuple") == 0 || strcmp(class_name, "ROOT::Experimental::RNTuple") == 0;
-}
-
-bool sap_key_is_tree(const sap_file *file, const sap_key *key) {
-    if (strcmp(key->class_name, "TTree") == 0 || is_rntuple(key->class_name))
-        return true;
-    static const char *const known[] = {"TNtuple", "TNtupleD", "TChain"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(key->class_name, known[i]) == 0)
-            return i < 2;
-    if (key->class_name[0] == 'T' && key->class_name[1] == 'H') /* histograms are the many */
-        return false;
-    if (sap_classes_read((sap_file *)(uintptr_t)file, NULL) != SAP_OK)
-        return false;
-    return sap_class_is(file, key->class_name, "TTree");
-}
-
-static const char *key_path_at(const void *context, size_t index) {
-    return sap_file_key(context, index)->path;
-}
-
-static const sap_key *only_tree(const sap_file *file, sap_error *err) {
-    const sap_key *found = NULL;
-    sap_text names = {0};
-    size_t count = 0;
-    for (size_t i = 0; i < file->key_count; i++) {
-        const sap_key *key = &file->keys[i];
-        if (!sap_key_is_tree(file, key))
-            continue;
-        if (found && strcmp(found->path, key->path) == 0) {
-            if (key->cycle > found->cycle)
-                found = key;
-            continue;
-        }
-        sap_text_add(&names, "%s%s", count++ ? ", " : "", key->path);
-        found = key;
-    }
-    if (count == 0)
-        (void)sap_error_set(err, SAP_ENOTFOUND, "%s: no tree in this file", file->name);
-    else if (count > 1)
-        (void)sap_error_set(err, SAP_EARGUMENT, "%s: which tree? There are %s", file->name,
-                            names.data ? names.data : "several");
-    sap_text_release(&names);
-    return count == 1 ? found : NULL;
-}
-
-static const sap_key *find_key(const sap_file *file, const char *path, sap_error *err) {
-    if (!path)
-        return only_tree(file, err);
-    size_t length = strlen(path);
-    const char *semicolon = strrchr(path, ';');
-    int cycle = semicolon ? atoi(semicolon + 1) : 0;
-    if (semicolon)
-        length = (size_t)(semicolon - path);
-    const sap_key *found = NULL;
-    for (size_t i = 0; i < file->key_count; i++) {
-        const sap_key *key = &file->keys[i];
-        if (strncmp(key->path, path, length) == 0 && key->path[length] == '\0' && (!cycle || key->cycle == cycle) &&
-            (!found || key->cycle > found->cycle))
-            found = key;
-    }
-    if (!found) {
-        char nearest[500];
-        sap_text_nearest(path, file->key_count, key_path_at, file, nearest, sizeof nearest);
-        (void)sap_error_set(err, SAP_ENOTFOUND, "%s: no object \"%s\"%s", file->name, path, nearest);
-    }
-    return found;
-}
-
-static sap_status read_tree(sap_tree *tree, const sap_key *key, sap_error *err) {
+static sap_status read_tree(sap_ttree *ttree, const sap_key *key, sap_error *err) {
+    sap_tree *tree = &ttree->tree;
     sap_record record;
-    SAP_TRY(sap_record_load(tree->file, key->offset, key->stored_bytes, tree->where, &record, &tree->record, err));
-    sap_stream s = {.c = sap_cursor_init(tree->record, record.object_bytes, 0),
+    SAP_TRY(sap_record_load(tree->file, key->offset, key->stored_bytes, tree->where, &record, &ttree->record, err));
+    sap_stream s = {.c = sap_cursor_init(ttree->record, record.object_bytes, 0),
                     .file = tree->file,
                     .arena = &tree->arena,
                     .origin = record.header_bytes,
@@ -553,90 +421,87 @@ static sap_status read_tree(sap_tree *tree, const sap_key *key, sap_error *err) 
         return sap_error_set(err, SAP_EFORMAT, "%s: the tree has %lld entries", tree->where, (long long)top.entries);
     tree->entries = top.entries;
     SAP_TRY(add_branches(tree, NULL, &top.branches, 0, err));
-    return name_branches(tree, err);
+    return sap_tree_name_branches(tree, err);
 }
 
-sap_status sap_tree_open(sap_file *file, const char *path, sap_tree **out, sap_error *err) {
-    SAP_TRY(sap_classes_read(file, err));
-    const sap_key *key = find_key(file, path, err);
-    if (!key)
-        return err && err->status ? err->status : SAP_ENOTFOUND;
-    if (is_rntuple(key->class_name))
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s:%s is an RNTuple; this version reads TTrees only", file->name,
-                             key->path);
-    if (!sap_key_is_tree(file, key))
-        return sap_error_set(err, SAP_ETYPE, "%s:%s is a %s, not a tree", file->name, key->path, key->class_name);
-    sap_tree *tree = calloc(1, sizeof *tree);
-    if (!tree)
+sap_status sap_ttree_open(sap_file *file, const sap_key *key, sap_tree **out, sap_error *err) {
+    sap_ttree *ttree = calloc(1, sizeof *ttree);
+    if (!ttree)
         return sap_error_memory(err, file->name);
-    pthread_mutex_init(&tree->lock, NULL);
-    tree->file = file;
-    tree->path = key->path;
-    tree->where = sap_arena_format(&tree->arena, "%s:%s", file->name, key->path);
-    sap_status status = tree->where ? read_tree(tree, key, err) : sap_error_memory(err, file->name);
+    sap_status status = sap_tree_init(&ttree->tree, &sap_ttree_kind, file, key->path, err);
+    if (status == SAP_OK)
+        status = read_tree(ttree, key, err);
     if (status != SAP_OK) {
-        sap_tree_close(tree);
+        sap_tree_close(&ttree->tree);
         return status;
     }
-    *out = tree;
+    *out = &ttree->tree;
     return SAP_OK;
 }
 
-void sap_tree_close(sap_tree *tree) {
-    if (!tree)
-        return;
-    sap_arena_release(&tree->arena);
-    free(tree->record);
-    free(tree->branches);
-    free(tree->name_table);
-    pthread_mutex_destroy(&tree->lock);
-    free(tree);
+static void close_ttree(sap_tree *tree) {
+    free(((sap_ttree *)tree)->record);
 }
 
-const char *sap_tree_path(const sap_tree *tree) {
-    return tree->path;
+static sap_status compile_branch(sap_tree *tree, size_t index, sap_error *err) {
+    return sap_branch_compile(tree, sap_branch_inside(tree->branches[index]), err);
 }
 
-int64_t sap_tree_entries(const sap_tree *tree) {
-    return tree->entries;
-}
-
-size_t sap_tree_branch_count(const sap_tree *tree) {
-    return tree->branch_count;
-}
-
-/* Branches are compiled when they are first looked at: a wide tree costs what is used of it. */
-static sap_status look_at(const sap_tree *tree, sap_branch_node *branch, sap_error *err) {
-    sap_tree *inside = (sap_tree *)(uintptr_t)tree;
-    pthread_mutex_lock(&inside->lock);
-    sap_status status = sap_branch_compile(inside, branch, err);
-    pthread_mutex_unlock(&inside->lock);
-    return status;
-}
-
-const sap_branch *sap_tree_branch(const sap_tree *tree, size_t index) {
-    if (index >= tree->branch_count)
+/* The codec of the first basket is in its first block. */
+static const char *first_codec(sap_tree *tree, size_t index) {
+    const sap_branch_node *b = sap_branch_inside(tree->branches[index]);
+    if (b->basket_count == 0)
         return NULL;
-    sap_branch_node *branch = tree->branches[index];
-    sap_error error = {0};
-    if (look_at(tree, branch, &error) != SAP_OK)
-        branch->public.reason = "out of memory";
-    return &branch->public;
+    if (b->baskets[0].embedded)
+        return "none";
+    uint8_t bytes[SAP_BASKET_HEADER_MOST];
+    size_t length = b->baskets[0].bytes < sizeof bytes ? b->baskets[0].bytes : sizeof bytes;
+    sap_range range = {b->baskets[0].offset, length, bytes};
+    sap_basket_header header;
+    if (sap_source_read(tree->file->source, &range, 1, NULL) != SAP_OK ||
+        sap_basket_parse(bytes, length, &b->baskets[0], tree->where, &header, NULL) != SAP_OK)
+        return "unknown";
+    if (header.object_bytes <= header.stored_bytes - header.header_bytes)
+        return "none";
+    return header.header_bytes < length ? sap_codec_name(bytes + header.header_bytes, length - header.header_bytes)
+                                        : "unknown";
 }
 
-static const char *branch_name_at(const void *context, size_t index) {
-    return ((const sap_tree *)context)->branches[index]->public.name;
+static int64_t own_entries(const sap_branch *branch) {
+    return sap_branch_inside(branch)->entries;
 }
 
-sap_status sap_tree_find(const sap_tree *tree, const char *name, const sap_branch **out, sap_error *err) {
-    uint32_t index = *name_slot(tree, name);
-    if (!index) {
-        char nearest[700];
-        sap_text_nearest(name, tree->branch_count, branch_name_at, tree, nearest, sizeof nearest);
-        return sap_error_set(err, SAP_ENOTFOUND, "%s: no branch \"%s\"%s", tree->where, name, nearest);
+/* Clusters are not recorded as such: one begins where baskets of all branches do. */
+static void find_clusters(sap_tree *tree) {
+    const sap_branch_node *fewest = NULL;
+    for (size_t i = 0; i < tree->branch_count; i++) {
+        const sap_branch_node *b = sap_branch_inside(tree->branches[i]);
+        if (b->basket_count > 0 && (!fewest || b->basket_count < fewest->basket_count))
+            fewest = b;
     }
-    sap_branch_node *branch = tree->branches[index - 1];
-    SAP_TRY(look_at(tree, branch, err));
-    *out = &branch->public;
-    return SAP_OK;
+    tree->clusters = calloc((fewest ? fewest->basket_count : 0) + 1, sizeof *tree->clusters);
+    for (size_t k = 0; tree->clusters && fewest && k < fewest->basket_count; k++) {
+        int64_t entry = fewest->baskets[k].first_entry;
+        bool all = tree->cluster_count == 0 || entry > tree->clusters[tree->cluster_count - 1];
+        for (size_t i = 0; i < tree->branch_count && all; i++) {
+            const sap_branch_node *b = sap_branch_inside(tree->branches[i]);
+            size_t at = sap_basket_of(b, entry);
+            all = b->basket_count == 0 || b->baskets[at].first_entry == entry;
+        }
+        if (all)
+            tree->clusters[tree->cluster_count++] = entry;
+    }
 }
+
+const sap_tree_kind sap_ttree_kind = {
+    .close = close_ttree,
+    .compile = compile_branch,
+    .clusters = find_clusters,
+    .codec = first_codec,
+    .entries = own_entries,
+    .scan_open = sap_ttree_scan_open,
+    .scan_close = sap_ttree_scan_close,
+    .scan_boundary = sap_ttree_scan_boundary,
+    .scan_prefetch = sap_ttree_scan_prefetch,
+    .scan_read = sap_ttree_scan_read,
+};
