@@ -109,7 +109,15 @@ typedef struct sap_reader_options {
 /* Plans the reading; no basket is read yet. The run is copied: its pool decodes baskets in parallel. */
 SAP_API SAP_MUST_CHECK sap_status sap_reader_open(sap_tree *tree, const sap_reader_options *options, const sap_run *run,
                                                   sap_reader **out, sap_error *err);
+/* Several files as one table: entries of the first, then of the second, … ; begin, end and first_entry count through all. urls:
+ * names and patterns (sap_source_glob). path: of the tree in each of them, NULL: the only one. Columns are chosen in the first file;
+ * the others must have them, of the same types. No batch holds entries of two files. */
+SAP_API SAP_MUST_CHECK sap_status sap_reader_open_files(const char *const *urls, size_t count, const char *path,
+                                                        const sap_reader_options *options, const sap_run *run,
+                                                        sap_reader **out, sap_error *err);
 SAP_API void sap_reader_close(sap_reader *reader);
+/* The file that the last batch came from, and the number (among all) of its first entry. Borrowed until the next batch. */
+SAP_API const char *sap_reader_file(const sap_reader *reader, int64_t *first);
 
 /* The columns that batches will have, in order. Borrowed until the reader is closed. */
 SAP_API const sap_field *sap_reader_fields(const sap_reader *reader, int32_t *count);

@@ -19,6 +19,7 @@ typedef struct shown {
 } shown;
 
 struct sap_reader {
+    sap_chain *chain; /* several files; then of the rest only `failed` is used */
     sap_tree *tree;
     sap_run run;
     sap_arena arena;
@@ -201,9 +202,33 @@ sap_status sap_reader_open(sap_tree *tree, const sap_reader_options *options, co
     return SAP_OK;
 }
 
+sap_status sap_reader_open_files(const char *const *urls, size_t count, const char *path,
+                                 const sap_reader_options *options, const sap_run *run, sap_reader **out,
+                                 sap_error *err) {
+    sap_reader *r = calloc(1, sizeof *r);
+    if (!r)
+        return sap_error_memory(err, "list of files");
+    sap_status status = sap_chain_open(urls, count, path, options, run, &r->chain, err);
+    if (status != SAP_OK) {
+        free(r);
+        return status;
+    }
+    *out = r;
+    return SAP_OK;
+}
+
+const char *sap_reader_file(const sap_reader *r, int64_t *first) {
+    if (r->chain)
+        return sap_chain_file(r->chain, first);
+    *first = 0;
+    return r->tree->file->name;
+}
+
 void sap_reader_close(sap_reader *r) {
     if (!r)
         return;
+    if (r->chain)
+        sap_chain_close(r->chain);
     for (size_t i = 0; i < r->part_count; i++) {
         if (r->parts[i].scan)
             r->parts[i].tree->kind->scan_close(r->parts[i].scan);
@@ -216,6 +241,8 @@ void sap_reader_close(sap_reader *r) {
 }
 
 const sap_field *sap_reader_fields(const sap_reader *r, int32_t *count) {
+    if (r->chain)
+        return sap_chain_fields(r->chain, count);
     *count = (int32_t)r->column_count;
     return r->fields;
 }
@@ -260,10 +287,15 @@ static sap_status read_parts(sap_reader *r, int64_t begin, int64_t end, sap_batc
 }
 
 sap_status sap_reader_next(sap_reader *r, sap_batch *out, sap_error *err) {
-    if (r->failed)
-        return sap_error_set(err, SAP_EARGUMENT, "%s: reading goes on after an error", r->tree->where);
-    if (out->storage)
-        return sap_error_set(err, SAP_EARGUMENT, "%s: the batch to be filled is not empty", r->tree->where);
+    int64_t first;
+    if (r->failed || out->storage)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: %s", sap_reader_file(r, &first),
+                             r->failed ? "reading goes on after an error" : "the batch to be filled is not empty");
+    if (r->chain) {
+        sap_status status = sap_chain_next(r->chain, out, err);
+        r->failed = status != SAP_OK;
+        return status;
+    }
     int64_t begin = r->at, end = choose_end(r, begin);
     if (end == begin) {
         *out = (sap_batch){0};
@@ -289,6 +321,8 @@ sap_status sap_reader_next(sap_reader *r, sap_batch *out, sap_error *err) {
 
 /* ---- As an Arrow stream ----------------------------------------------------------------------------------------------------------- */
 
+enum { NOT_READABLE = 5 }; /* EIO */
+
 typedef struct stream_state {
     sap_reader *reader;
     sap_error error;
@@ -302,7 +336,6 @@ static int stream_schema(struct ArrowArrayStream *stream, struct ArrowSchema *ou
 }
 
 static int stream_next(struct ArrowArrayStream *stream, struct ArrowArray *out) {
-    enum { NOT_READABLE = 5 }; /* EIO */
     stream_state *state = stream->private_data;
     sap_batch batch = {0};
     memset(out, 0, sizeof *out);
@@ -330,7 +363,7 @@ static void stream_release(struct ArrowArrayStream *stream) {
 sap_status sap_reader_export(sap_reader *reader, struct ArrowArrayStream *out, sap_error *err) {
     stream_state *state = calloc(1, sizeof *state);
     if (!state)
-        return sap_error_memory(err, reader->tree->where);
+        return sap_error_memory(err, "stream of batches");
     state->reader = reader;
     *out = (struct ArrowArrayStream){stream_schema, stream_next, stream_error, stream_release, state};
     return SAP_OK;

@@ -342,6 +342,18 @@ extern const sap_tree_kind sap_ttree_kind;
 SAP_MUST_CHECK sap_status sap_ttree_open(sap_file *file, const sap_key *key, sap_tree **out, sap_error *err);
 SAP_MUST_CHECK sap_status sap_ntuple_open(sap_file *file, const sap_key *key, sap_tree **out, sap_error *err);
 
+/* ---- Chains ----------------------------------------------------------------------------------------------------- */
+
+/* What a reader over several files is: see sap_reader_open_files. */
+typedef struct sap_chain sap_chain;
+SAP_MUST_CHECK sap_status sap_chain_open(const char *const *urls, size_t count, const char *path,
+                                         const sap_reader_options *options, const sap_run *run, sap_chain **out,
+                                         sap_error *err);
+void sap_chain_close(sap_chain *chain);
+const sap_field *sap_chain_fields(const sap_chain *chain, int32_t *count);
+const char *sap_chain_file(const sap_chain *chain, int64_t *first);
+SAP_MUST_CHECK sap_status sap_chain_next(sap_chain *chain, sap_batch *out, sap_error *err);
+
 /* ---- TTree ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sap_ttree {
