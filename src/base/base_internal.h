@@ -34,6 +34,24 @@ char *sap_arena_text(sap_arena *arena, const char *text, size_t length);
 char *sap_arena_format(sap_arena *arena, const char *format, ...) SAP_PRINTF(2, 3);
 void sap_arena_release(sap_arena *arena);
 
+/* A large block, in huge pages where the system has them: page by page, the first touch of so much memory costs as much as
+ * decompressing into it. Blocks that were given back are kept, a bounded number of bytes of them, and given out again.
+ * *capacity: what it holds, at least `bytes`. Aligned to 64 bytes at least, not zeroed; NULL when there is none. */
+void *sap_block_take(size_t bytes, size_t *capacity);
+/* NULL is fine. May be called from any thread, as sap_block_take. */
+void sap_block_give(void *block, size_t capacity);
+enum { SAP_BLOCK_LEAST = 1 << 20 }; /* what is smaller is better taken from malloc */
+
+/* Scratch memory, a block when it is large. Zeroed is empty. */
+typedef struct sap_space {
+    uint8_t *data;
+    size_t capacity;
+} sap_space;
+
+/* Room for so many bytes; what was there is lost. */
+SAP_MUST_CHECK bool sap_space_reserve(sap_space *space, size_t bytes);
+void sap_space_release(sap_space *space);
+
 /* Makes room for one more item in a malloc'ed array that doubles. */
 SAP_MUST_CHECK bool sap_grow(void **array, size_t *capacity, size_t count, size_t item_size);
 

@@ -1,8 +1,10 @@
-/* Arenas, growing arrays and growing text. */
+/* Arenas, large blocks, growing arrays and growing text. */
 #include "base_internal.h"
 
 #include <stdalign.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 typedef struct sap_arena_block {
     struct sap_arena_block *before;
@@ -72,6 +74,89 @@ void sap_arena_release(sap_arena *arena) {
     }
     arena->used = 0;
 }
+
+/* ---- Large blocks ---------------------------------------------------------------------------------------- */
+
+#ifdef __SANITIZE_ADDRESS__ /* which finds use after release and behind the end: nothing is kept or rounded up */
+enum { HUGE_PAGE = 64, SHELF_PLACES = 1, SHELF_BYTES = 0 };
+#else
+enum { HUGE_PAGE = 2 << 20, SHELF_PLACES = 32, SHELF_BYTES = 128 << 20 };
+#endif
+
+/* Blocks that nobody uses. A block begins with its capacity while it lies here. Each place is emptied or filled by one exchange,
+ * so threads need no lock, and a child of fork() finds none taken. */
+static _Atomic(size_t *) shelf[SHELF_PLACES];
+static atomic_size_t shelved; /* bytes */
+
+/* Lays the block into an empty place, or frees it. */
+static void shelve(size_t *block) {
+    for (int i = 0; i < SHELF_PLACES; i++) {
+        size_t *empty = NULL;
+        if (atomic_load_explicit(&shelf[i], memory_order_relaxed) == NULL &&
+            atomic_compare_exchange_strong(&shelf[i], &empty, block))
+            return;
+    }
+    atomic_fetch_sub(&shelved, *block);
+    free(block);
+}
+
+void *sap_block_take(size_t bytes, size_t *capacity) {
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t size = (bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+    if (size == 0)
+        size = HUGE_PAGE;
+    for (int i = 0; i < SHELF_PLACES; i++) {
+        size_t *block = atomic_exchange(&shelf[i], NULL);
+        if (block && *block >= size && *block / 2 <= size) {
+            *capacity = *block;
+            atomic_fetch_sub(&shelved, *capacity);
+            return block;
+        }
+        if (block)
+            shelve(block);
+    }
+    void *block = aligned_alloc(HUGE_PAGE, size);
+    if (block && HUGE_PAGE > 64)
+        (void)madvise(block, size, MADV_HUGEPAGE);
+    *capacity = block ? size : 0;
+    return block;
+}
+
+void sap_block_give(void *block, size_t capacity) {
+    if (!block)
+        return;
+    if (atomic_fetch_add(&shelved, capacity) + capacity > SHELF_BYTES) {
+        atomic_fetch_sub(&shelved, capacity);
+        free(block);
+        return;
+    }
+    *(size_t *)block = capacity;
+    shelve(block);
+}
+
+bool sap_space_reserve(sap_space *space, size_t bytes) {
+    if (bytes <= space->capacity)
+        return true;
+    sap_space_release(space);
+    if (bytes >= SAP_BLOCK_LEAST) {
+        space->data = sap_block_take(bytes, &space->capacity);
+    } else {
+        space->data = malloc(bytes);
+        space->capacity = space->data ? bytes : 0;
+    }
+    return space->data != NULL;
+}
+
+void sap_space_release(sap_space *space) {
+    if (space->capacity >= SAP_BLOCK_LEAST)
+        sap_block_give(space->data, space->capacity);
+    else
+        free(space->data);
+    *space = (sap_space){0};
+}
+
+/* ---- Growing ----------------------------------------------------------------------------------------------- */
 
 bool sap_grow(void **array, size_t *capacity, size_t count, size_t item_size) {
     if (count < *capacity)

@@ -4,10 +4,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* A block of memory in a storage: either `data` is the block's own, or one that was adopted. */
+/* A block of memory in a storage: its data follows, unless `adopted` is one that was. */
 typedef struct block {
     struct block *next;
     void *adopted;
+    size_t capacity; /* of a large block, 0: from malloc */
 } block;
 
 struct sap_storage {
@@ -27,10 +28,12 @@ void *sap_storage_alloc(struct sap_storage *storage, size_t bytes) {
     if (bytes > SIZE_MAX / 2)
         return NULL;
     size_t total = ((bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1)) + ALIGNMENT;
-    block *b = aligned_alloc(ALIGNMENT, total);
+    size_t capacity = 0;
+    block *b = total < SAP_BLOCK_LEAST ? aligned_alloc(ALIGNMENT, total) : sap_block_take(total, &capacity);
     if (!b)
         return NULL;
     b->adopted = NULL;
+    b->capacity = capacity;
     push(storage, b);
     return (char *)b + ALIGNMENT;
 }
@@ -40,6 +43,7 @@ bool sap_storage_adopt(struct sap_storage *storage, void *data) {
     if (!b)
         return false;
     b->adopted = data;
+    b->capacity = 0;
     push(storage, b);
     return true;
 }
@@ -71,7 +75,10 @@ void sap_batch_release(sap_batch *batch) {
         while (b) {
             block *next = b->next;
             free(b->adopted);
-            free(b);
+            if (b->capacity)
+                sap_block_give(b, b->capacity);
+            else
+                free(b);
             b = next;
         }
         free(batch->storage);

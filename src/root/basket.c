@@ -21,9 +21,9 @@ bool sap_buffer_reserve(sap_buffer *buffer, size_t capacity) {
 
 void sap_scratch_release(sap_scratch *scratch) {
     sap_codec_release(&scratch->codec);
-    free(scratch->stored.data);
-    free(scratch->object.data);
-    free(scratch->gathered.data);
+    sap_space_release(&scratch->stored);
+    sap_space_release(&scratch->object);
+    sap_space_release(&scratch->gathered);
     *scratch = (sap_scratch){0};
 }
 
@@ -95,7 +95,7 @@ sap_status sap_basket_bytes(const sap_file *file, const sap_basket *basket, cons
     *out = stored ? stored : sap_source_map(file->source, basket->offset, basket->bytes);
     if (*out)
         return SAP_OK;
-    if (!sap_buffer_reserve(&scratch->stored, basket->bytes))
+    if (!sap_space_reserve(&scratch->stored, basket->bytes))
         return sap_error_memory(err, where);
     *out = scratch->stored.data;
     sap_range range = {basket->offset, basket->bytes, scratch->stored.data};
@@ -104,7 +104,7 @@ sap_status sap_basket_bytes(const sap_file *file, const sap_basket *basket, cons
 
 static sap_status copy_object(sap_scratch *scratch, const uint8_t *payload, size_t bytes, const char *where,
                               sap_error *err) {
-    if (!sap_buffer_reserve(&scratch->object, bytes))
+    if (!sap_space_reserve(&scratch->object, bytes))
         return sap_error_memory(err, where);
     memcpy(scratch->object.data, payload, bytes);
     return SAP_OK;
@@ -130,7 +130,7 @@ sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, 
     if (header.object_bytes > length) {
         uint64_t place = basket->offset + header.header_bytes;
         SAP_TRY(sap_codec_check(payload, length, header.object_bytes, where, place, err));
-        if (!sap_buffer_reserve(&scratch->object, header.object_bytes))
+        if (!sap_space_reserve(&scratch->object, header.object_bytes))
             return sap_error_memory(err, where);
         SAP_TRY(sap_codec_run(&scratch->codec, payload, length, scratch->object.data, header.object_bytes, where, place,
                               err));

@@ -70,19 +70,6 @@ sap_status sap_piece_count(const sap_decoding *d, sap_piece *piece, sap_error *e
     return SAP_OK;
 }
 
-/* Offsets of lists without a header, `shift` being the logarithm of an item's bytes: out[j] is where entry begin + j + 1
- * starts. Returns false when the starts do not rise in whole items. */
-static bool offsets_by_shift(const uint8_t *in, int64_t n, int64_t first, int shift, int32_t base, int32_t *out) {
-    uint32_t wrong = 0, before = (uint32_t)first, mask = (1u << shift) - 1u, origin = (uint32_t)first;
-    for (int64_t j = 0; j < n; j++) {
-        uint32_t start = sap_be32(in + 4 * j);
-        wrong |= (((start - before) | (start - origin)) & 0x80000000u) | ((start - origin) & mask);
-        before = start;
-        out[j] = base + (int32_t)((start - origin) >> shift);
-    }
-    return wrong == 0;
-}
-
 static int shift_of(uint32_t item) {
     for (int shift = 0; shift < 8; shift++)
         if (item == 1u << shift)
@@ -163,9 +150,9 @@ static sap_status decode_jagged(const sap_decoding *d, const sap_piece *piece, s
     int shift = s.offsets && d->program->header == 0 ? shift_of(d->program->item) : -1;
     if (shift >= 0) {
         /* the start behind the last entry is not among the offsets: it is the end of the data */
-        int64_t listed = piece->end < s.entries ? n : n - 1, first = start_at(&s, piece->begin) + s.key_bytes;
-        if (!offsets_by_shift(s.offsets + 4 * ((size_t)piece->begin + 1), listed, first, shift, (int32_t)piece->item_at,
-                              offsets + 1))
+        int64_t listed = piece->end < s.entries ? n : n - 1;
+        if (!sap_offsets_convert(s.offsets + 4 * (size_t)piece->begin, listed, shift, (int32_t)piece->item_at,
+                                 offsets + 1))
             return bad(d, piece->begin, err, "the offsets of the basket do not rise in whole items");
         if (listed < n)
             offsets[n] = (int32_t)(piece->item_at + piece->items);
@@ -216,7 +203,7 @@ static sap_status decode_leaves(const sap_decoding *d, const sap_piece *piece, s
     for (int i = 0; i < d->program->root.child_count; i++) {
         const sap_step_node *step = &d->program->root.children[i];
         size_t bytes = (size_t)step->count * step->number.stored;
-        if (!sap_buffer_reserve(&scratch->gathered, n * bytes))
+        if (!sap_space_reserve(&scratch->gathered, n * bytes))
             return sap_error_memory(err, d->where);
         for (size_t j = 0; j < n; j++)
             memcpy(scratch->gathered.data + j * bytes, data + j * d->program->item, bytes);

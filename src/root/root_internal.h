@@ -414,6 +414,9 @@ typedef struct sap_number {
 
 /* n numbers from `data` to `out`. */
 void sap_number_convert(const sap_number *number, const uint8_t *data, size_t n, void *out);
+/* starts: n + 1 places of entries, big-endian uint32, whose items have 1 << shift bytes each. out[i]: base + the items before
+ * place i + 1. False when the places do not rise in whole items. */
+bool sap_offsets_convert(const uint8_t *starts, int64_t n, int shift, int32_t base, int32_t *out);
 
 typedef enum sap_op {
     SAP_OP_NUMBER,   /* `count` numbers */
@@ -572,7 +575,7 @@ SAP_MUST_CHECK sap_status sap_basket_parse(const uint8_t *bytes, size_t length, 
 /* Memory of one thread that decodes. Zeroed is empty. */
 typedef struct sap_scratch {
     sap_codec codec;
-    sap_buffer stored, object, gathered;
+    sap_space stored, object, gathered;
 } sap_scratch;
 
 void sap_scratch_release(sap_scratch *scratch);

@@ -2,13 +2,12 @@
 #include "root_internal.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 /* A basket of which a later batch needs the rest. */
 typedef struct held {
     bool full;
     size_t basket;
-    sap_scratch memory; /* what `data` points into */
+    sap_space stored, object; /* what `data` points into */
     sap_basket_data data;
 } held;
 
@@ -123,6 +122,12 @@ sap_status sap_ttree_scan_open(sap_tree *tree, const size_t *branches, size_t co
     return SAP_OK;
 }
 
+static void drop(held *h) {
+    sap_space_release(&h->stored);
+    sap_space_release(&h->object);
+    h->full = false;
+}
+
 static void forget(ahead *a) {
     sap_fetch_close(a->fetch);
     free(a->baskets);
@@ -135,7 +140,7 @@ void sap_ttree_scan_close(void *context) {
         forget(&r->ahead[i]);
     for (size_t i = 0; i < r->column_count; i++)
         for (int j = 0; j < 2; j++)
-            sap_scratch_release(&r->columns[i].held[j].memory);
+            drop(&r->columns[i].held[j]);
     for (int i = 0; r->scratch && i < r->slots; i++)
         sap_scratch_release(&r->scratch[i]);
     free(r->scratch);
@@ -326,20 +331,40 @@ static held *find_held(scan_column *c, size_t basket) {
     return NULL;
 }
 
-/* Loads a basket and keeps it in the column. Each column's baskets are held by one thread at a time. */
-static sap_status hold(const making *m, scan_column *c, size_t basket, held **out, sap_error *err) {
+static void exchange(sap_space *a, sap_space *b) {
+    sap_space kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+/* Loads a basket and keeps it, with the scratch memory that it lies in, in the column. Each column's baskets are held by one
+ * thread at a time. */
+static sap_status hold(const making *m, scan_column *c, size_t basket, int slot, held **out, sap_error *err) {
     const scan *r = m->scan;
     const uint8_t *stored = fetched(m->ahead, &c->branch->baskets[basket]);
+    sap_scratch *scratch = &r->scratch[slot];
     held *h = find_held(c, basket);
     if (!h) {
-        h = &c->held[!c->held[0].full || (c->held[1].full && c->held[0].basket < c->held[1].basket) ? 0 : 1];
+        h = &c->held[c->held[0].full ? 1 : 0];
         h->full = false;
-        SAP_TRY(sap_basket_load(r->tree->file, c->branch, basket, c->where, stored, true, &h->memory, &h->data, err));
+        SAP_TRY(sap_basket_load(r->tree->file, c->branch, basket, c->where, stored, true, scratch, &h->data, err));
+        exchange(&h->stored, &scratch->stored);
+        exchange(&h->object, &scratch->object);
         h->basket = basket;
         h->full = true;
     }
     *out = h;
     return SAP_OK;
+}
+
+/* Baskets that end with the batch are not needed again. */
+static void drop_finished(scan *r, int64_t end) {
+    for (size_t i = 0; i < r->column_count; i++)
+        for (int j = 0; j < 2; j++) {
+            held *h = &r->columns[i].held[j];
+            if (h->full && basket_end(r->columns[i].branch, h->basket) <= end)
+                drop(h);
+        }
 }
 
 static sap_status check_entries(const scan_column *c, const sap_piece *p, int32_t entries, sap_error *err) {
@@ -439,7 +464,7 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
                                     err));
         } else {
             held *h;
-            SAP_TRY(hold(m, c, p->basket, &h, err));
+            SAP_TRY(hold(m, c, p->basket, slot, &h, err));
             data = h->data;
         }
         SAP_TRY(check_entries(c, p, data.entries, err));
@@ -476,22 +501,6 @@ static sap_status decode_step(void *context, size_t index, int slot, sap_error *
 static size_t rounded(size_t bytes) {
     enum { ALIGNMENT = 64 };
     return (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-}
-
-/* One block for all columns, in huge pages where the system has them: page by page, the first touch of so much memory costs
- * as much as decompressing into it. */
-static sap_status take_slab(making *m, sap_error *err) {
-    enum { HUGE_PAGE = 2 << 20 };
-    bool large = m->slab_size >= HUGE_PAGE;
-    size_t size = large ? (m->slab_size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1) : rounded(m->slab_size + 1);
-    m->slab = aligned_alloc(large ? HUGE_PAGE : 64, size);
-    if (large && m->slab)
-        (void)madvise(m->slab, size, MADV_HUGEPAGE);
-    if (!m->slab || !sap_storage_adopt(m->storage, m->slab)) {
-        free(m->slab);
-        return sap_error_memory(err, m->scan->tree->where);
-    }
-    return SAP_OK;
 }
 
 /* Before the slab is there its size is counted, and NULL returned. */
@@ -638,7 +647,9 @@ static sap_status make_batch(making *m, sap_error *err) {
         SAP_TRY(sap_column_init(m->storage, &r->columns[i].program->field, &m->out[i], err));
         SAP_TRY(take_memory(m, i, err)); /* how much */
     }
-    SAP_TRY(take_slab(m, err));
+    m->slab = sap_storage_alloc(m->storage, m->slab_size);
+    if (!m->slab)
+        return sap_error_memory(err, r->tree->where);
     for (size_t i = 0; i < r->shown; i++)
         SAP_TRY(take_memory(m, i, err));
     SAP_TRY(sap_loop(run, m->count, decode_step, m, err));
@@ -670,5 +681,6 @@ sap_status sap_ttree_scan_read(void *context, int64_t begin, int64_t end, struct
     free(m.pieces);
     if (a)
         forget(a);
+    drop_finished(r, end);
     return status;
 }

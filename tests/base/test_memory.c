@@ -2,6 +2,9 @@
 #include "base/base_internal.h"
 #include "test_support.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 static void arenas_keep_what_they_gave(void **state) {
     (void)state;
     sap_arena arena = {0};
@@ -90,11 +93,92 @@ static void an_unknown_plug_in_is_an_error(void **state) {
     assert_null(table);
 }
 
+static void blocks_hold_what_was_asked_for(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, SAP_BLOCK_LEAST, (2 << 20) + 1, 9 << 20};
+    for (int round = 0; round < 3; round++) {
+        uint8_t *blocks[4];
+        size_t capacities[4];
+        for (int i = 0; i < 4; i++) {
+            blocks[i] = sap_block_take(sizes[i], &capacities[i]);
+            assert_non_null(blocks[i]);
+            assert_true(capacities[i] >= sizes[i]);
+            assert_int_equal((uintptr_t)blocks[i] % 64, 0);
+            memset(blocks[i], i, capacities[i]);
+        }
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(blocks[i][0], i);
+            assert_int_equal(blocks[i][capacities[i] - 1], i);
+            sap_block_give(blocks[i], capacities[i]);
+        }
+    }
+    size_t capacity;
+    assert_null(sap_block_take(SIZE_MAX - 5, &capacity));
+    sap_block_give(NULL, 0);
+}
+
+#ifndef __SANITIZE_ADDRESS__ /* there none is kept */
+static void blocks_are_given_out_again(void **state) {
+    (void)state;
+    size_t capacity, again;
+    void *block = sap_block_take(50 << 20, &capacity);
+    sap_block_give(block, capacity);
+    void *small = sap_block_take(3 << 20, &again); /* not for so little */
+    assert_ptr_not_equal(small, block);
+    sap_block_give(small, again);
+    assert_ptr_equal(sap_block_take(40 << 20, &again), block);
+    assert_int_equal(again, capacity);
+    sap_block_give(block, capacity);
+}
+#endif
+
+static void *take_and_give(void *argument) {
+    uint8_t mark = *(uint8_t *)argument;
+    for (uint64_t i = 0; i < 2000; i++) {
+        size_t bytes = (size_t)(1 + sap_mix(mark, i) % 4) << 20, capacity;
+        uint8_t *block = sap_block_take(bytes, &capacity);
+        block[0] = block[bytes - 1] = mark;
+        sched_yield();
+        assert_true(block[0] == mark && block[bytes - 1] == mark);
+        sap_block_give(block, capacity);
+    }
+    return NULL;
+}
+
+static void threads_share_blocks(void **state) {
+    (void)state;
+    pthread_t threads[4];
+    uint8_t marks[4] = {1, 2, 3, 4};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, take_and_give, &marks[i]), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static void spaces_grow_and_are_released(void **state) {
+    (void)state;
+    sap_space space = {0};
+    static const size_t sizes[] = {0, 10, 5, 100000, SAP_BLOCK_LEAST - 1, SAP_BLOCK_LEAST, 5 << 20, 7};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_true(sap_space_reserve(&space, sizes[i]));
+        assert_true(space.capacity >= sizes[i]);
+        if (sizes[i])
+            memset(space.data, 1, sizes[i]);
+    }
+    sap_space_release(&space);
+    sap_space_release(&space);
+    assert_null(space.data);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arenas_keep_what_they_gave),     cmocka_unit_test(arrays_and_text_grow),
         cmocka_unit_test(messages_are_cut_not_overrun),   cmocka_unit_test(random_numbers_are_the_same_everywhere),
-        cmocka_unit_test(an_unknown_plug_in_is_an_error),
+        cmocka_unit_test(an_unknown_plug_in_is_an_error), cmocka_unit_test(blocks_hold_what_was_asked_for),
+#ifndef __SANITIZE_ADDRESS__
+        cmocka_unit_test(blocks_are_given_out_again),
+#endif
+        cmocka_unit_test(threads_share_blocks),           cmocka_unit_test(spaces_grow_and_are_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

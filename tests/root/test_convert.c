@@ -99,8 +99,52 @@ static void test_round_offsets(void **state) {
     assert_int_equal(sap_piece_decode(&decoding, &piece, &column, &scratch, &error), SAP_EFORMAT);
 }
 
+static void put_be32(uint8_t *p, uint32_t v) {
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void test_offsets_of_items(void **state) {
+    (void)state;
+    uint8_t places[4 * MOST + 8];
+    int32_t expected[MOST], out[MOST];
+    for (int n = 0; n <= MOST; n++)
+        for (int shift = 0; shift < 4; shift++) {
+            uint8_t *at = places + n % 4; /* of any alignment */
+            uint32_t items = 0, first = 100 + (uint32_t)n;
+            put_be32(at, first);
+            for (int i = 0; i < n; i++) {
+                items += (uint32_t)(sap_mix(2, (uint64_t)i) % 5);
+                put_be32(at + 4 * i + 4, first + (items << shift));
+                expected[i] = 7 + (int32_t)items;
+            }
+            assert_true(sap_offsets_convert(at, n, shift, 7, out));
+            assert_memory_equal(out, expected, (size_t)n * sizeof *out);
+        }
+}
+
+static void test_wrong_offsets_are_refused(void **state) {
+    (void)state;
+    uint8_t places[4 * MOST + 4];
+    int32_t out[MOST];
+    for (int n = 1; n <= MOST; n += 9)
+        for (int wrong = 0; wrong < n; wrong++) {
+            static const uint32_t damage[] = {0, 99, 102, 0x7fffffff, 0xffffffff};
+            for (size_t k = 0; k < sizeof damage / sizeof *damage; k++) {
+                for (int i = 0; i <= n; i++)
+                    put_be32(places + 4 * i, 100 + 4 * (uint32_t)i);
+                put_be32(places + 4 * wrong + 4, damage[k]);
+                assert_false(sap_offsets_convert(places, n, 2, 0, out));
+            }
+        }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_swaps), cmocka_unit_test(test_bools),
-                                       cmocka_unit_test(test_ranges), cmocka_unit_test(test_round_offsets)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_swaps),
+                                       cmocka_unit_test(test_bools),
+                                       cmocka_unit_test(test_ranges),
+                                       cmocka_unit_test(test_round_offsets),
+                                       cmocka_unit_test(test_offsets_of_items),
+                                       cmocka_unit_test(test_wrong_offsets_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
