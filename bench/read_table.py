@@ -168,7 +168,7 @@ def main():
         write(name, ROOT.bench.tree, ENTRIES, CODECS[given.parameter])
         write(given.folder / f"ntuple-{given.parameter}.root", ROOT.bench.ntuple, ENTRIES, CODECS[given.parameter])
     elif given.what == "wide":
-        write(name, ROOT.bench.wide, int(given.parameter), 10_000)
+        write(name, ROOT.bench.wide, int(given.parameter), 13_000_000 // int(given.parameter))
     else:
         write(name, ROOT.bench.tree, int(float(given.parameter) * 1e9 / ENTRY_BYTES), CODECS["none"])
 

@@ -48,6 +48,19 @@ char *console_bytes(uint64_t bytes, char *out, size_t capacity) {
     return out;
 }
 
+int console_width(const char *text) {
+    int n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+void console_pad(const char *text, int width) {
+    (void)fputs(text, stdout);
+    for (int n = console_width(text); n < width; n++)
+        (void)putchar(' ');
+}
+
 static void amount(const sap_progress *p, char *out, size_t capacity) {
     char done[32], total[32];
     if (strcmp(p->unit, "bytes") == 0)

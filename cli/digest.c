@@ -11,9 +11,11 @@
 
 /* What has been seen of one column of the tree of columns. */
 typedef struct hasher {
-    sha256 values, offsets;
-    int64_t length; /* entries */
-    int64_t items;  /* of lists and strings */
+    sha256 values, offsets, valid;
+    int64_t length;  /* entries */
+    int64_t present; /* those of them that are not null */
+    int64_t items;   /* of lists and strings */
+    bool optional;
     struct hasher *children;
 } hasher;
 
@@ -25,17 +27,26 @@ static const char *dtype_of(sap_type type) {
     return (size_t)type < sizeof names / sizeof *names && names[type] ? names[type] : "-";
 }
 
-static bool hasher_init(hasher *h, const sap_field *field) {
+/* The alternatives of a union that can be nothing at all count as optional, as they do in awkward arrays. */
+static bool are_optional(const sap_field *field) {
+    bool any = false;
+    for (int32_t i = 0; field->type == SAP_UNION && i < field->count; i++)
+        any = any || field->children[i].nullable;
+    return any;
+}
+
+static bool hasher_init(hasher *h, const sap_field *field, bool optional) {
     int64_t zero = 0;
-    *h = (hasher){0};
+    *h = (hasher){.optional = field->nullable || (optional && field->type != SAP_UNION)};
     sha256_init(&h->values);
     sha256_init(&h->offsets);
+    sha256_init(&h->valid);
     sha256_add(&h->offsets, &zero, sizeof zero);
     if (field->count == 0)
         return true;
     h->children = calloc((size_t)field->count, sizeof *h->children);
     for (int32_t i = 0; h->children && i < field->count; i++)
-        if (!hasher_init(&h->children[i], &field->children[i]))
+        if (!hasher_init(&h->children[i], &field->children[i], are_optional(field)))
             return false;
     return h->children != NULL;
 }
@@ -47,10 +58,12 @@ static void hasher_release(hasher *h, const sap_field *field) {
     h->children = NULL;
 }
 
-/* Entries [begin, end) of the column. */
-static void hasher_add(hasher *h, const sap_column *c, int64_t begin, int64_t end) {
+static void hasher_add(hasher *h, const sap_column *c, int64_t begin, int64_t end);
+
+/* The values of entries [begin, end), none of which is null. */
+static void add_present(hasher *h, const sap_column *c, int64_t begin, int64_t end) {
     int64_t from = begin, to = end, step = 1;
-    h->length += end - begin;
+    h->present += end - begin;
     if (c->type == SAP_LIST || c->type == SAP_STRING) {
         if (end == begin)
             return;
@@ -64,11 +77,38 @@ static void hasher_add(hasher *h, const sap_column *c, int64_t begin, int64_t en
     }
     if (c->type == SAP_FIXED_LIST)
         step = c->size;
-    size_t size = c->type == SAP_STRING ? 1 : sap_type_size(c->type);
+    size_t size = c->type == SAP_STRING || c->type == SAP_UNION ? 1 : sap_type_size(c->type);
     if (size && to > from)
         sha256_add(&h->values, (const char *)c->values + (size_t)from * size, (size_t)(to - from) * size);
+    if (c->type == SAP_UNION) {
+        for (int64_t i = from; i < to; i++) {
+            int tag = ((const int8_t *)c->values)[i];
+            hasher_add(&h->children[tag], &c->children[tag], c->offsets[i], c->offsets[i] + 1);
+        }
+        return;
+    }
     for (int32_t i = 0; i < c->count; i++)
         hasher_add(&h->children[i], &c->children[i], from * step, to * step);
+}
+
+/* Entries [begin, end) of the column. */
+static void hasher_add(hasher *h, const sap_column *c, int64_t begin, int64_t end) {
+    static const uint8_t ones[256] = {[0 ... 255] = 1}, zeros[256];
+    h->length += end - begin;
+    if (!h->optional) {
+        add_present(h, c, begin, end);
+        return;
+    }
+    while (begin < end) { /* what is null and what is not, in turn */
+        bool null = c->type == SAP_TYPE_NONE || (c->valid && !c->valid[begin]);
+        int64_t next = begin + 1;
+        while (next < end && next - begin < 256 && (c->type == SAP_TYPE_NONE || (c->valid && !c->valid[next])) == null)
+            next++;
+        sha256_add(&h->valid, null ? zeros : ones, (size_t)(next - begin));
+        if (!null)
+            add_present(h, c, begin, next);
+        begin = next;
+    }
 }
 
 static void add_line(sha256 *out, const char *kind, const char *dtype, int64_t count, sha256 *buffer) {
@@ -80,10 +120,18 @@ static void add_line(sha256 *out, const char *kind, const char *dtype, int64_t c
 
 static void hasher_finish(hasher *h, const sap_field *field, sha256 *out) {
     char kind[32];
+    if (h->optional)
+        add_line(out, "valid", "|u1", h->length, &h->valid);
     switch (field->type) {
+    case SAP_TYPE_NONE:
+        add_line(out, "empty", "-", 0, &h->values);
+        break;
+    case SAP_UNION:
+        add_line(out, "tags", "|i1", h->present, &h->values);
+        break;
     case SAP_LIST:
     case SAP_STRING:
-        add_line(out, "offsets", "<i8", h->length + 1, &h->offsets);
+        add_line(out, "offsets", "<i8", h->present + 1, &h->offsets);
         if (field->type == SAP_STRING)
             add_line(out, "data", "|u1", h->items, &h->values);
         break;
@@ -93,10 +141,10 @@ static void hasher_finish(hasher *h, const sap_field *field, sha256 *out) {
         break;
     case SAP_RECORD:
         if (field->count == 0)
-            add_line(out, "norec", "-", h->length, &h->values);
+            add_line(out, "norec", "-", h->present, &h->values);
         break;
     default:
-        add_line(out, "data", dtype_of(field->type), h->length, &h->values);
+        add_line(out, "data", dtype_of(field->type), h->present, &h->values);
         break;
     }
     for (int32_t i = 0; i < field->count; i++)
@@ -111,7 +159,7 @@ static sap_status digest_column(sap_tree *tree, const sap_branch *branch, const 
     SAP_TRY(sap_reader_open(tree, &(sap_reader_options){.columns = &name, .count = 1}, run, &reader, err));
     int32_t count;
     const sap_field *field = sap_reader_fields(reader, &count);
-    sap_status status = hasher_init(&h, field) ? SAP_OK : sap_error_set(err, SAP_EMEMORY, "out of memory");
+    sap_status status = hasher_init(&h, field, false) ? SAP_OK : sap_error_set(err, SAP_EMEMORY, "out of memory");
     while (status == SAP_OK) {
         sap_batch batch = {0};
         status = sap_reader_next(reader, &batch, err);

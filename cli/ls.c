@@ -26,32 +26,18 @@ static char *field_text(const sap_field *field) {
     return text;
 }
 
-/* Columns on the terminal that UTF-8 text takes, near enough: one a code point. */
-static int width_of(const char *text) {
-    int n = 0;
-    for (; *text; text++)
-        n += ((unsigned char)*text & 0xc0) != 0x80;
-    return n;
-}
-
-static void pad(const char *text, int width) {
-    (void)fputs(text, stdout);
-    for (int n = width_of(text); n < width; n++)
-        (void)putchar(' ');
-}
-
 static void print_branch(const sap_branch *b, const char *codec, int name_width, int type_width) {
     char stored[32], name[600], ratio[32] = "";
     (void)snprintf(name, sizeof name, "%*s%s", 2 * b->depth, "", b->name);
     (void)fputs("    ", stdout);
-    pad(name, name_width);
+    console_pad(name, name_width);
     (void)fputs("  ", stdout);
     if (b->container) {
         (void)printf("(holds the columns below)\n");
         return;
     }
     char *type = b->field ? field_text(b->field) : NULL;
-    pad(type ? type : "-", type_width);
+    console_pad(type ? type : "-", type_width);
     if (b->bytes && b->stored_bytes)
         (void)snprintf(ratio, sizeof ratio, "%.2f", (double)b->bytes / (double)b->stored_bytes);
     (void)printf("  %-8s %7" PRId64 " %9s  %6s", codec ? codec : "-", b->baskets,
@@ -75,7 +61,7 @@ static bool print_tree(sap_file *file, const char *object) {
     for (size_t i = 0; i < count; i++) {
         const sap_branch *b = sap_tree_branch(tree, i);
         char *type = b->field ? field_text(b->field) : NULL;
-        int name = width_of(b->name) + 2 * b->depth, wide = type ? width_of(type) : 1;
+        int name = console_width(b->name) + 2 * b->depth, wide = type ? console_width(type) : 1;
         name_width = name > name_width ? name : name_width;
         type_width = wide > type_width ? wide : type_width;
         free(type);
@@ -83,9 +69,9 @@ static bool print_tree(sap_file *file, const char *object) {
     name_width = name_width > WIDEST_NAME ? WIDEST_NAME : name_width;
     type_width = type_width > WIDEST_TYPE ? WIDEST_TYPE : type_width;
     (void)printf("    %" PRId64 " entries, %zu branches\n\n    ", sap_tree_entries(tree), count);
-    pad("column", name_width);
+    console_pad("column", name_width);
     (void)fputs("  ", stdout);
-    pad("type", type_width);
+    console_pad("type", type_width);
     (void)printf("  %-8s %7s %9s  %6s\n", "codec", "baskets", "stored", "ratio");
     for (size_t i = 0; i < count; i++)
         print_branch(sap_tree_branch(tree, i), sap_branch_codec(tree, i), name_width, type_width);
@@ -103,7 +89,7 @@ static bool print_file(sap_file *file) {
                  console_bytes(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100,
                  version % 100, sap_file_compression(file));
     for (size_t i = 0; i < count; i++) {
-        int width = width_of(sap_file_key(file, i)->path) + 4;
+        int width = console_width(sap_file_key(file, i)->path) + 4;
         widest = width > widest ? width : widest;
     }
     for (size_t i = 0; i < count; i++) {
@@ -111,7 +97,7 @@ static bool print_file(sap_file *file) {
         char name[1200];
         (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
         (void)fputs("  ", stdout);
-        pad(name, widest);
+        console_pad(name, widest);
         (void)printf("  %-20s %9s of %9s  %s\n", key->class_name,
                      console_bytes(key->stored_bytes, stored, sizeof stored),
                      console_bytes(key->object_bytes, object, sizeof object), key->title);

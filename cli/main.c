@@ -23,6 +23,10 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"ls", "what ROOT files hold: objects, branches, types, entries, sizes, codecs", sap_command_ls},
+    {"show", "the schema of trees: columns with C++ and Arrow types, sizes, entries a cluster", sap_command_show},
+    {"export", "columns as Parquet, Arrow, CSV or NumPy files, for the entries that a condition keeps",
+     sap_command_export},
+    {"compare", "whether two trees hold the same values", sap_command_compare},
     {"prepare", NULL, sap_command_stage},
     {"train", NULL, sap_command_stage},
     {"evaluate", NULL, sap_command_stage},

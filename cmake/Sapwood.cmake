@@ -20,6 +20,9 @@ if(SAPWOOD_SANITIZE)
     -fno-sanitize-recover=all)
   target_link_options(sapwood_flags INTERFACE -fsanitize=${SAPWOOD_SANITIZE})
 endif()
+if(SAPWOOD_FUZZ)
+  target_compile_options(sapwood_flags INTERFACE -fsanitize=fuzzer-no-link -Wno-unknown-attributes)
+endif()
 target_link_libraries(sapwood_flags INTERFACE Threads::Threads m ${CMAKE_DL_LIBS})
 
 # sap_module(NAME FILE…): a module of libsapwood, from src/NAME.

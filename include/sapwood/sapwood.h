@@ -6,6 +6,7 @@
 #include <sapwood/base.h>
 #include <sapwood/column.h>
 #include <sapwood/dataset.h>
+#include <sapwood/export.h>
 #include <sapwood/nn.h>
 #include <sapwood/pipeline.h>
 #include <sapwood/recipe.h>

@@ -63,6 +63,7 @@ typedef struct sap_text {
 } sap_text;
 
 void sap_text_add(sap_text *text, const char *format, ...) SAP_PRINTF(2, 3);
+void sap_text_put(sap_text *text, const char *bytes, size_t length);
 void sap_text_release(sap_text *text);
 
 /* ---- Names -------------------------------------------------------------------------------------------- */

@@ -97,6 +97,7 @@ static inline double   sap_cursor_f64(sap_cursor *c)  { uint64_t u = sap_cursor_
 static inline uint16_t sap_cursor_le16(sap_cursor *c) { const uint8_t *p = sap_cursor_take(c, 2); return p ? sap_le16(p) : 0; }
 static inline uint32_t sap_cursor_le32(sap_cursor *c) { const uint8_t *p = sap_cursor_take(c, 4); return p ? sap_le32(p) : 0; }
 static inline uint64_t sap_cursor_le64(sap_cursor *c) { const uint8_t *p = sap_cursor_take(c, 8); return p ? sap_le64(p) : 0; }
+static inline double   sap_cursor_lef64(sap_cursor *c) { uint64_t u = sap_cursor_le64(c); double f; memcpy(&f, &u, 8); return f; }
 /* clang-format on */
 
 /* SAP_OK, or SAP_EFORMAT with `where @0x…: what needs N bytes, M left`. */

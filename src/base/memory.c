@@ -174,28 +174,37 @@ bool sap_grow(void **array, size_t *capacity, size_t count, size_t item_size) {
     return true;
 }
 
+/* Room for so many more bytes and the terminating zero. */
+static bool reserve(sap_text *text, size_t length) {
+    size_t needed = text->length + length + 1;
+    if (needed > text->capacity && !text->failed) {
+        char *grown = realloc(text->data, needed * 2);
+        text->failed = !grown;
+        if (grown) {
+            text->data = grown;
+            text->capacity = needed * 2;
+        }
+    }
+    return !text->failed;
+}
+
+void sap_text_put(sap_text *text, const char *bytes, size_t length) {
+    if (!reserve(text, length))
+        return;
+    memcpy(text->data + text->length, bytes, length);
+    text->length += length;
+    text->data[text->length] = '\0';
+}
+
 void sap_text_add(sap_text *text, const char *format, ...) {
     va_list arguments, again;
     va_start(arguments, format);
     va_copy(again, arguments);
     int length = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
-    if (length >= 0 && !text->failed) {
-        size_t needed = text->length + (size_t)length + 1;
-        if (needed > text->capacity) {
-            size_t capacity = needed * 2;
-            char *grown = realloc(text->data, capacity);
-            if (grown) {
-                text->data = grown;
-                text->capacity = capacity;
-            } else {
-                text->failed = true;
-            }
-        }
-        if (!text->failed) {
-            (void)vsnprintf(text->data + text->length, (size_t)length + 1, format, again);
-            text->length += (size_t)length;
-        }
+    if (length >= 0 && reserve(text, (size_t)length)) {
+        (void)vsnprintf(text->data + text->length, (size_t)length + 1, format, again);
+        text->length += (size_t)length;
     }
     va_end(again);
 }

@@ -14,6 +14,7 @@ typedef struct part {
 static part parts[] = {
     {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", NULL},
     {"keras", "Keras model files (libhdf5 and libzip)", NULL},
+    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", NULL},
 };
 enum { PART_COUNT = sizeof parts / sizeof *parts };
 

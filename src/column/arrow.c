@@ -7,9 +7,10 @@
 /* ---- Schemas ------------------------------------------------------------------------------------------- */
 
 static const char *const primitive_formats[] = {
-    [SAP_BOOL] = "b",    [SAP_INT8] = "c",    [SAP_UINT8] = "C",  [SAP_INT16] = "s",  [SAP_UINT16] = "S",
-    [SAP_INT32] = "i",   [SAP_UINT32] = "I",  [SAP_INT64] = "l",  [SAP_UINT64] = "L", [SAP_FLOAT16] = "e",
-    [SAP_FLOAT32] = "f", [SAP_FLOAT64] = "g", [SAP_STRING] = "u", [SAP_LIST] = "+l",  [SAP_RECORD] = "+s",
+    [SAP_BOOL] = "b",   [SAP_INT8] = "c",    [SAP_UINT8] = "C",   [SAP_INT16] = "s",
+    [SAP_UINT16] = "S", [SAP_INT32] = "i",   [SAP_UINT32] = "I",  [SAP_INT64] = "l",
+    [SAP_UINT64] = "L", [SAP_FLOAT16] = "e", [SAP_FLOAT32] = "f", [SAP_FLOAT64] = "g",
+    [SAP_STRING] = "u", [SAP_LIST] = "+l",   [SAP_RECORD] = "+s", [SAP_TYPE_NONE] = "n",
 };
 
 static void release_schema(struct ArrowSchema *schema) {
@@ -114,9 +115,10 @@ static sap_status export_column(const sap_column *column, owner *own, struct Arr
     out->children = sap_arena_array(arena, (size_t)column->count + 1, sizeof *out->children);
     if (!out->buffers || !out->children)
         return sap_error_memory(err, column->name);
-    bool is_union = column->type == SAP_UNION;
     int64_t n = 0;
-    if (!is_union) {
+    if (column->type == SAP_TYPE_NONE)
+        out->null_count = column->length;
+    if (column->type != SAP_UNION && column->type != SAP_TYPE_NONE) { /* they have no validity of their own */
         if (column->valid) {
             out->buffers[0] = pack_bits(arena, column->valid, column->length, &out->null_count);
             if (!out->buffers[0])
@@ -146,6 +148,7 @@ static sap_status export_column(const sap_column *column, owner *own, struct Arr
         break;
     case SAP_RECORD:
     case SAP_FIXED_LIST:
+    case SAP_TYPE_NONE:
         break;
     default:
         out->buffers[n++] = values;

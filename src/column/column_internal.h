@@ -22,6 +22,22 @@ SAP_MUST_CHECK sap_status sap_column_init(struct sap_storage *storage, const sap
 /* `out` gets the concatenation of the batches (same columns, by position); their values are copied, offsets start at 0. */
 SAP_MUST_CHECK sap_status sap_batch_join(const sap_batch *batches, size_t count, sap_batch *out, sap_error *err);
 
+/* `out` gets the entries of the first `columns` columns for which keep[entry] is not 0, copied. */
+SAP_MUST_CHECK sap_status sap_batch_take(const sap_batch *batch, int32_t columns, const uint8_t *keep, sap_batch *out,
+                                         sap_error *err);
+
+/* Something that gives batches until one is empty. */
+typedef struct sap_batches {
+    void *context;
+    const sap_field *fields; /* (count); must live as long as the context */
+    int32_t count;
+    sap_status (*next)(void *context, sap_batch *out, sap_error *err);
+    void (*close)(void *context);
+} sap_batches;
+
+/* Makes an Arrow stream of them, which closes the context when it is closed. */
+SAP_MUST_CHECK sap_status sap_batches_export(const sap_batches *batches, struct ArrowArrayStream *out, sap_error *err);
+
 /* Whether two types are the same, names apart. */
 bool sap_field_same(const sap_field *a, const sap_field *b);
 

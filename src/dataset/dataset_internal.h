@@ -330,8 +330,15 @@ uint64_t sap_tfrecord_bytes(const sap_tfrecord_reader *reader);
 /* ---- The Parquet plug-in ------------------------------------------------------------------------------------------------ */
 
 /* Exported by libsapwood-parquet.so as `sap_plugin_parquet`. Schemas and arrays are moved in and out as Arrow C Data. */
+typedef enum sap_arrow_form {
+    SAP_PARQUET_FEATURES, /* numbers that hardly repeat, read as a whole */
+    SAP_PARQUET_TABLE,    /* any columns, for any reader */
+    SAP_ARROW_FILE        /* Arrow's IPC file format, uncompressed: it can be mapped */
+} sap_arrow_form;
+
 typedef struct sap_parquet_table {
-    sap_status (*create)(const char *path, struct ArrowSchema *schema, void **writer, sap_error *err);
+    sap_status (*create)(const char *path, sap_arrow_form form, struct ArrowSchema *schema, void **writer,
+                         sap_error *err);
     sap_status (*write)(void *writer, struct ArrowArray *array, sap_error *err);
     sap_status (*finish)(void *writer, sap_error *err);
     void (*writer_close)(void *writer);

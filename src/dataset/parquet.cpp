@@ -6,6 +6,7 @@ extern "C" {
 #include <arrow/api.h>
 #include <arrow/c/bridge.h>
 #include <arrow/io/file.h>
+#include <arrow/ipc/writer.h>
 #include <arrow/util/byte_size.h>
 #include <arrow/util/config.h>
 #include <exception>
@@ -61,7 +62,8 @@ struct writer {
     std::string path;
     std::shared_ptr<arrow::Schema> schema;
     std::shared_ptr<arrow::io::FileOutputStream> file;
-    std::unique_ptr<parquet::arrow::FileWriter> parquet;
+    std::unique_ptr<parquet::arrow::FileWriter> parquet; /* or */
+    std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc;
     int64_t group_bytes = 0;
 };
 
@@ -70,8 +72,10 @@ bool is_list(const arrow::DataType &type) {
 }
 
 /* Few different values come in dictionaries; features hardly repeat, and nobody looks for a range of them. */
-std::shared_ptr<parquet::WriterProperties> properties_for(const arrow::Schema &schema) {
+std::shared_ptr<parquet::WriterProperties> properties_for(const arrow::Schema &schema, sap_arrow_form form) {
     parquet::WriterProperties::Builder builder;
+    if (form == SAP_PARQUET_TABLE)
+        return builder.compression(parquet::Compression::ZSTD)->build();
     builder.compression(parquet::Compression::ZSTD)->compression_level(compression_level)->disable_dictionary();
     for (const auto &field : schema.fields()) {
         if (field->type()->id() == arrow::Type::STRING || field->type()->id() == arrow::Type::INT32)
@@ -82,17 +86,19 @@ std::shared_ptr<parquet::WriterProperties> properties_for(const arrow::Schema &s
     return builder.build();
 }
 
-sap_status create(const char *path, struct ArrowSchema *c_schema, void **out, sap_error *err) {
+sap_status create(const char *path, sap_arrow_form form, struct ArrowSchema *c_schema, void **out, sap_error *err) {
     auto w = std::unique_ptr<writer>();
     sap_status status = guarded(path, SAP_EIO, err, [&]() -> arrow::Status {
         w = std::make_unique<writer>();
         w->path = path;
         ARROW_ASSIGN_OR_RAISE(w->schema, arrow::ImportSchema(c_schema));
         ARROW_ASSIGN_OR_RAISE(w->file, arrow::io::FileOutputStream::Open(path));
+        if (form == SAP_ARROW_FILE)
+            return arrow::ipc::MakeFileWriter(w->file, w->schema).Value(&w->ipc);
         auto keep_types = parquet::ArrowWriterProperties::Builder().store_schema()->build();
         ARROW_ASSIGN_OR_RAISE(w->parquet,
                               parquet::arrow::FileWriter::Open(*w->schema, arrow::default_memory_pool(), w->file,
-                                                               properties_for(*w->schema), keep_types));
+                                                               properties_for(*w->schema, form), keep_types));
         return arrow::Status::OK();
     });
     if (c_schema->release)
@@ -106,6 +112,8 @@ sap_status write(void *context, struct ArrowArray *array, sap_error *err) {
     auto *w = static_cast<writer *>(context);
     sap_status status = guarded(w->path, SAP_EIO, err, [&]() -> arrow::Status {
         ARROW_ASSIGN_OR_RAISE(auto batch, arrow::ImportRecordBatch(array, w->schema));
+        if (w->ipc)
+            return w->ipc->WriteRecordBatch(*batch);
         if (w->group_bytes >= row_group_bytes) {
             ARROW_RETURN_NOT_OK(w->parquet->NewBufferedRowGroup());
             w->group_bytes = 0;
@@ -122,7 +130,7 @@ sap_status write(void *context, struct ArrowArray *array, sap_error *err) {
 sap_status finish(void *context, sap_error *err) {
     auto *w = static_cast<writer *>(context);
     return guarded(w->path, SAP_EIO, err, [&]() -> arrow::Status {
-        ARROW_RETURN_NOT_OK(w->parquet->Close());
+        ARROW_RETURN_NOT_OK(w->ipc ? w->ipc->Close() : w->parquet->Close());
         return w->file->Close();
     });
 }
@@ -133,6 +141,7 @@ void writer_close(void *context) {
     (void)guarded(w->path, SAP_EIO, nullptr, [&]() -> arrow::Status {
         auto ignored = w->file->Close();
         w->parquet.reset();
+        w->ipc.reset();
         return ignored;
     });
     delete w;

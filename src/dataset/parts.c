@@ -62,7 +62,8 @@ sap_status sap_part_create(const char *path, sap_dataset_format format, const sa
         if (status == SAP_OK)
             status = sap_schema_export(fields, count, &schema, err);
         if (status == SAP_OK)
-            status = writer->parquet->create(writer->aside, &schema, &writer->parquet_writer, err);
+            status =
+                writer->parquet->create(writer->aside, SAP_PARQUET_FEATURES, &schema, &writer->parquet_writer, err);
     }
     if (status == SAP_OK)
         *out = writer;

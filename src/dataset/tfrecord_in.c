@@ -172,7 +172,7 @@ static bool gather_values(sap_cursor *list, unsigned kind, sap_type type, gather
             list->failed |= f.body.failed;
         } else {
             size_t bytes = sap_cursor_left(&f.body);
-            if (!append(to, sap_cursor_take(&f.body, bytes), bytes))
+            if (bytes > 0 && !append(to, sap_cursor_take(&f.body, bytes), bytes))
                 return false;
         }
     }

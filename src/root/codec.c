@@ -4,10 +4,16 @@
 #include <libdeflate.h>
 #include <lz4.h>
 #include <lzma.h>
+#include <stdlib.h>
 #include <xxhash.h>
 #include <zstd.h>
 
-enum { BLOCK_HEADER = 9, LZ4_CHECKSUM = 8, LZMA_MEMORY = 256 << 20 };
+enum { BLOCK_HEADER = 9, LZ4_CHECKSUM = 8, BLOCK_MOST = (1 << 24) - 1 };
+enum {
+    LZMA_MEMORY = 48 << 20, /* a dictionary is no larger than the block, when ROOT has written it */
+    BELIEVED = 64 << 20,    /* bytes of a record for which memory is taken on its word */
+    RECORD_TIMES = 1040     /* larger ones may be so many times what is stored, deflate's most */
+};
 
 typedef enum codec_kind { CODEC_NONE, CODEC_ZLIB, CODEC_LZMA, CODEC_LZ4, CODEC_ZSTD, CODEC_OLD_ZLIB } codec_kind;
 
@@ -56,21 +62,6 @@ static sap_status next_block(const uint8_t *data, size_t length, size_t *at, blo
     return SAP_OK;
 }
 
-sap_status sap_codec_check(const uint8_t *data, size_t length, size_t size, const char *where, uint64_t offset,
-                           sap_error *err) {
-    size_t at = 0, promised = 0;
-    while (promised < size) {
-        block b = {0};
-        SAP_TRY(next_block(data, length, &at, &b, where, offset, err));
-        if (b.size > size - promised || b.size / codecs[b.kind].most > b.stored + 64)
-            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block of %zu bytes promises %zu, %zu are expected",
-                                 where, (unsigned long long)(offset + at), codecs[b.kind].name, b.stored, b.size,
-                                 size - promised);
-        promised += b.size;
-    }
-    return SAP_OK;
-}
-
 static const char *run_deflate(sap_codec *codec, const block *b, uint8_t *out) {
     if (!codec->deflate)
         codec->deflate = libdeflate_alloc_decompressor();
@@ -88,7 +79,7 @@ static const char *run_lzma(const block *b, uint8_t *out) {
     size_t in_at = 0, out_at = 0;
     lzma_ret result = lzma_stream_buffer_decode(&memory, 0, NULL, b->data, &in_at, b->stored, out, &out_at, b->size);
     if (result == LZMA_MEMLIMIT_ERROR)
-        return "it asks for more than 256 MB of memory";
+        return "it asks for more than 48 MB of memory";
     return result == LZMA_OK && out_at == b->size ? NULL : "the data are damaged";
 }
 
@@ -112,6 +103,60 @@ static const char *run_zstd(sap_codec *codec, const block *b, uint8_t *out) {
     return !ZSTD_isError(got) && got == b->size ? NULL : "the data are damaged";
 }
 
+/* What is wrong with the block, or NULL; out: (b->size). */
+static const char *run_block(sap_codec *codec, const block *b, uint8_t *out) {
+    if (b->kind == CODEC_LZMA)
+        return run_lzma(b, out);
+    if (b->kind == CODEC_LZ4)
+        return run_lz4(b, out);
+    return b->kind == CODEC_ZSTD ? run_zstd(codec, b, out) : run_deflate(codec, b, out);
+}
+
+static sap_status block_failed(const block *b, const char *problem, const char *where, uint64_t place, sap_error *err) {
+    return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block cannot be decompressed to %zu bytes: %s", where,
+                         (unsigned long long)place, codecs[b->kind].name, b->size, problem);
+}
+
+/* Decompresses the blocks one after another into the same memory: whether all that is promised is there. */
+static sap_status try_blocks(const uint8_t *data, size_t length, size_t size, const char *where, uint64_t offset,
+                             sap_error *err) {
+    sap_codec codec = {0};
+    uint8_t *out = malloc(BLOCK_MOST);
+    sap_status status = out ? SAP_OK : sap_error_memory(err, where);
+    for (size_t at = 0, done = 0; status == SAP_OK && done < size;) {
+        block b = {0};
+        size_t begin = at;
+        status = next_block(data, length, &at, &b, where, offset, err);
+        const char *problem = status == SAP_OK ? run_block(&codec, &b, out) : NULL;
+        if (problem)
+            status = block_failed(&b, problem, where, offset + begin, err);
+        done += b.size;
+    }
+    free(out);
+    sap_codec_release(&codec);
+    return status;
+}
+
+sap_status sap_codec_check(const uint8_t *data, size_t length, size_t size, const char *where, uint64_t offset,
+                           sap_error *err) {
+    size_t at = 0, promised = 0;
+    while (promised < size) {
+        block b = {0};
+        SAP_TRY(next_block(data, length, &at, &b, where, offset, err));
+        if (b.size > size - promised || b.size > b.stored * codecs[b.kind].most)
+            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block of %zu bytes promises %zu, %zu are expected",
+                                 where, (unsigned long long)(offset + at), codecs[b.kind].name, b.stored, b.size,
+                                 size - promised);
+        promised += b.size;
+    }
+    if (size <= BELIEVED)
+        return SAP_OK;
+    if (size / RECORD_TIMES > length)
+        return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %zu bytes that become %zu: more than %d times as many",
+                             where, (unsigned long long)offset, length, size, RECORD_TIMES);
+    return try_blocks(data, length, size, where, offset, err);
+}
+
 sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out, size_t size,
                          const char *where, uint64_t offset, sap_error *err) {
     size_t at = 0, done = 0;
@@ -119,20 +164,9 @@ sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, u
         block b = {0};
         size_t begin = at;
         SAP_TRY(next_block(data, length, &at, &b, where, offset, err));
-        const char *problem = NULL;
-        if (b.size > size - done)
-            problem = "it is larger than its record";
-        else if (b.kind == CODEC_LZMA)
-            problem = run_lzma(&b, out + done);
-        else if (b.kind == CODEC_LZ4)
-            problem = run_lz4(&b, out + done);
-        else if (b.kind == CODEC_ZSTD)
-            problem = run_zstd(codec, &b, out + done);
-        else
-            problem = run_deflate(codec, &b, out + done);
+        const char *problem = b.size > size - done ? "it is larger than its record" : run_block(codec, &b, out + done);
         if (problem)
-            return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %s block cannot be decompressed to %zu bytes: %s",
-                                 where, (unsigned long long)(offset + begin), codecs[b.kind].name, b.size, problem);
+            return block_failed(&b, problem, where, offset + begin, err);
         done += b.size;
     }
     return SAP_OK;

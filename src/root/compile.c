@@ -1,11 +1,10 @@
-/* From C++ types and streamer info to read programs. docs/format/ttree.md, § Values. */
+/* From members of streamer info to steps of read programs, and from those to types of columns.
+ * docs/format/ttree.md, § Values. */
 #include "root_internal.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
-
-enum { MOST_STEPS = 20000, DEEPEST = 30 };
 
 bool sap_compile_fail(sap_compiler *k, const char *format, ...) {
     if (!k->reason[0]) {
@@ -17,22 +16,23 @@ bool sap_compile_fail(sap_compiler *k, const char *format, ...) {
     return false;
 }
 
-static bool no_memory(sap_compiler *k) {
+bool sap_compile_memory(sap_compiler *k) {
     k->out_of_memory = true;
     return sap_compile_fail(k, "out of memory");
 }
 
 /* ---- Steps ------------------------------------------------------------------------------------------------ */
 
-static sap_step_node new_step(sap_compiler *k, sap_op op) {
+sap_step_node sap_step_new(sap_compiler *k, sap_op op) {
     k->steps++;
     return (sap_step_node){.op = op, .slot = k->slots++, .count = 1, .name = ""};
 }
 
-static sap_step_node *new_children(sap_compiler *k, sap_step_node *step, size_t count) {
-    step->children = sap_arena_array(k->arena, count ? count : 1, sizeof *step->children);
+sap_step_node *sap_step_children(sap_compiler *k, sap_step_node *step, int count) {
+    step->children = sap_arena_array(k->arena, count > 0 ? (size_t)count : 1, sizeof *step->children);
+    step->child_count = count;
     if (!step->children)
-        (void)no_memory(k);
+        (void)sap_compile_memory(k);
     return step->children;
 }
 
@@ -137,239 +137,9 @@ bool sap_compile_number(sap_compiler *k, int kind, const char *title, sap_number
     return true;
 }
 
-static bool compile_kind(sap_compiler *k, int kind, const char *title, sap_step_node *out) {
-    *out = new_step(k, SAP_OP_NUMBER);
+bool sap_compile_kind(sap_compiler *k, int kind, const char *title, sap_step_node *out) {
+    *out = sap_step_new(k, SAP_OP_NUMBER);
     return sap_compile_number(k, kind, title, &out->number);
-}
-
-/* ---- Types by name -------------------------------------------------------------------------------------------- */
-
-static bool is_one_of(sap_span s, const char *const *names, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (strlen(names[i]) == s.length && memcmp(names[i], s.text, s.length) == 0)
-            return true;
-    return false;
-}
-
-#define IS_ONE_OF(span, ...)                                                                                           \
-    is_one_of(span, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
-
-static bool compile_list(sap_compiler *k, const char *item, bool in_collection, sap_step_node *out) {
-    *out = new_step(k, SAP_OP_LIST);
-    out->stl = true;
-    out->framed = !in_collection;
-    if (!new_children(k, out, 1))
-        return false;
-    out->child_count = 1;
-    return sap_compile_type(k, item, true, &out->children[0]);
-}
-
-/* A map's items are pairs without a frame, whether or not the file describes the class of the pair. */
-static bool compile_pair(sap_compiler *k, const char *first, const char *second, sap_step_node *out) {
-    *out = new_step(k, SAP_OP_RECORD);
-    out->class_name = "pair";
-    if (!new_children(k, out, 2))
-        return false;
-    out->child_count = 2;
-    if (!sap_compile_type(k, first, true, &out->children[0]) || !sap_compile_type(k, second, true, &out->children[1]))
-        return false;
-    out->children[0].name = "first";
-    out->children[1].name = "second";
-    return true;
-}
-
-static bool compile_map(sap_compiler *k, const char *first, const char *second, bool in_collection,
-                        sap_step_node *out) {
-    *out = new_step(k, SAP_OP_LIST);
-    out->stl = true;
-    out->framed = !in_collection;
-    if (!new_children(k, out, 1))
-        return false;
-    out->child_count = 1;
-    return compile_pair(k, first, second, &out->children[0]);
-}
-
-static bool compile_text(sap_compiler *k, sap_op op, sap_step_node *out) {
-    *out = new_step(k, op);
-    return true;
-}
-
-static bool compile_ref(sap_compiler *k, sap_step_node *out) {
-    *out = new_step(k, SAP_OP_RECORD);
-    out->class_name = "TRef";
-    if (!new_children(k, out, 1))
-        return false;
-    out->child_count = 1;
-    if (!compile_kind(k, SAP_KIND_UINT, NULL, &out->children[0]))
-        return false;
-    out->children[0].op = SAP_OP_REF;
-    out->children[0].name = "ref";
-    return true;
-}
-
-/* § References: TObject, name, number of references, lower bound and process id, references. */
-static bool compile_ref_array(sap_compiler *k, sap_step_node *out) {
-    enum { OBJECT, NAME, SIZE, PASSED, REFS, PARTS, PASSED_BYTES = 6 };
-    *out = new_step(k, SAP_OP_RECORD);
-    out->class_name = "TRefArray";
-    out->framed = true;
-    sap_step_node *parts = new_children(k, out, PARTS);
-    if (!parts)
-        return false;
-    out->child_count = PARTS;
-    parts[OBJECT] = new_step(k, SAP_OP_TOBJECT);
-    parts[NAME] = new_step(k, SAP_OP_STRING);
-    parts[PASSED] = new_step(k, SAP_OP_PASS);
-    parts[REFS] = new_step(k, SAP_OP_COUNTED);
-    if (!compile_kind(k, SAP_KIND_INT, NULL, &parts[SIZE]) || !new_children(k, &parts[REFS], 1) ||
-        !compile_kind(k, SAP_KIND_INT, NULL, &parts[REFS].children[0]))
-        return false;
-    parts[OBJECT].hidden = parts[PASSED].hidden = true;
-    parts[PASSED].count = PASSED_BYTES;
-    parts[REFS].child_count = 1;
-    parts[REFS].counter_slot = parts[SIZE].slot;
-    parts[REFS].number = parts[SIZE].number;
-    parts[REFS].unflagged = true;
-    parts[NAME].name = "fName";
-    parts[SIZE].name = "fSize";
-    parts[REFS].name = "refs";
-    return true;
-}
-
-/* Classes whose bytes do not follow streamer info. */
-static bool compile_special(sap_compiler *k, sap_span name, sap_step_node *out, bool *special) {
-    *special = true;
-    if (IS_ONE_OF(name, "TString"))
-        return compile_text(k, SAP_OP_STRING, out);
-    if (IS_ONE_OF(name, "TDatime")) {
-        *out = new_step(k, SAP_OP_RECORD);
-        if (!new_children(k, out, 1))
-            return false;
-        out->child_count = 1;
-        bool ok = compile_kind(k, SAP_KIND_UINT, NULL, &out->children[0]);
-        out->children[0].name = "fDatime";
-        return ok;
-    }
-    static const struct {
-        const char *name;
-        int kind;
-    } arrays[] = {{"TArrayC", SAP_KIND_CHAR},  {"TArrayS", SAP_KIND_SHORT},    {"TArrayI", SAP_KIND_INT},
-                  {"TArrayL", SAP_KIND_LONG},  {"TArrayL64", SAP_KIND_LONG64}, {"TArrayF", SAP_KIND_FLOAT},
-                  {"TArrayD", SAP_KIND_DOUBLE}};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
-        if (IS_ONE_OF(name, arrays[i].name)) {
-            *out = new_step(k, SAP_OP_ARRAYOBJ);
-            if (!new_children(k, out, 1))
-                return false;
-            out->child_count = 1;
-            return compile_kind(k, arrays[i].kind, NULL, &out->children[0]);
-        }
-    }
-    if (IS_ONE_OF(name, "TRef"))
-        return compile_ref(k, out);
-    if (IS_ONE_OF(name, "TRefArray"))
-        return compile_ref_array(k, out);
-    if (IS_ONE_OF(name, "TObjArray", "TList", "THashList", "TClonesArray", "TMap", "TUUID", "TCollection",
-                  "TSeqCollection", "TProcessID"))
-        return sap_compile_fail(k, "class %.*s inside an object", (int)name.length, name.text);
-    *special = false;
-    return false;
-}
-
-bool sap_compile_type(sap_compiler *k, const char *type_name, bool in_collection, sap_step_node *out) {
-    sap_span base, arguments[3];
-    int n = sap_type_split(type_name, &base, arguments, 3);
-    if (++k->depth > DEEPEST || k->steps > MOST_STEPS)
-        return sap_compile_fail(k, "type %.100s is nested too deep", type_name);
-    char *text[3] = {0};
-    for (int i = 0; i < n; i++)
-        if (!(text[i] = sap_arena_text(k->arena, arguments[i].text, arguments[i].length)))
-            return no_memory(k);
-    const char *name = n ? sap_arena_format(k->arena, "%.*s%s", (int)base.length, base.text, base.text + base.length)
-                         : sap_arena_text(k->arena, base.text, base.length);
-    if (!name)
-        return no_memory(k);
-    bool ok, special;
-    int kind = sap_kind_of_type(name);
-    if (kind >= 0)
-        ok = compile_kind(k, kind, NULL, out);
-    else if (n == 0 && IS_ONE_OF(base, "string"))
-        ok = out->stl = compile_text(k, SAP_OP_STRING, out);
-    else if (n == 0 && IS_ONE_OF(base, "char*", "const char*"))
-        ok = compile_text(k, SAP_OP_CSTRING, out);
-    else if (n > 0 && IS_ONE_OF(base, "vector", "list", "forward_list", "deque", "set", "multiset", "unordered_set",
-                                "unordered_multiset", "ROOT::VecOps::RVec", "ROOT::RVec", "RVec"))
-        ok = compile_list(k, text[0], in_collection, out);
-    else if (n > 1 && IS_ONE_OF(base, "map", "multimap", "unordered_map", "unordered_multimap"))
-        ok = compile_map(k, text[0], text[1], in_collection, out);
-    else if (n > 0 && IS_ONE_OF(base, "bitset"))
-        ok = compile_list(k, "bool", in_collection, out);
-    else if (base.length && name[strlen(name) - 1] == '*')
-        ok = sap_compile_fail(k, "pointers (%.100s)", type_name);
-    else if ((ok = compile_special(k, base, out, &special)) || special)
-        ok = ok && !k->reason[0];
-    else if (n > 1 && IS_ONE_OF(base, "pair") && !sap_class_find(k->file, name, -1, 0)) {
-        ok = compile_pair(k, text[0], text[1], out);
-        out->framed = true;
-    } else
-        ok = sap_compile_class(k, name, -1, 0, out);
-    k->depth--;
-    return ok;
-}
-
-/* ---- Classes ---------------------------------------------------------------------------------------------------- */
-
-bool sap_compile_class(sap_compiler *k, const char *class_name, int version, uint32_t checksum, sap_step_node *out) {
-    sap_span base, none[1];
-    (void)sap_type_split(class_name, &base, none, 0);
-    bool special, ok = compile_special(k, base, out, &special);
-    if (special)
-        return ok;
-    const sap_class *info = NULL;
-    if (version > 0)
-        info = sap_class_find(k->file, class_name, version, 0);
-    if (!info && checksum)
-        info = sap_class_find(k->file, class_name, 0, checksum);
-    if (!info)
-        info = sap_class_find(k->file, class_name, -1, 0);
-    if (!info)
-        return sap_compile_fail(k, "class %.150s is not described in the file", class_name);
-    for (int i = 0; i < k->stack_count; i++)
-        if (strcmp(k->stack[i], class_name) == 0)
-            return sap_compile_fail(k, "class %.150s holds itself", class_name);
-    if (k->stack_count >= (int)(sizeof k->stack / sizeof *k->stack) || k->steps > MOST_STEPS)
-        return sap_compile_fail(k, "class %.150s is nested too deep", class_name);
-    k->stack[k->stack_count++] = class_name;
-    *out = new_step(k, SAP_OP_RECORD);
-    out->framed = true;
-    out->class_name = class_name;
-    out->info = info;
-    if (!new_children(k, out, info->count))
-        return false;
-    for (size_t i = 0; i < info->count; i++) {
-        const sap_element *e = &info->elements[i];
-        if (e->kind < 0) { /* not stored */
-            k->steps++;
-            continue;
-        }
-        sap_step_node *child = &out->children[out->child_count];
-        if (!sap_compile_element(k, e, class_name, child))
-            return false;
-        if (child->op == SAP_OP_COUNTED) {
-            child->counter_slot = -1;
-            for (int j = 0; j < out->child_count; j++)
-                if (out->children[j].op == SAP_OP_NUMBER && strcmp(out->children[j].name, e->count_name) == 0) {
-                    child->counter_slot = out->children[j].slot;
-                    child->number = out->children[j].number;
-                }
-            if (child->counter_slot < 0)
-                return sap_compile_fail(k, "%s::%s: its counter %s is not a member", class_name, e->name,
-                                        e->count_name);
-        }
-        out->child_count++;
-    }
-    k->stack_count--;
-    return true;
 }
 
 bool sap_compile_dims(sap_compiler *k, int64_t length, const int32_t *dims, int dim_count, sap_step_node *out) {
@@ -392,11 +162,11 @@ bool sap_compile_dims(sap_compiler *k, int64_t length, const int32_t *dims, int 
 
 /* `step` becomes `count` of what it was, where that is no number. */
 static bool wrap_array(sap_compiler *k, const sap_element *e, sap_step_node *step, bool frame_once) {
-    sap_step_node array = new_step(k, SAP_OP_ARRAY);
-    if (!new_children(k, &array, 1))
+    sap_step_node array = sap_step_new(k, SAP_OP_ARRAY);
+    if (!sap_step_children(k, &array, 1))
         return false;
     array.children[0] = *step;
-    array.child_count = 1;
+    array.hidden = step->hidden;
     if (frame_once) {
         array.framed = step->framed;
         array.children[0].framed = false;
@@ -410,16 +180,19 @@ static bool wrap_array(sap_compiler *k, const sap_element *e, sap_step_node *ste
 
 static bool compile_base(sap_compiler *k, const sap_element *e, sap_step_node *out) {
     if (strcmp(e->name, "TObject") == 0) {
-        *out = new_step(k, SAP_OP_TOBJECT);
+        *out = sap_step_new(k, SAP_OP_TOBJECT);
         out->hidden = true;
         return true;
     }
     sap_span base, none[1];
     (void)sap_type_split(e->name, &base, none, 0);
-    if (IS_ONE_OF(base, "vector", "map", "set", "list", "deque"))
+    if (SAP_AMONG(base, "vector", "map", "set", "list", "deque"))
         return sap_compile_type(k, e->name, false, out);
-    if (!sap_class_find(k->file, e->name, -1, 0) && strcmp(e->name, "TString") != 0) {
-        *out = new_step(k, SAP_OP_SKIP);
+    bool special, ok = sap_compile_special(k, base, out, &special);
+    if (special)
+        return ok;
+    if (!sap_class_find(k->file, e->name, -1, 0) && !sap_class_known(e->name)) {
+        *out = sap_step_new(k, SAP_OP_SKIP);
         out->hidden = true;
         return true;
     }
@@ -429,49 +202,85 @@ static bool compile_base(sap_compiler *k, const sap_element *e, sap_step_node *o
     return true;
 }
 
+/* The type of a member without what makes it a pointer; *stars: how often it is one. */
+static const char *pointed_type(sap_compiler *k, const sap_element *e, int *stars) {
+    size_t n = strlen(e->type_name);
+    for (*stars = 0; n && (e->type_name[n - 1] == '*' || e->type_name[n - 1] == ' '); n--)
+        *stars += e->type_name[n - 1] == '*';
+    const char *type = sap_arena_text(k->arena, e->type_name, n);
+    if (!type)
+        (void)sap_compile_memory(k);
+    return type;
+}
+
+/* § Values: `T *x; //[n]` of objects, or of pointers to them. */
+static bool compile_loop(sap_compiler *k, const sap_element *e, sap_step_node *out) {
+    int stars;
+    const char *type = pointed_type(k, e, &stars);
+    *out = sap_step_new(k, SAP_OP_COUNTED);
+    out->framed = out->stl = out->unflagged = true;
+    if (!type || !sap_step_children(k, out, 1))
+        return false;
+    bool ok = stars > 1 ? sap_compile_pointer(k, type, &out->children[0])
+                        : sap_compile_type(k, type, false, &out->children[0]);
+    out->hidden = ok && out->children[0].hidden;
+    return ok;
+}
+
 static bool compile_object(sap_compiler *k, const sap_element *e, int kind, sap_step_node *out) {
+    int stars;
+    const char *type = pointed_type(k, e, &stars);
+    if (!type)
+        return false;
     switch (kind) {
     case SAP_KIND_TSTRING:
-        return compile_text(k, SAP_OP_STRING, out);
+        *out = sap_step_new(k, SAP_OP_STRING);
+        return true;
     case SAP_KIND_CHARSTAR:
-        return compile_text(k, SAP_OP_CSTRING, out);
+        *out = sap_step_new(k, SAP_OP_CSTRING);
+        return true;
     case SAP_KIND_TOBJECT:
-        *out = new_step(k, SAP_OP_TOBJECT);
+        *out = sap_step_new(k, SAP_OP_TOBJECT);
         out->hidden = true;
         return true;
     case SAP_KIND_STL:
     case SAP_KIND_STL_POINTER:
     case SAP_KIND_STL_STRING:
-    case SAP_KIND_STREAMER: {
-        char type[500];
-        (void)snprintf(type, sizeof type, "%s", e->type_name);
-        size_t n = strlen(type);
-        if (n && type[n - 1] == '*')
-            type[n - 1] = '\0';
+    case SAP_KIND_STREAMER:
         if (!sap_compile_type(k, type, false, out))
             return false;
         out->framed = true;
         return true;
-    }
     case SAP_KIND_OBJECT:
     case SAP_KIND_ANY:
     case SAP_KIND_TNAMED:
     case SAP_KIND_OBJECT_INLINE:
-    case SAP_KIND_ANY_INLINE: {
-        char type[500];
-        (void)snprintf(type, sizeof type, "%s", e->type_name);
-        size_t n = strlen(type);
-        while (n && (type[n - 1] == '*' || type[n - 1] == ' '))
-            type[--n] = '\0';
-        const char *name = sap_arena_text(k->arena, type, n);
-        return name ? sap_compile_type(k, name, false, out) : no_memory(k);
-    }
+    case SAP_KIND_ANY_INLINE:
+        return sap_compile_type(k, type, false, out);
     case SAP_KIND_OBJECT_POINTER:
     case SAP_KIND_ANY_POINTER:
-        return sap_compile_fail(k, "a pointer to an object (%.100s %.60s)", e->type_name, e->name);
+        return sap_compile_pointer(k, type, out);
+    case SAP_KIND_STREAM_LOOP:
+        return compile_loop(k, e, out);
     default:
         return sap_compile_fail(k, "a member of kind %d (%.100s %.60s)", kind, e->type_name, e->name);
     }
+}
+
+/* Kinds of objects, and of fixed arrays of them. */
+static bool compile_objects(sap_compiler *k, const sap_element *e, sap_step_node *out) {
+    int kind = e->kind;
+    bool array = kind >= SAP_KIND_OBJECT + SAP_KIND_OFFSET_L && kind < SAP_KIND_STL;
+    array = array || kind == SAP_KIND_STL + SAP_KIND_OFFSET_L || kind == SAP_KIND_STL_STRING + SAP_KIND_OFFSET_L;
+    array = array || kind == SAP_KIND_CHARSTAR + SAP_KIND_OFFSET_L;
+    array = array || kind == SAP_KIND_STREAM_LOOP + SAP_KIND_OFFSET_L;
+    int inner = array ? kind - SAP_KIND_OFFSET_L : kind;
+    if (!compile_object(k, e, inner, out))
+        return false;
+    if (!array && (e->length <= 0 || e->dim_count <= 0))
+        return true;
+    return inner == SAP_KIND_STREAM_LOOP ? sap_compile_dims(k, e->length, e->dims, e->dim_count, out)
+                                         : wrap_array(k, e, out, inner >= SAP_KIND_STL);
 }
 
 bool sap_compile_element(sap_compiler *k, const sap_element *e, const char *owner, sap_step_node *out) {
@@ -481,27 +290,21 @@ bool sap_compile_element(sap_compiler *k, const sap_element *e, const char *owne
         ok = compile_base(k, e, out);
     } else if (kind == SAP_KIND_BITS) {
         bool fbits = strcmp(e->name, "fBits") == 0 && strcmp(owner, "TObject") == 0;
-        ok = compile_kind(k, kind, e->title, out);
+        ok = sap_compile_kind(k, kind, e->title, out);
         if (fbits)
             out->op = SAP_OP_FBITS;
     } else if (kind < SAP_KIND_OFFSET_L && kind != SAP_KIND_CHARSTAR) {
-        ok = compile_kind(k, kind, e->title, out);
+        ok = sap_compile_kind(k, kind, e->title, out);
     } else if (kind > SAP_KIND_OFFSET_L && kind < SAP_KIND_OFFSET_P && kind != SAP_KIND_OFFSET_L + SAP_KIND_CHARSTAR) {
-        ok = compile_kind(k, kind - SAP_KIND_OFFSET_L, e->title, out);
+        ok = sap_compile_kind(k, kind - SAP_KIND_OFFSET_L, e->title, out);
         ok = ok && sap_compile_dims(k, e->length, e->dims, e->dim_count, out);
     } else if (kind > SAP_KIND_OFFSET_P && kind < SAP_KIND_OBJECT && e->count_name) {
-        *out = new_step(k, SAP_OP_COUNTED);
-        ok = new_children(k, out, 1) != NULL;
-        out->child_count = 1;
-        ok = ok && compile_kind(k, kind - SAP_KIND_OFFSET_P, e->title, &out->children[0]);
+        *out = sap_step_new(k, SAP_OP_COUNTED);
+        ok = sap_step_children(k, out, 1) && sap_compile_kind(k, kind - SAP_KIND_OFFSET_P, e->title, &out->children[0]);
+        if (ok && e->length > 0 && e->dim_count > 0)
+            ok = sap_compile_dims(k, e->length, e->dims, e->dim_count, out);
     } else {
-        bool array = kind >= SAP_KIND_OBJECT + SAP_KIND_OFFSET_L && kind < SAP_KIND_STL;
-        array = array || kind == SAP_KIND_STL + SAP_KIND_OFFSET_L || kind == SAP_KIND_STL_STRING + SAP_KIND_OFFSET_L;
-        array = array || kind == SAP_KIND_CHARSTAR + SAP_KIND_OFFSET_L;
-        int inner = array ? kind - SAP_KIND_OFFSET_L : kind;
-        ok = compile_object(k, e, inner, out);
-        if (ok && (array || (e->length > 0 && e->dim_count > 0)))
-            ok = wrap_array(k, e, out, inner >= SAP_KIND_STL);
+        ok = compile_objects(k, e, out);
     }
     out->name = e->name;
     return ok;
@@ -534,7 +337,7 @@ static bool wrap_dims(sap_compiler *k, const sap_step_node *step, sap_field *inn
     for (int i = step->dim_count - 1; i >= 0; i--) {
         sap_field *child = sap_arena_alloc(k->arena, sizeof *child);
         if (!child)
-            return no_memory(k);
+            return sap_compile_memory(k);
         *child = *inner;
         child->name = "item";
         *inner = (sap_field){
@@ -558,17 +361,29 @@ bool sap_compile_field(sap_compiler *k, const sap_step_node *step, sap_field *ou
     case SAP_OP_LIST:
     case SAP_OP_COUNTED:
     case SAP_OP_REST:
+    case SAP_OP_CLONES:
+    case SAP_OP_OBJECTS:
     case SAP_OP_ARRAYOBJ: {
         sap_field *child = sap_arena_alloc(k->arena, sizeof *child);
         if (!child)
-            return no_memory(k);
+            return sap_compile_memory(k);
         out->type = SAP_LIST;
         out->count = 1;
         out->children = child;
         bool ok = sap_compile_field(k, &step->children[0], child);
         child->name = "item";
-        return ok;
+        return ok && wrap_dims(k, step, out);
     }
+    case SAP_OP_POINTER:
+        if (step->hidden)
+            return sap_compile_fail(k, "a pointer %s to a class that holds it", step->name);
+        if (step->child_count == 0) /* of a class that never came */
+            out->type = SAP_RECORD;
+        else if (!sap_compile_field(k, &step->children[0], out))
+            return false;
+        out->name = step->name;
+        out->nullable = true;
+        return true;
     case SAP_OP_ARRAY:
         if (!sap_compile_field(k, &step->children[0], out))
             return false;
@@ -578,7 +393,7 @@ bool sap_compile_field(sap_compiler *k, const sap_step_node *step, sap_field *ou
         size_t n = count_fields(step), at = 0;
         sap_field *fields = sap_arena_array(k->arena, n ? n : 1, sizeof *fields);
         if (!fields)
-            return no_memory(k);
+            return sap_compile_memory(k);
         out->type = SAP_RECORD;
         out->count = (int32_t)n;
         out->children = fields;

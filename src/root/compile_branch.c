@@ -7,11 +7,6 @@
 enum { CLONES_MASTER = 3, STL_MASTER = 4, CLONES_MEMBER = 31, STL_MEMBER = 41 };
 enum { FRAME_BYTES = 6, COUNT_BYTES = 4 };
 
-static bool no_memory(sap_compiler *k) {
-    k->out_of_memory = true;
-    return sap_compile_fail(k, "out of memory");
-}
-
 /* ---- Leaves of plain branches -------------------------------------------------------------------------------- */
 
 /* Dimensions in a leaf's title, "x[n][3]": only those that are numbers. */
@@ -75,7 +70,7 @@ static bool wrap_list(sap_compiler *k, sap_op op, const sap_step_node *item, sap
     *out = (sap_step_node){.op = op, .slot = k->slots++, .count = 1, .name = item->name, .child_count = 1};
     out->children = sap_arena_alloc(k->arena, sizeof *out->children);
     if (!out->children)
-        return no_memory(k);
+        return sap_compile_memory(k);
     out->children[0] = *item;
     return true;
 }
@@ -84,23 +79,34 @@ static uint32_t stored_bytes(const sap_step_node *step) {
     return (uint32_t)step->count * step->number.stored;
 }
 
+/* A leaf of several that is counted by one before it. */
+static bool compile_counted_leaf(sap_compiler *k, const sap_leaf *leaf, const sap_step_node *const *before, int count,
+                                 sap_step_node *out) {
+    sap_step_node item;
+    if (!compile_leaf(k, leaf, &item) || !wrap_list(k, SAP_OP_COUNTED, &item, out))
+        return false;
+    out->unflagged = true;
+    return sap_compile_counter(k, before, count, leaf->counter->name ? leaf->counter->name : "", out);
+}
+
 static bool compile_leaves(sap_compiler *k, const sap_branch_node *b, sap_program *p) {
     size_t n = b->leaves.count;
     bool fixed = true;
     uint64_t item = 0;
     p->root = (sap_step_node){.op = SAP_OP_RECORD, .slot = k->slots++, .count = 1};
-    p->root.children = sap_arena_array(k->arena, n, sizeof *p->root.children);
-    if (!p->root.children)
-        return no_memory(k);
+    const sap_step_node **before = sap_arena_array(k->arena, n, sizeof *before);
+    if (!before || !sap_step_children(k, &p->root, (int)n))
+        return sap_compile_memory(k);
     for (size_t i = 0; i < n; i++) {
         const sap_leaf *leaf = b->leaves.items[i].object;
-        sap_step_node *step = &p->root.children[p->root.child_count++];
+        sap_step_node *step = &p->root.children[i];
         if (!leaf || strncmp(b->leaves.items[i].class_name, "TLeaf", 5) != 0)
             return sap_compile_fail(k, "a leaf that is not there");
-        if (leaf->counter)
-            return sap_compile_fail(k, "several leaves of which %s varies in length", leaf->name);
-        if (!compile_leaf(k, leaf, step))
+        if (leaf->counter && leaf->counter->branch != b)
+            return sap_compile_fail(k, "several leaves of which %s is counted by another branch", leaf->name);
+        if (!(leaf->counter ? compile_counted_leaf(k, leaf, before, (int)i, step) : compile_leaf(k, leaf, step)))
             return false;
+        before[i] = step;
         fixed = fixed && step->op == SAP_OP_NUMBER;
         item += step->op == SAP_OP_NUMBER ? stored_bytes(step) : 0;
         if (item > INT32_MAX)
@@ -183,6 +189,20 @@ static const sap_element *find_element(sap_compiler *k, const sap_branch_node *b
     return e;
 }
 
+/* The branch beside it that holds the counter of its arrays. */
+static sap_branch_node *find_counter(const sap_branch_node *b, const char *name) {
+    const char *dot = strrchr(b->name, '.');
+    size_t prefix = dot ? (size_t)(dot + 1 - b->name) : 0;
+    const sap_objects *siblings = b->parent ? &b->parent->branches : NULL;
+    for (size_t i = 0; name && siblings && i < siblings->count; i++) {
+        sap_branch_node *other = siblings->items[i].object;
+        if (other && other->public.path && strncmp(other->name, b->name, prefix) == 0 &&
+            strcmp(other->name + prefix, name) == 0)
+            return other;
+    }
+    return NULL;
+}
+
 /* Chooses the fast shapes where they fit. `collection`: the entry is all items of a split collection. */
 static bool choose_shape(sap_compiler *k, sap_branch_node *b, sap_step_node *step, bool collection, sap_program *p) {
     p->root = *step;
@@ -206,7 +226,8 @@ static bool choose_shape(sap_compiler *k, sap_branch_node *b, sap_step_node *ste
     } else if (step->op == SAP_OP_NUMBER) {
         p->shape = SAP_SHAPE_FLAT;
         p->item = stored_bytes(step);
-    } else if ((step->op == SAP_OP_LIST || step->op == SAP_OP_COUNTED) && step->children[0].op == SAP_OP_NUMBER) {
+    } else if ((step->op == SAP_OP_LIST || step->op == SAP_OP_COUNTED) && step->children[0].op == SAP_OP_NUMBER &&
+               !step->children[0].class_name && !p->outside) {
         p->shape = SAP_SHAPE_JAGGED;
         p->item = stored_bytes(&step->children[0]);
         p->header = step->op == SAP_OP_LIST ? FRAME_BYTES + COUNT_BYTES : 1;
@@ -225,32 +246,57 @@ static bool compile_member(sap_compiler *k, sap_branch_node *b, sap_program *p) 
     sap_step_node step;
     if (!sap_compile_element(k, e, owner->name, &step))
         return false;
+    if (step.op == SAP_OP_TOBJECT && !sap_compile_tobject(k, &step))
+        return false;
     if (step.hidden)
-        return sap_compile_fail(k, "the bytes of class %s alone", e->type_name);
+        return sap_compile_fail(k, "class %s alone, which the file does not describe", e->name);
     bool collection = b->type == CLONES_MEMBER || b->type == STL_MEMBER;
-    if (collection && step.op == SAP_OP_COUNTED)
-        return sap_compile_fail(k, "an array %s with a counter, in a split collection", e->name);
-    return choose_shape(k, b, &step, collection, p);
+    if (step.op == SAP_OP_COUNTED && (collection || step.framed || step.count > 1)) {
+        step.counter_slot = SAP_COUNTED_OUTSIDE;
+        p->outside = find_counter(b, e->count_name);
+        if (!p->outside)
+            return sap_compile_fail(k, "an array %s whose counter %s is not in the tree", e->name, e->count_name);
+    }
+    p->inlined = step.base;
+    if (!choose_shape(k, b, &step, collection, p))
+        return false;
+    if (collection && step.base) {
+        bool counted = b->parent && (b->parent->type == CLONES_MASTER || b->parent->type == STL_MASTER);
+        p->outside = b->count_branch ? b->count_branch : counted ? b->parent : NULL;
+        p->root.counter_slot = SAP_COUNTED_OUTSIDE;
+        return p->outside && p->outside->public.path
+                   ? true
+                   : sap_compile_fail(k, "a base class of items that no column counts");
+    }
+    return true;
+}
+
+bool sap_compile_object(sap_compiler *k, const char *name, int version, uint32_t checksum, sap_step_node *out) {
+    sap_span base, arguments[1];
+    if (strcmp(name, "TObject") == 0)
+        return sap_compile_tobject(k, out);
+    if (sap_type_split(name, &base, arguments, 1) == 0 && sap_compile_class(k, name, version, checksum, out))
+        return true;
+    char first[sizeof k->reason];
+    memcpy(first, k->reason, sizeof first);
+    k->reason[0] = '\0';
+    k->depth = k->stack_count = 0;
+    if (sap_compile_type(k, name, false, out))
+        return true;
+    if (first[0])
+        memcpy(k->reason, first, sizeof first);
+    return false;
 }
 
 /* A whole object or collection, not split. */
 static bool compile_whole(sap_compiler *k, sap_branch_node *b, sap_program *p) {
     const char *name = b->object_class ? b->object_class : "";
     b->public.type_name = name;
-    sap_span base, arguments[1];
-    int n = sap_type_split(name, &base, arguments, 1);
     sap_step_node step;
-    bool ok = n == 0 ? sap_compile_class(k, name, (int)b->class_version, (uint32_t)b->checksum, &step) : false;
-    if (!ok) {
-        char first[sizeof k->reason];
-        memcpy(first, k->reason, sizeof first);
-        k->reason[0] = '\0';
-        if (!sap_compile_type(k, name, false, &step)) {
-            if (first[0])
-                memcpy(k->reason, first, sizeof first);
-            return false;
-        }
-    }
+    if (!sap_compile_object(k, name, (int)b->class_version, (uint32_t)b->checksum, &step))
+        return false;
+    if (step.hidden)
+        return sap_compile_fail(k, "nothing to show in class %.150s", name);
     return choose_shape(k, b, &step, false, p);
 }
 
@@ -285,6 +331,49 @@ static bool compile_any(sap_compiler *k, sap_branch_node *b, sap_program *p) {
     return sap_compile_fail(k, "a branch of class %s", b->class_name);
 }
 
+/* ---- Classes that only the data tell ---------------------------------------------------------------------------------- */
+
+static bool has_open(const sap_step_node *step) {
+    bool open = step->open;
+    for (int i = 0; i < step->child_count && !open; i++)
+        open = has_open(&step->children[i]);
+    return open;
+}
+
+/* Reads the first baskets for the classes of open pointers. What is wrong with them is for a reader to say. */
+static void probe_baskets(sap_tree *tree, sap_branch_node *b, sap_program *p) {
+    enum { MOST_BASKETS = 16, MOST_BYTES = 16 << 20 };
+    sap_scratch scratch = {0};
+    size_t bytes = 0;
+    for (size_t i = 0; i < b->basket_count && i < MOST_BASKETS && bytes < MOST_BYTES; i++) {
+        sap_basket_data data;
+        if (sap_basket_load(tree->file, b, i, tree->where, NULL, false, &scratch, &data, NULL) != SAP_OK)
+            break;
+        sap_decoding d = {
+            .program = p, .basket = &data, .where = tree->where, .probe = &tree->arena, .place = b->baskets[i].offset};
+        sap_piece piece = {.basket = i, .end = data.entries};
+        if (sap_piece_decode(&d, &piece, NULL, &scratch, NULL) != SAP_OK)
+            i = b->basket_count; /* a reader will say so */
+        sap_builders_release(piece.builders, p->slots);
+        bytes += data.bytes;
+    }
+    sap_scratch_release(&scratch);
+}
+
+/* What is found may have open pointers itself. */
+static bool find_open(sap_compiler *k, sap_tree *tree, sap_branch_node *b, sap_program *p) {
+    enum { MOST_ROUNDS = 8 };
+    for (int round = 0; round < MOST_ROUNDS && p->shape == SAP_SHAPE_TREE && has_open(&p->root); round++) {
+        p->slots = k->slots;
+        p->bare = p->root;
+        p->bare.framed = false;
+        probe_baskets(tree, b, p);
+        if (!sap_compile_found(k, &p->root))
+            break;
+    }
+    return !k->reason[0];
+}
+
 /* A parent that only holds others; masters of split collections have their counts. */
 static bool is_container(const sap_branch_node *b) {
     bool master = b->type == CLONES_MASTER || b->type == STL_MASTER;
@@ -303,7 +392,9 @@ sap_status sap_branch_compile(sap_tree *tree, sap_branch_node *b, sap_error *err
         return SAP_OK;
     }
     sap_program *p = sap_arena_alloc(&tree->arena, sizeof *p);
-    if (p && compile_any(&k, b, p) && sap_compile_field(&k, &p->root, &p->field)) {
+    if (p)
+        p->file = tree->file;
+    if (p && compile_any(&k, b, p) && find_open(&k, tree, b, p) && sap_compile_field(&k, &p->root, &p->field)) {
         p->slots = k.slots;
         p->bare = p->root;
         p->bare.framed = false;

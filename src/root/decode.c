@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+enum { MAP_OFFSET = 2 };
+
 static sap_status bad(const sap_decoding *d, int32_t entry, sap_error *err, const char *what) {
     return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: entry %lld: %s", d->where, (unsigned long long)d->place,
                          (long long)(d->first_entry + entry), what);
@@ -216,6 +218,20 @@ static sap_status decode_leaves(const sap_decoding *d, const sap_piece *piece, s
 
 /* ---- Anything else --------------------------------------------------------------------------------------------- */
 
+/* The counts for one entry: those of all items of a split collection, or a single one. */
+static void find_outside(const sap_column *outside, int64_t row, sap_interpreter *in) {
+    const sap_column *values = outside;
+    int64_t first = row, count = 1;
+    if (outside->type == SAP_LIST) {
+        values = &outside->children[0];
+        first = outside->offsets[row];
+        count = outside->offsets[row + 1] - first;
+    }
+    in->counts_type = values->type;
+    in->counts = (const uint8_t *)values->values + (size_t)first * sap_type_size(values->type);
+    in->counts_left = (size_t)count;
+}
+
 static sap_status decode_tree(const sap_decoding *d, sap_piece *piece, sap_error *err) {
     starts s;
     SAP_TRY(find_starts(d, &s, err));
@@ -224,12 +240,15 @@ static sap_status decode_tree(const sap_decoding *d, sap_piece *piece, sap_error
     piece->builders = calloc((size_t)d->program->slots, sizeof *piece->builders);
     if (!piece->builders)
         return sap_error_memory(err, d->where);
-    sap_interpreter in = {.program = d->program, .builders = piece->builders};
+    sap_interpreter in = {.program = d->program, .builders = piece->builders, .probe = d->probe};
     for (int32_t j = piece->begin; j < piece->end; j++) {
         int64_t begin = start_at(&s, j), end = start_at(&s, j + 1);
+        if (d->outside)
+            find_outside(d->outside, j - piece->begin, &in);
         if (begin < 0 || end < begin || end > s.end)
             return bad(d, j, err, "it lies outside its basket");
         in.c = sap_cursor_init(d->basket->data + begin, (size_t)(end - begin), (uint64_t)begin);
+        in.origin = (uint64_t)begin + d->basket->header_bytes + MAP_OFFSET;
         if (sap_interpret(&in))
             continue;
         if (in.out_of_memory)

@@ -1,13 +1,11 @@
-/* The interpreter of read programs: entry bytes to builders, and builders to columns. docs/format/ttree.md, § Values. */
+/* The interpreter of read programs: entry bytes to builders. docs/format/ttree.md, § Values. */
 #include "root_internal.h"
 
 #include <stdlib.h>
 
 /* ---- Builders --------------------------------------------------------------------------------------------- */
 
-static bool fail(sap_interpreter *in, const char *format, ...) SAP_PRINTF(2, 3);
-
-static bool fail(sap_interpreter *in, const char *format, ...) {
+bool sap_interpret_fail(sap_interpreter *in, const char *format, ...) {
     if (!in->problem[0]) {
         va_list arguments;
         va_start(arguments, format);
@@ -20,10 +18,10 @@ static bool fail(sap_interpreter *in, const char *format, ...) {
 
 static bool no_memory(sap_interpreter *in) {
     in->out_of_memory = true;
-    return fail(in, "out of memory");
+    return sap_interpret_fail(in, "out of memory");
 }
 
-static uint8_t *append(sap_interpreter *in, sap_buffer *buffer, size_t bytes) {
+uint8_t *sap_builder_append(sap_interpreter *in, sap_buffer *buffer, size_t bytes) {
     if (bytes > buffer->capacity - buffer->length) {
         size_t wanted = buffer->length + bytes, doubled = buffer->capacity * 2;
         if (!sap_buffer_reserve(buffer, wanted > doubled ? wanted : doubled)) {
@@ -36,7 +34,7 @@ static uint8_t *append(sap_interpreter *in, sap_buffer *buffer, size_t bytes) {
     return p;
 }
 
-static bool append_end(sap_interpreter *in, sap_builder *builder, size_t items) {
+bool sap_builder_end(sap_interpreter *in, sap_builder *builder, size_t items) {
     int64_t before = 0;
     if (builder->ends.length) {
         int32_t last;
@@ -45,9 +43,9 @@ static bool append_end(sap_interpreter *in, sap_builder *builder, size_t items) 
     }
     int64_t sum = before + (int64_t)items;
     if (sum > INT32_MAX)
-        return fail(in, "more than 2^31 items in one basket");
+        return sap_interpret_fail(in, "more than 2^31 items in one basket");
     int32_t end = (int32_t)sum;
-    uint8_t *p = append(in, &builder->ends, 4);
+    uint8_t *p = sap_builder_append(in, &builder->ends, 4);
     if (p)
         memcpy(p, &end, 4);
     builder->items++;
@@ -64,9 +62,7 @@ void sap_builders_release(sap_builder *builders, int slots) {
 
 /* ---- Reading ------------------------------------------------------------------------------------------------ */
 
-static bool run(sap_interpreter *in, const sap_step_node *step, size_t n);
-
-static bool enter(sap_interpreter *in, const sap_step_node *step, sap_frame *frame) {
+bool sap_step_enter(sap_interpreter *in, const sap_step_node *step, sap_frame *frame) {
     *frame = (sap_frame){.end = SIZE_MAX};
     if (!step->framed)
         return true;
@@ -75,25 +71,59 @@ static bool enter(sap_interpreter *in, const sap_step_node *step, sap_frame *fra
 }
 
 /* A frame's bytes must be used up: if they are not, the program does not fit the data. */
-static bool leave(sap_interpreter *in, const sap_step_node *step, const sap_frame *frame) {
+bool sap_step_leave(sap_interpreter *in, const sap_step_node *step, const sap_frame *frame) {
     if (in->c.failed)
         return false;
-    if (frame->end != SIZE_MAX && in->c.position != frame->end)
-        return fail(in, "%s %s: %zu bytes are said to hold what took %s", step->class_name ? "class" : "member",
-                    step->class_name ? step->class_name : step->name, frame->end,
-                    in->c.position < frame->end ? "fewer" : "more");
-    return true;
+    if (frame->end == SIZE_MAX || in->c.position == frame->end)
+        return true;
+    const sap_step_node *item = step->child_count == 1 ? step->children : NULL;
+    if (item && item->op == SAP_OP_NUMBER && item->class_name)
+        return sap_interpret_fail(in, "class %s is not described in the file, and is no enumeration", item->class_name);
+    return sap_interpret_fail(in, "%s %s: %zu bytes are said to hold what took %s",
+                              step->class_name ? "class" : "member", step->class_name ? step->class_name : step->name,
+                              frame->end, in->c.position < frame->end ? "fewer" : "more");
 }
 
-/* The bytes must be of the class version that the program was made for, or one of the same members. */
-static bool check_version(sap_interpreter *in, const sap_step_node *step, uint16_t version, uint32_t checksum) {
-    const sap_class *info = step->info;
-    if (!info || info->version == version || (version == 0 && checksum == info->checksum))
+/* The steps of a record, in the order of the bytes of the class version that was written. */
+typedef struct sequence {
+    const sap_step_node *record;
+    const sap_layout *layout; /* NULL: the record's own */
+    int count;
+} sequence;
+
+static bool is_version(const sap_class *info, uint16_t version, uint32_t checksum) {
+    return info->version == version || (version == 0 && (checksum == 0 || checksum == info->checksum));
+}
+
+static bool find_sequence(const sap_step_node *step, uint16_t version, uint32_t checksum, sequence *out) {
+    *out = (sequence){.record = step, .count = step->child_count};
+    if (!step->info || is_version(step->info, version, checksum))
         return true;
-    if (version == 0 && checksum == 0)
-        return true;
-    return fail(in, "class %s was written in version %u, the column is of version %d", step->class_name, version,
-                info->version);
+    for (const sap_layout *layout = step->layouts; layout; layout = layout->next) {
+        if (is_version(layout->info, version, checksum)) {
+            *out = (sequence){step, layout, layout->step_count};
+            return true;
+        }
+    }
+    return false;
+}
+
+static const sap_step_node *sequence_step(const sequence *s, int i) {
+    return s->layout ? s->layout->steps[i] : &s->record->children[i];
+}
+
+static bool choose_sequence(sap_interpreter *in, const sap_step_node *step, uint16_t version, uint32_t checksum,
+                            sequence *out) {
+    return find_sequence(step, version, checksum, out) ||
+           sap_interpret_fail(in, "class %s was written in version %u, the column is of version %d", step->class_name,
+                              version, step->info->version);
+}
+
+static bool fill_absent(sap_interpreter *in, const sequence *s, size_t n) {
+    for (int i = 0; s->layout && i < s->layout->absent_count; i++)
+        if (!sap_step_absent(in, s->layout->absent[i], n))
+            return false;
+    return true;
 }
 
 static bool run_number(sap_interpreter *in, const sap_step_node *step, size_t n) {
@@ -102,7 +132,7 @@ static bool run_number(sap_interpreter *in, const sap_step_node *step, size_t n)
     if (numbers == 0) /* no bytes, and perhaps no buffer yet */
         return true;
     const uint8_t *data = sap_cursor_take(&in->c, numbers * step->number.stored);
-    uint8_t *out = data ? append(in, &builder->values, numbers * step->number.size) : NULL;
+    uint8_t *out = data ? sap_builder_append(in, &builder->values, numbers * step->number.size) : NULL;
     if (!out)
         return false;
     sap_number_convert(&step->number, data, numbers, out);
@@ -114,7 +144,7 @@ static bool run_strings(sap_interpreter *in, const sap_step_node *step, size_t n
     sap_builder *builder = &in->builders[step->slot];
     for (size_t i = 0; i < n; i++) {
         sap_frame frame;
-        if (!enter(in, step, &frame))
+        if (!sap_step_enter(in, step, &frame))
             return false;
         size_t length;
         if (step->op == SAP_OP_CSTRING) {
@@ -125,59 +155,103 @@ static bool run_strings(sap_interpreter *in, const sap_step_node *step, size_t n
                 length = sap_cursor_u32(&in->c);
         }
         const uint8_t *data = sap_cursor_take(&in->c, length);
-        uint8_t *out = data && length ? append(in, &builder->values, length) : NULL;
+        uint8_t *out = data && length ? sap_builder_append(in, &builder->values, length) : NULL;
         if (out)
             memcpy(out, data, length);
         else if (!data || length)
             return false;
-        if (!append_end(in, builder, length) || !leave(in, step, &frame))
+        if (!sap_builder_end(in, builder, length) || !sap_step_leave(in, step, &frame))
             return false;
     }
     return true;
 }
 
-static size_t least_bytes(const sap_step_node *item) {
-    return item->op == SAP_OP_NUMBER ? (size_t)item->count * item->number.stored : 1;
+/* Whether a value may have no bytes at all, such as an object of a class without members. */
+static bool may_be_empty(const sap_step_node *step) {
+    bool empty = step->op == SAP_OP_RECORD || step->op == SAP_OP_TOBJECT;
+    for (int i = 0; i < step->child_count && empty; i++)
+        empty = may_be_empty(&step->children[i]);
+    return empty;
+}
+
+/* Checks a number of items against the bytes that are left. */
+static size_t check_items(sap_interpreter *in, uint64_t count, const sap_step_node *item) {
+    enum { MOST_EMPTY = 65536 };
+    size_t least = item->op == SAP_OP_NUMBER ? (size_t)item->count * item->number.stored : 1;
+    if (count <= MOST_EMPTY && may_be_empty(item))
+        return (size_t)count;
+    return sap_cursor_count(&in->c, count, least);
+}
+
+/* Member-wise lists begin with the version of their items' class. */
+static void read_item_version(sap_interpreter *in, uint16_t *version, uint32_t *checksum) {
+    *version = sap_cursor_u16(&in->c);
+    *checksum = *version == 0 ? sap_cursor_u32(&in->c) : 0;
+}
+
+static bool run_items(sap_interpreter *in, const sap_step_node *step, bool memberwise, uint16_t version,
+                      uint32_t checksum) {
+    const sap_step_node *item = &step->children[0];
+    size_t count = check_items(in, sap_cursor_u32(&in->c), item);
+    if (in->c.failed || !sap_builder_end(in, &in->builders[step->slot], count))
+        return false;
+    if (count == 0)
+        return true;
+    return memberwise ? sap_step_run_members(in, item, version, checksum, count) : sap_step_run(in, item, count);
 }
 
 /* n values of an STL type behind one frame. */
 static bool run_framed_once(sap_interpreter *in, const sap_step_node *step, size_t n) {
+    if (step->op == SAP_OP_SKIP)
+        return sap_step_run(in, step, 1);
     sap_step_node bare = *step, frame_step = *step;
     bare.framed = false;
     frame_step.framed = true;
     sap_frame frame;
-    return enter(in, &frame_step, &frame) && run(in, &bare, n) && leave(in, &frame_step, &frame);
+    if (!sap_step_enter(in, &frame_step, &frame))
+        return false;
+    if (frame.memberwise) {
+        uint16_t version;
+        uint32_t checksum;
+        read_item_version(in, &version, &checksum);
+        for (size_t i = 0; i < n; i++)
+            if (step->op != SAP_OP_LIST || !run_items(in, step, true, version, checksum))
+                return sap_interpret_fail(in, "member-wise data of what is no list");
+    } else if (!sap_step_run(in, &bare, n)) {
+        return false;
+    }
+    return sap_step_leave(in, &frame_step, &frame);
 }
 
 /* § Member-wise: all values of one member stand together; base classes have no frame then. */
-static bool run_members(sap_interpreter *in, const sap_step_node *record, size_t n) {
+bool sap_step_run_members(sap_interpreter *in, const sap_step_node *record, uint16_t version, uint32_t checksum,
+                          size_t n) {
+    sequence s;
+    if (record->op != SAP_OP_RECORD)
+        return sap_interpret_fail(in, "member-wise data of what is no class");
+    if (in->c.failed || !choose_sequence(in, record, version, checksum, &s))
+        return false;
     in->builders[record->slot].items += (int64_t)n;
-    for (int i = 0; i < record->child_count; i++) {
-        const sap_step_node *child = &record->children[i];
-        if (child->base ? !run_members(in, child, n) : child->stl ? !run_framed_once(in, child, n) : !run(in, child, n))
+    for (int i = 0; i < s.count; i++) {
+        const sap_step_node *child = sequence_step(&s, i);
+        bool ok = child->base  ? sap_step_run_members(in, child, 0, 0, n)
+                  : child->stl ? run_framed_once(in, child, n)
+                               : sap_step_run(in, child, n);
+        if (!ok)
             return false;
     }
-    return true;
+    return fill_absent(in, &s, n);
 }
 
 static bool run_list(sap_interpreter *in, const sap_step_node *step) {
-    const sap_step_node *item = &step->children[0];
     sap_frame frame;
-    if (!enter(in, step, &frame))
+    uint16_t version = 0;
+    uint32_t checksum = 0;
+    if (!sap_step_enter(in, step, &frame))
         return false;
-    if (frame.memberwise) {
-        uint16_t version = sap_cursor_u16(&in->c);
-        uint32_t checksum = version == 0 ? sap_cursor_u32(&in->c) : 0;
-        if (item->op != SAP_OP_RECORD)
-            return fail(in, "member-wise data of what is no class");
-        if (!in->c.failed && !check_version(in, item, version, checksum))
-            return false;
-    }
-    size_t count = sap_cursor_count(&in->c, sap_cursor_u32(&in->c), least_bytes(item));
-    if (in->c.failed || !append_end(in, &in->builders[step->slot], count))
-        return false;
-    bool ok = count == 0 || (frame.memberwise ? run_members(in, item, count) : run(in, item, count));
-    return ok && leave(in, step, &frame);
+    if (frame.memberwise)
+        read_item_version(in, &version, &checksum);
+    return run_items(in, step, frame.memberwise, version, checksum) && sap_step_leave(in, step, &frame);
 }
 
 static int64_t counter_value(const sap_number *number, const uint8_t *p) {
@@ -199,53 +273,95 @@ static int64_t counter_value(const sap_number *number, const uint8_t *p) {
     }
 }
 
-/* Arrays of n objects, whose counters were read just before. */
-static bool run_counted(sap_interpreter *in, const sap_step_node *step, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        const sap_buffer *counters = &in->builders[step->counter_slot].values;
-        size_t size = step->number.size, at = (n - i) * size;
-        if (at > counters->length)
-            return fail(in, "member %s: its counter was not read", step->name);
-        int64_t wanted = counter_value(&step->number, counters->data + counters->length - at);
-        size_t count = 0;
-        if (step->unflagged || sap_cursor_u8(&in->c) != 0)
-            count = sap_cursor_count(&in->c, wanted < 0 ? UINT64_MAX : (uint64_t)wanted, least_bytes(step->children));
-        if (in->c.failed || !append_end(in, &in->builders[step->slot], count) || !run(in, step->children, count))
-            return false;
+/* The counter of object i of n, which was read just before them, or stands in another column. */
+static bool find_count(sap_interpreter *in, const sap_step_node *step, size_t i, size_t n, int64_t *out) {
+    if (step->counter_slot == SAP_COUNTED_OUTSIDE) {
+        sap_number number = {.type = in->counts_type, .size = (uint8_t)sap_type_size(in->counts_type)};
+        if (in->counts_left == 0)
+            return sap_interpret_fail(in, "member %s: more arrays than its counter counts", step->name);
+        *out = counter_value(&number, in->counts);
+        in->counts += number.size;
+        in->counts_left--;
+        return true;
     }
+    const sap_buffer *counters = &in->builders[step->counter_slot].values;
+    size_t size = step->number.size, at = (n - i) * size;
+    if (at > counters->length)
+        return sap_interpret_fail(in, "member %s: its counter was not read", step->name);
+    *out = counter_value(&step->number, counters->data + counters->length - at);
     return true;
+}
+
+/* Arrays of n objects. */
+static bool run_counted(sap_interpreter *in, const sap_step_node *step, size_t n) {
+    sap_frame frame;
+    if (n == 0 || !sap_step_enter(in, step, &frame))
+        return n == 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t wanted = 0;
+        if (!find_count(in, step, i, n, &wanted))
+            return false;
+        for (int32_t j = 0; j < step->count; j++) {
+            size_t count = 0;
+            if (step->unflagged || sap_cursor_u8(&in->c) != 0)
+                count = check_items(in, wanted < 0 ? UINT64_MAX : (uint64_t)wanted, step->children);
+            if (in->c.failed || !sap_builder_end(in, &in->builders[step->slot], count) ||
+                !sap_step_run(in, step->children, count))
+                return false;
+        }
+    }
+    return sap_step_leave(in, step, &frame);
+}
+
+/* The base class of all items of a split collection, which another column counts: member-wise, without frames. */
+static bool run_bases(sap_interpreter *in, const sap_step_node *step) {
+    int64_t wanted = 0;
+    if (sap_cursor_left(&in->c) > 0 && !find_count(in, step, 0, 1, &wanted))
+        return false;
+    size_t count = check_items(in, wanted < 0 ? UINT64_MAX : (uint64_t)wanted, step->children);
+    return !in->c.failed && sap_builder_end(in, &in->builders[step->slot], count) &&
+           (count == 0 || sap_step_run_members(in, step->children, 0, 0, count));
 }
 
 /* Items up to the end of the entry. */
 static bool run_rest(sap_interpreter *in, const sap_step_node *step) {
+    if (step->counter_slot == SAP_COUNTED_OUTSIDE)
+        return run_bases(in, step);
     sap_frame frame = {.end = SIZE_MAX};
     const sap_step_node *item = &step->children[0];
     size_t count = 0;
-    if (sap_cursor_left(&in->c) > 0 && !enter(in, step, &frame))
+    if (sap_cursor_left(&in->c) > 0 && !sap_step_enter(in, step, &frame))
         return false;
+    uint16_t version = 0;
+    uint32_t checksum = 0;
+    if (frame.memberwise)
+        read_item_version(in, &version, &checksum);
+    if (frame.memberwise && item->op != SAP_OP_LIST)
+        return sap_interpret_fail(in, "member-wise data of what is no list");
     while (sap_cursor_left(&in->c) > 0) {
         size_t before = in->c.position;
-        if (!run(in, item, 1))
+        if (frame.memberwise ? !run_items(in, item, true, version, checksum) : !sap_step_run(in, item, 1))
             return false;
         if (in->c.position == before)
-            return fail(in, "items without bytes");
+            return sap_interpret_fail(in, "items without bytes");
         count++;
     }
-    return !in->c.failed && append_end(in, &in->builders[step->slot], count) && leave(in, step, &frame);
+    return !in->c.failed && sap_builder_end(in, &in->builders[step->slot], count) && sap_step_leave(in, step, &frame);
 }
 
 static bool run_record(sap_interpreter *in, const sap_step_node *step, size_t n) {
     for (size_t i = 0; i < n; i++) {
         sap_frame frame;
-        if (!enter(in, step, &frame))
+        sequence s = {.record = step, .count = step->child_count};
+        if (!sap_step_enter(in, step, &frame))
             return false;
-        if (frame.end != SIZE_MAX && !check_version(in, step, frame.version, frame.checksum))
+        if (step->framed && !choose_sequence(in, step, frame.version, frame.checksum, &s))
             return false;
         in->builders[step->slot].items++;
-        for (int j = 0; j < step->child_count; j++)
-            if (!run(in, &step->children[j], 1))
+        for (int j = 0; j < s.count; j++)
+            if (!sap_step_run(in, sequence_step(&s, j), 1))
                 return false;
-        if (!leave(in, step, &frame))
+        if (!fill_absent(in, &s, 1) || !sap_step_leave(in, step, &frame))
             return false;
     }
     return true;
@@ -254,10 +370,10 @@ static bool run_record(sap_interpreter *in, const sap_step_node *step, size_t n)
 static bool run_array(sap_interpreter *in, const sap_step_node *step, size_t n) {
     for (size_t i = 0; i < n; i++) {
         sap_frame frame;
-        if (!enter(in, step, &frame))
+        if (!sap_step_enter(in, step, &frame))
             return false;
-        size_t count = sap_cursor_count(&in->c, (uint64_t)step->count, least_bytes(step->children));
-        if (in->c.failed || !run(in, step->children, count) || !leave(in, step, &frame))
+        size_t count = check_items(in, (uint64_t)step->count, step->children);
+        if (in->c.failed || !sap_step_run(in, step->children, count) || !sap_step_leave(in, step, &frame))
             return false;
     }
     in->builders[step->slot].items += (int64_t)n;
@@ -270,7 +386,7 @@ static bool run_bits(sap_interpreter *in, const sap_step_node *step, size_t n) {
         uint32_t bits = sap_cursor_u32(&in->c);
         if (bits & IS_REFERENCED)
             sap_cursor_skip(&in->c, 2);
-        uint8_t *out = in->c.failed ? NULL : append(in, &in->builders[step->slot].values, 4);
+        uint8_t *out = in->c.failed ? NULL : sap_builder_append(in, &in->builders[step->slot].values, 4);
         if (!out)
             return false;
         memcpy(out, &bits, 4);
@@ -289,7 +405,7 @@ static bool run_refs(sap_interpreter *in, const sap_step_node *step, size_t n) {
         if (bits & IS_REFERENCED)
             sap_cursor_skip(&in->c, 2);
         sap_cursor_skip(&in->c, bits & HAS_UUID ? sap_cursor_u8(&in->c) : 2);
-        uint8_t *out = in->c.failed ? NULL : append(in, &in->builders[step->slot].values, 4);
+        uint8_t *out = in->c.failed ? NULL : sap_builder_append(in, &in->builders[step->slot].values, 4);
         if (!out)
             return false;
         memcpy(out, &number, 4);
@@ -302,14 +418,13 @@ static bool run_skip(sap_interpreter *in, size_t n) {
     for (size_t i = 0; i < n && !in->c.failed; i++) {
         sap_frame frame = sap_frame_read(&in->c);
         if (frame.end == SIZE_MAX)
-            return fail(in, "an object that cannot be passed over");
+            return sap_interpret_fail(in, "an object that cannot be passed over");
         sap_frame_leave(&in->c, &frame);
     }
     return !in->c.failed;
 }
 
-/* Reads n values of the step, one after another. */
-static bool run(sap_interpreter *in, const sap_step_node *step, size_t n) {
+bool sap_step_run(sap_interpreter *in, const sap_step_node *step, size_t n) {
     switch (step->op) {
     case SAP_OP_NUMBER:
         return run_number(in, step, n);
@@ -337,24 +452,75 @@ static bool run(sap_interpreter *in, const sap_step_node *step, size_t n) {
     case SAP_OP_PASS:
         sap_cursor_skip(&in->c, n * (size_t)step->count);
         return !in->c.failed;
-    case SAP_OP_TOBJECT:
-        for (size_t i = 0; i < n; i++)
+    case SAP_OP_TOBJECT: /* a class may leave it out; where nothing follows, that shows */
+        for (size_t i = 0; i < n && sap_cursor_left(&in->c) > 0; i++)
             sap_stream_tobject(&in->c);
         return !in->c.failed;
     case SAP_OP_SKIP:
         return run_skip(in, n);
+    case SAP_OP_POINTER:
+        return sap_step_run_pointers(in, step, n);
+    case SAP_OP_CLONES:
+    case SAP_OP_OBJECTS:
+        for (size_t i = 0; i < n; i++)
+            if (!(step->op == SAP_OP_CLONES ? sap_step_run_clones(in, step) : sap_step_run_objects(in, step)))
+                return false;
+        return true;
     }
-    return fail(in, "unknown step");
+    return sap_interpret_fail(in, "unknown step");
 }
 
-/* A class without ClassDef has no frame when it is the whole entry. A frame that is there spans the entry. */
+static bool zeros(sap_interpreter *in, sap_builder *builder, size_t items, size_t bytes) {
+    uint8_t *out = sap_builder_append(in, &builder->values, bytes);
+    if (out)
+        memset(out, 0, bytes);
+    builder->items += (int64_t)items;
+    return out != NULL;
+}
+
+bool sap_step_absent(sap_interpreter *in, const sap_step_node *step, size_t n) {
+    sap_builder *builder = &in->builders[step->slot];
+    if (step->hidden || n == 0)
+        return true;
+    switch (step->op) {
+    case SAP_OP_NUMBER:
+    case SAP_OP_FBITS:
+    case SAP_OP_REF:
+        return zeros(in, builder, n, n * (size_t)step->count * step->number.size);
+    case SAP_OP_POINTER:
+        return zeros(in, builder, n, n) && (step->child_count == 0 || sap_step_absent(in, step->children, n));
+    case SAP_OP_ARRAY:
+        builder->items += (int64_t)n;
+        return sap_step_absent(in, step->children, n * (size_t)step->count);
+    case SAP_OP_RECORD:
+        builder->items += (int64_t)n;
+        for (int i = 0; i < step->child_count; i++)
+            if (!sap_step_absent(in, &step->children[i], n))
+                return false;
+        return true;
+    default: /* lists and texts: empty */
+        for (size_t i = 0; i < n * (size_t)step->count; i++)
+            if (!sap_builder_end(in, builder, 0))
+                return false;
+        return true;
+    }
+}
+
+/* A class without ClassDef has no frame when it is the whole entry. A frame that is there spans the entry, and is of the
+ * class: what spans it otherwise is the frame of its only base or member. */
 static bool is_framed(const sap_interpreter *in) {
     const sap_step_node *root = &in->program->root;
     if (root->op != SAP_OP_RECORD || !root->framed)
         return true;
     size_t left = sap_cursor_left(&in->c);
     const uint8_t *p = in->c.data + in->c.position;
-    return left >= 6 && sap_be32(p) == ((uint32_t)(left - 4) | SAP_BYTE_COUNT_BIT);
+    if (left < 6 || sap_be32(p) != ((uint32_t)(left - 4) | SAP_BYTE_COUNT_BIT))
+        return false;
+    sequence ignored;
+    sap_cursor c = in->c;
+    sap_frame frame = sap_frame_read(&c);
+    bool only = root->child_count == 1 && root->children[0].framed;
+    return !only || find_sequence(root, frame.version, frame.checksum, &ignored);
 }
 
 bool sap_interpret(sap_interpreter *in) {
@@ -365,121 +531,12 @@ bool sap_interpret(sap_interpreter *in) {
     }
     if (in->c.length == 0 &&
         in->program->root.op == SAP_OP_STRING) /* TLeafC leaves out the length of an empty string */
-        return append_end(in, &in->builders[in->program->root.slot], 0);
-    if (!run(in, is_framed(in) ? &in->program->root : &in->program->bare, 1))
+        return sap_builder_end(in, &in->builders[in->program->root.slot], 0);
+    bool framed = is_framed(in);
+    if (!framed && in->program->inlined ? !sap_step_run_members(in, &in->program->root, 0, 0, 1)
+                                        : !sap_step_run(in, framed ? &in->program->root : &in->program->bare, 1))
         return false;
     if (sap_cursor_left(&in->c) > 0)
-        return fail(in, "%zu of its %zu bytes are left over", sap_cursor_left(&in->c), in->c.length);
+        return sap_interpret_fail(in, "%zu of its %zu bytes are left over", sap_cursor_left(&in->c), in->c.length);
     return true;
-}
-
-/* ---- Columns ----------------------------------------------------------------------------------------------------- */
-
-typedef struct joiner {
-    sap_builder *const *pieces;
-    size_t count;
-    struct sap_storage *storage;
-    sap_error *err;
-} joiner;
-
-static sap_status join_values(const joiner *j, int slot, sap_column *out) {
-    size_t total = 0, at = 0;
-    for (size_t i = 0; i < j->count; i++)
-        total += j->pieces[i][slot].values.length;
-    uint8_t *data = sap_storage_alloc(j->storage, total);
-    if (!data)
-        return sap_error_memory(j->err, out->name);
-    for (size_t i = 0; i < j->count; i++) {
-        const sap_buffer *from = &j->pieces[i][slot].values;
-        if (from->length)
-            memcpy(data + at, from->data, from->length);
-        at += from->length;
-    }
-    out->values = data;
-    return SAP_OK;
-}
-
-static sap_status join_ends(const joiner *j, int slot, sap_column *out) {
-    int32_t *offsets = sap_storage_alloc(j->storage, ((size_t)out->length + 1) * sizeof *offsets);
-    if (!offsets)
-        return sap_error_memory(j->err, out->name);
-    int64_t base = 0;
-    size_t row = 0;
-    offsets[0] = 0;
-    for (size_t i = 0; i < j->count; i++) {
-        const sap_builder *piece = &j->pieces[i][slot];
-        int32_t end = 0;
-        for (int64_t e = 0; e < piece->items; e++) {
-            memcpy(&end, piece->ends.data + 4 * (size_t)e, 4);
-            offsets[++row] = (int32_t)(base + end);
-        }
-        base += end;
-        if (base > INT32_MAX)
-            return sap_error_set(j->err, SAP_EMEMORY,
-                                 "column \"%s\": more than 2^31 items in one batch; ask for smaller batches",
-                                 out->name);
-    }
-    out->offsets = offsets;
-    return SAP_OK;
-}
-
-static int64_t count_items(const joiner *j, int slot) {
-    int64_t items = 0;
-    for (size_t i = 0; i < j->count; i++)
-        items += j->pieces[i][slot].items;
-    return items;
-}
-
-/* Descends through the fixed lists of the step's dimensions, setting lengths; returns the column inside. */
-static sap_column *inside_dims(const sap_step_node *step, sap_column *column, int64_t items) {
-    for (int i = 0; i < step->dim_count; i++) {
-        column->length = items;
-        items *= step->dims[i];
-        column = &column->children[0];
-    }
-    column->length = items;
-    return column;
-}
-
-static sap_status fill(const joiner *j, const sap_step_node *step, sap_column *out);
-
-static sap_status fill_fields(const joiner *j, const sap_step_node *record, sap_column *columns, int32_t *at) {
-    for (int i = 0; i < record->child_count; i++) {
-        const sap_step_node *child = &record->children[i];
-        if (child->hidden)
-            continue;
-        SAP_TRY(child->base ? fill_fields(j, child, columns, at) : fill(j, child, &columns[(*at)++]));
-    }
-    return SAP_OK;
-}
-
-static sap_status fill(const joiner *j, const sap_step_node *step, sap_column *out) {
-    int64_t items = count_items(j, step->slot);
-    int32_t at = 0;
-    switch (step->op) {
-    case SAP_OP_NUMBER:
-    case SAP_OP_FBITS:
-    case SAP_OP_REF:
-        return join_values(j, step->slot, inside_dims(step, out, items));
-    case SAP_OP_STRING:
-    case SAP_OP_CSTRING:
-        out->length = items;
-        SAP_TRY(join_values(j, step->slot, out));
-        return join_ends(j, step->slot, out);
-    case SAP_OP_ARRAY:
-        return fill(j, &step->children[0], inside_dims(step, out, items));
-    case SAP_OP_RECORD:
-        out->length = items;
-        return fill_fields(j, step, out->children, &at);
-    default:
-        out->length = items;
-        SAP_TRY(join_ends(j, step->slot, out));
-        return fill(j, &step->children[0], &out->children[0]);
-    }
-}
-
-sap_status sap_builders_join(const sap_program *program, sap_builder *const *pieces, size_t count,
-                             struct sap_storage *storage, sap_column *out, sap_error *err) {
-    joiner j = {pieces, count, storage, err};
-    return fill(&j, &program->root, out);
 }

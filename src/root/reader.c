@@ -321,50 +321,16 @@ sap_status sap_reader_next(sap_reader *r, sap_batch *out, sap_error *err) {
 
 /* ---- As an Arrow stream ----------------------------------------------------------------------------------------------------------- */
 
-enum { NOT_READABLE = 5 }; /* EIO */
-
-typedef struct stream_state {
-    sap_reader *reader;
-    sap_error error;
-} stream_state;
-
-static int stream_schema(struct ArrowArrayStream *stream, struct ArrowSchema *out) {
-    stream_state *state = stream->private_data;
-    return sap_schema_export(state->reader->fields, (int32_t)state->reader->column_count, out, &state->error) == SAP_OK
-               ? 0
-               : 5;
+static sap_status next_batch(void *context, sap_batch *out, sap_error *err) {
+    return sap_reader_next(context, out, err);
 }
 
-static int stream_next(struct ArrowArrayStream *stream, struct ArrowArray *out) {
-    stream_state *state = stream->private_data;
-    sap_batch batch = {0};
-    memset(out, 0, sizeof *out);
-    if (sap_reader_next(state->reader, &batch, &state->error) != SAP_OK)
-        return NOT_READABLE;
-    if (batch.length == 0)
-        return 0;
-    sap_status status = sap_batch_export(&batch, out, &state->error);
-    sap_batch_release(&batch);
-    return status == SAP_OK ? 0 : NOT_READABLE;
-}
-
-static const char *stream_error(struct ArrowArrayStream *stream) {
-    const stream_state *state = stream->private_data;
-    return state->error.message[0] ? state->error.message : NULL;
-}
-
-static void stream_release(struct ArrowArrayStream *stream) {
-    stream_state *state = stream->private_data;
-    sap_reader_close(state->reader);
-    free(state);
-    stream->release = NULL;
+static void close_batches(void *context) {
+    sap_reader_close(context);
 }
 
 sap_status sap_reader_export(sap_reader *reader, struct ArrowArrayStream *out, sap_error *err) {
-    stream_state *state = calloc(1, sizeof *state);
-    if (!state)
-        return sap_error_memory(err, "stream of batches");
-    state->reader = reader;
-    *out = (struct ArrowArrayStream){stream_schema, stream_next, stream_error, stream_release, state};
-    return SAP_OK;
+    int32_t count;
+    const sap_field *fields = sap_reader_fields(reader, &count);
+    return sap_batches_export(&(sap_batches){reader, fields, count, next_batch, close_batches}, out, err);
 }

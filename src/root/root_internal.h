@@ -9,6 +9,7 @@
 #include <sapwood/root.h>
 
 #include <pthread.h>
+#include <stddef.h>
 
 /* ---- Codecs (§ Compression) ---------------------------------------------------------------------------- */
 
@@ -23,8 +24,8 @@ void sap_codec_release(sap_codec *codec);
  * where, offset: for messages; the offset is that of `data` in its file. */
 SAP_MUST_CHECK sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out, size_t size,
                                         const char *where, uint64_t offset, sap_error *err);
-/* Checks, without decompressing, that the blocks' headers promise `size` bytes, and not more than their codecs can
- * make of so few: done before memory for them is taken. */
+/* Checks that the blocks' headers promise `size` bytes, and not more than their codecs can make of so few: done before memory
+ * for them is taken. Above 64 MB promises are not enough, and the blocks are decompressed to see whether they keep them. */
 SAP_MUST_CHECK sap_status sap_codec_check(const uint8_t *data, size_t length, size_t size, const char *where,
                                           uint64_t offset, sap_error *err);
 /* "zlib", "lzma", … of a payload's first block. Static. */
@@ -97,6 +98,8 @@ typedef struct sap_stream {
     size_t reference_count, reference_capacity;
     int depth;
     size_t parts; /* objects and items read so far */
+    bool (*part)(struct sap_stream *s, const char *class_name,
+                 void **object); /* sap_members_read: objects pointed to */
     const char *where;
     char problem[200]; /* what is wrong, when it is not shortness */
 } sap_stream;
@@ -211,9 +214,51 @@ typedef struct sap_class {
 
 /* Reads the file's streamer info if that was not done yet. */
 SAP_MUST_CHECK sap_status sap_classes_read(sap_file *file, sap_error *err);
+/* Adds what a serialised TList of streamer info describes. No other thread may use the file meanwhile. */
+SAP_MUST_CHECK sap_status sap_classes_add(sap_file *file, const uint8_t *data, size_t length, const char *where,
+                                          sap_error *err);
 /* version < 0: the newest. checksum: used when version is 0 or not there. NULL: not described. */
 const sap_class *sap_class_find(const sap_file *file, const char *name, int version, uint32_t checksum);
+/* One version of a class after another; NULL: no more. after NULL: the first. */
+const sap_class *sap_class_version(const sap_file *file, const char *name, const sap_class *after);
 bool sap_class_is(const sap_file *file, const char *name, const char *base);
+/* The class itself, or the nearest of its bases, that `other` is or derives from; NULL: none. */
+const char *sap_class_common(const sap_file *file, const char *name, const char *other);
+/* Classes of ROOT's own that files do not always describe; NULL: none of them. */
+const sap_class *sap_class_known(const char *name);
+
+/* ---- Members by name -------------------------------------------------------------------------------------------- */
+
+typedef enum sap_member_kind {
+    SAP_MEMBER_INT,    /* int64_t */
+    SAP_MEMBER_REAL,   /* double */
+    SAP_MEMBER_INTS,   /* int64_t * */
+    SAP_MEMBER_REALS,  /* double * */
+    SAP_MEMBER_TEXT,   /* const char * */
+    SAP_MEMBER_LIST,   /* sap_objects: a TObjArray */
+    SAP_MEMBER_OBJECT, /* void *: what it points to, or NULL */
+    SAP_MEMBER_INSIDE, /* a struct with members of its own: an object of a class */
+    SAP_MEMBER_IO      /* int64_t: the byte of a TIOFeatures */
+} sap_member_kind;
+
+/* A member that is wanted, and where it goes. */
+typedef struct sap_member {
+    const char *name; /* NULL: the last; a base that is a TArray is called "fArray" */
+    sap_member_kind kind;
+    size_t offset, count_offset;     /* of int64_t count_offset: how many, for _INTS and _REALS */
+    const char *class_name;          /* _OBJECT: what the name of its class begins with */
+    const struct sap_member *inside; /* _INSIDE */
+} sap_member;
+
+/* Rows of such a table: a field of a struct; for numbers with the field that gets their count. */
+#define SAP_MEMBER(root_name, its_kind, type, field, ...)                                                              \
+    { .name = root_name, .kind = its_kind, .offset = offsetof(type, field), __VA_ARGS__ }
+#define SAP_MEMBERS(root_name, its_kind, type, field, count_field)                                                     \
+    SAP_MEMBER(root_name, its_kind, type, field, .count_offset = offsetof(type, count_field))
+
+/* Reads an object by its streamer info, down its base classes, and keeps what `table` wants; objects that it points to are read
+ * by s->part. Memory comes from the stream's arena. */
+bool sap_members_read(sap_stream *s, const char *class_name, const sap_member *table, void *out);
 
 /* ---- Branches (§ Tree) ------------------------------------------------------------------------------------ */
 
@@ -419,11 +464,11 @@ void sap_number_convert(const sap_number *number, const uint8_t *data, size_t n,
 bool sap_offsets_convert(const uint8_t *starts, int64_t n, int shift, int32_t base, int32_t *out);
 
 typedef enum sap_op {
-    SAP_OP_NUMBER,   /* `count` numbers */
-    SAP_OP_STRING,   /* length in 1 or 5 bytes, then the bytes */
-    SAP_OP_CSTRING,  /* length in 4 bytes, then the bytes */
-    SAP_OP_LIST,     /* length in 4 bytes, then so many children */
-    SAP_OP_COUNTED,  /* a flag byte (unless `unflagged`), then as many children as the sibling counter says */
+    SAP_OP_NUMBER,  /* `count` numbers */
+    SAP_OP_STRING,  /* length in 1 or 5 bytes, then the bytes */
+    SAP_OP_CSTRING, /* length in 4 bytes, then the bytes */
+    SAP_OP_LIST,    /* length in 4 bytes, then so many children */
+    SAP_OP_COUNTED, /* `count` times: a flag byte (unless `unflagged`), then as many children as the sibling counter says */
     SAP_OP_REST,     /* children up to the end of the entry */
     SAP_OP_ARRAY,    /* `count` children: fixed arrays of what is not a number */
     SAP_OP_RECORD,   /* the children one after another */
@@ -432,8 +477,16 @@ typedef enum sap_op {
     SAP_OP_PASS,     /* `count` bytes that are passed over */
     SAP_OP_TOBJECT,  /* version, unique id, bits: passed over */
     SAP_OP_ARRAYOBJ, /* TArrayF and the like: length in 4 bytes, then so many numbers */
-    SAP_OP_SKIP      /* a framed object that is passed over */
+    SAP_OP_SKIP,     /* a framed object that is passed over */
+    SAP_OP_POINTER,  /* null, a new object, or one that was there before; without a child it is passed over */
+    SAP_OP_CLONES,   /* TClonesArray */
+    SAP_OP_OBJECTS   /* TObjArray, TList, TMap and the like: pointers */
 } sap_op;
+
+/* What stands before the pointers of a SAP_OP_OBJECTS. */
+typedef enum sap_list_kind { SAP_LIST_ARRAY, SAP_LIST_OPTIONS, SAP_LIST_PLAIN, SAP_LIST_PAIRS } sap_list_kind;
+
+enum { SAP_COUNTED_OUTSIDE = -2 };
 
 /* One step of a read program; it reads one or more values that stand one after another. */
 typedef struct sap_step_node {
@@ -450,11 +503,24 @@ typedef struct sap_step_node {
     int32_t count;     /* items of fixed arrays, 1 otherwise */
     int32_t dims[5];
     int dim_count;
-    int counter_slot; /* SAP_OP_COUNTED */
+    int counter_slot; /* SAP_OP_COUNTED; SAP_COUNTED_OUTSIDE: in another column */
     bool unflagged;
+    bool open;         /* SAP_OP_POINTER: of a class that only the data tell */
+    const char *found; /* then, while it is looked for: the class found so far */
+    sap_list_kind list;
     struct sap_step_node *children;
     int child_count;
+    struct sap_layout *layouts; /* SAP_OP_RECORD: of the other versions of its class that the file describes */
 } sap_step_node;
+
+/* How another version of a class becomes the record of this one. */
+typedef struct sap_layout {
+    const sap_class *info;
+    const sap_step_node **steps;  /* (step_count) in the order of the bytes: the record's own, or hidden ones */
+    const sap_step_node **absent; /* (absent_count) steps of the record that this version lacks */
+    int step_count, absent_count;
+    struct sap_layout *next;
+} sap_layout;
 
 /* How the entries of a branch become a column. The first three shapes are the fast ones: what a basket gives is known
  * from its header, and it is decoded straight into its place in the batch. */
@@ -469,16 +535,30 @@ typedef struct sap_program {
     sap_field field;
     sap_shape shape;
     sap_step_node root;
-    sap_step_node bare;      /* the root without its frame */
-    int slots;               /* builders */
-    uint32_t header;         /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
-    uint32_t item;           /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */
-    bool named;              /* SAP_SHAPE_TREE: the name of the class stands before each entry (TBranchObject) */
-    sap_branch_node *counts; /* branch whose values are the number of items of each entry, or NULL */
+    sap_step_node bare;       /* the root without its frame */
+    int slots;                /* builders */
+    uint32_t header;          /* SAP_SHAPE_JAGGED: bytes before the items of an entry */
+    uint32_t item;            /* SAP_SHAPE_JAGGED: stored bytes of an item; others: of an entry */
+    bool inlined;             /* SAP_SHAPE_TREE: without a frame of its own, its base classes have none either */
+    bool named;               /* SAP_SHAPE_TREE: the name of the class stands before each entry (TBranchObject) */
+    sap_branch_node *counts;  /* branch whose values are the number of items of each entry, or NULL */
+    sap_branch_node *outside; /* SAP_SHAPE_TREE: branch whose values count what SAP_COUNTED_OUTSIDE reads, or NULL */
+    const sap_file *file;
 } sap_program;
 
 /* Compiles the branch: fills `public.field`, or `public.reason`. Uses the tree's arena. */
 SAP_MUST_CHECK sap_status sap_branch_compile(sap_tree *tree, sap_branch_node *branch, sap_error *err);
+
+/* A part of a text. */
+typedef struct sap_span {
+    const char *text;
+    size_t length;
+} sap_span;
+
+bool sap_span_among(sap_span span, const char *const *names, size_t count);
+#define SAP_AMONG(span, ...)                                                                                           \
+    sap_span_among(span, (const char *const[]){__VA_ARGS__},                                                           \
+                   sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 /* What compiling stands on. A compile function returns false when it cannot, with `reason` set. */
 typedef struct sap_compiler {
@@ -489,6 +569,8 @@ typedef struct sap_compiler {
     int steps;
     char reason[300];
     bool out_of_memory;
+    bool undescribed;      /* the reason is a class that the file does not describe */
+    bool skippable;        /* the reason is that, or a class that holds itself */
     const char *stack[32]; /* classes being compiled: a class that holds itself has no finite type */
     int stack_count;
 } sap_compiler;
@@ -496,8 +578,24 @@ typedef struct sap_compiler {
 bool sap_compile_fail(sap_compiler *k, const char *format, ...) SAP_PRINTF(2, 3);
 /* A C++ type by name. in_collection: an item of an STL collection, whose own collections have no frame. */
 bool sap_compile_type(sap_compiler *k, const char *type_name, bool in_collection, sap_step_node *out);
+/* A whole object, as one is written by itself: a class, or a collection. */
+bool sap_compile_object(sap_compiler *k, const char *name, int version, uint32_t checksum, sap_step_node *out);
 bool sap_compile_class(sap_compiler *k, const char *class_name, int version, uint32_t checksum, sap_step_node *out);
+/* Classes whose bytes do not follow streamer info; *special tells whether it is one. */
+bool sap_compile_special(sap_compiler *k, sap_span name, sap_step_node *out, bool *special);
+bool sap_compile_pointer(sap_compiler *k, const char *class_name, sap_step_node *out);
+/* A TObject as a record of its own. */
+bool sap_compile_tobject(sap_compiler *k, sap_step_node *out);
+/* Compiles what open pointers point to, where that was found. Returns whether there were any. */
+bool sap_compile_found(sap_compiler *k, sap_step_node *step);
+sap_step_node sap_step_new(sap_compiler *k, sap_op op);
+sap_step_node *sap_step_children(sap_compiler *k, sap_step_node *step, int count);
+bool sap_compile_kind(sap_compiler *k, int kind, const char *title, sap_step_node *out);
+bool sap_compile_memory(sap_compiler *k);
 bool sap_compile_element(sap_compiler *k, const sap_element *element, const char *owner, sap_step_node *out);
+/* The counter of a SAP_OP_COUNTED among steps that are read before it. */
+bool sap_compile_counter(sap_compiler *k, const sap_step_node *const *before, int count, const char *name,
+                         sap_step_node *counted);
 bool sap_compile_number(sap_compiler *k, int kind, const char *title, sap_number *out);
 /* Makes `out` an array of `length` items in these dimensions. */
 bool sap_compile_dims(sap_compiler *k, int64_t length, const int32_t *dims, int dim_count, sap_step_node *out);
@@ -506,13 +604,7 @@ bool sap_compile_field(sap_compiler *k, const sap_step_node *step, sap_field *ou
 /* The kind of a fundamental C++ type, -1 when it is none. */
 int sap_kind_of_type(const char *type_name);
 
-/* "vector<pair<int,float> >" → its first template argument and the one behind it, as spans. Normalises nothing. */
-typedef struct sap_span {
-    const char *text;
-    size_t length;
-} sap_span;
-
-/* Base name of a type without arguments and "std::": "vector". Returns the number of arguments, at most `capacity`. */
+/* "std::vector<pair<int,float> >": base name "vector", arguments "pair<int,float>", as spans of it. Returns the number of arguments, at most `capacity`. */
 int sap_type_split(const char *type_name, sap_span *base, sap_span *arguments, int capacity);
 
 /* ---- Interpreting a program ----------------------------------------------------------------------------------- */
@@ -533,12 +625,36 @@ typedef struct sap_interpreter {
     const sap_program *program;
     sap_builder *builders;
     sap_cursor c;
+    uint64_t origin;       /* what references count from, against the cursor's beginning */
+    size_t again;          /* bytes that references had read again */
+    sap_arena *probe;      /* the classes of open pointers are looked for, and their names kept here; or NULL */
+    const uint8_t *counts; /* of SAP_COUNTED_OUTSIDE: (counts_left) values of counts_type */
+    size_t counts_left;
+    sap_type counts_type;
     char problem[300];
     bool out_of_memory;
 } sap_interpreter;
 
 /* Reads the one entry that the cursor holds, all of it. */
 bool sap_interpret(sap_interpreter *in);
+/* Reads n values of the step, one after another. */
+bool sap_step_run(sap_interpreter *in, const sap_step_node *step, size_t n);
+/* The same in member-wise form: all values of one member stand together. version, checksum: of the items. */
+bool sap_step_run_members(sap_interpreter *in, const sap_step_node *step, uint16_t version, uint32_t checksum,
+                          size_t n);
+/* n values that the file lacks: zeros, empty, null. */
+bool sap_step_absent(sap_interpreter *in, const sap_step_node *step, size_t n);
+bool sap_step_run_pointers(sap_interpreter *in, const sap_step_node *step, size_t n);
+bool sap_step_run_clones(sap_interpreter *in, const sap_step_node *step);
+bool sap_step_run_objects(sap_interpreter *in, const sap_step_node *step);
+/* The frame of a step's value, if it has one; leaving checks that its bytes were used up. */
+bool sap_step_enter(sap_interpreter *in, const sap_step_node *step, sap_frame *frame);
+bool sap_step_leave(sap_interpreter *in, const sap_step_node *step, const sap_frame *frame);
+bool sap_interpret_fail(sap_interpreter *in, const char *format, ...) SAP_PRINTF(2, 3);
+/* Room for so many bytes; NULL, and failed, when memory is out. */
+uint8_t *sap_builder_append(sap_interpreter *in, sap_buffer *buffer, size_t bytes);
+/* The end of a list or text of so many items behind those before. */
+bool sap_builder_end(sap_interpreter *in, sap_builder *builder, size_t items);
 void sap_builders_release(sap_builder *builders, int slots);
 /* Puts the pieces of one column together: pieces (count) of `slots` builders each. */
 SAP_MUST_CHECK sap_status sap_builders_join(const sap_program *program, sap_builder *const *pieces, size_t count,
@@ -609,9 +725,11 @@ typedef struct sap_decoding {
     const int64_t
         *counts;  /* items of each entry of the basket from its first on, when it has no offsets of its own; or NULL */
     int32_t span; /* entries of the basket that belong to the tree */
-    const char *where;   /* file, tree and column */
-    uint64_t place;      /* of the basket, for messages */
-    int64_t first_entry; /* of the basket, for messages */
+    const char *where;         /* file, tree and column */
+    const sap_column *outside; /* SAP_COUNTED_OUTSIDE: lists of counts, the first for entry piece->begin; or NULL */
+    sap_arena *probe;          /* as the interpreter's */
+    uint64_t place;            /* of the basket, for messages */
+    int64_t first_entry;       /* of the basket, for messages */
 } sap_decoding;
 
 /* Items of a jagged piece. */

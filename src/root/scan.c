@@ -478,6 +478,33 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
     return SAP_OK;
 }
 
+/* A piece whose arrays are counted by another column, which is read beside it. */
+static sap_status decode_counted(const making *m, sap_decoding *d, sap_piece *p, sap_scratch *scratch, sap_error *err) {
+    sap_tree *tree = m->scan->tree;
+    const char *name = d->program->outside->public.name;
+    sap_reader_options options = {.columns = &name, .count = 1};
+    options.begin = d->first_entry + p->begin;
+    options.end = d->first_entry + p->end;
+    options.batch_entries = options.end - options.begin;
+    sap_reader *reader;
+    sap_batch counts = {0};
+    SAP_TRY(sap_reader_open(tree, &options, NULL, &reader, err));
+    sap_status status = sap_reader_next(reader, &counts, err);
+    if (status == SAP_OK) {
+        const sap_column *numbers = &counts.columns[0];
+        sap_type type = numbers->type == SAP_LIST ? numbers->children[0].type : numbers->type;
+        if (counts.length != options.batch_entries || type < SAP_INT8 || type > SAP_UINT64)
+            status = sap_error_set(err, SAP_EFORMAT, "%s: the column %s, which counts its items, is no integer",
+                                   d->where, name);
+        d->outside = numbers;
+    }
+    if (status == SAP_OK)
+        status = sap_piece_decode(d, p, &m->out[p->column], scratch, err);
+    sap_batch_release(&counts);
+    sap_reader_close(reader);
+    return status;
+}
+
 static sap_status decode_step(void *context, size_t index, int slot, sap_error *err) {
     making *m = context;
     scan *r = m->scan;
@@ -493,7 +520,8 @@ static sap_status decode_step(void *context, size_t index, int slot, sap_error *
                                 err));
     SAP_TRY(check_entries(c, p, data.entries, err));
     sap_decoding d = decoding_of(m, p, &data);
-    return sap_piece_decode(&d, p, &m->out[p->column], &r->scratch[slot], err);
+    return c->program->outside ? decode_counted(m, &d, p, &r->scratch[slot], err)
+                               : sap_piece_decode(&d, p, &m->out[p->column], &r->scratch[slot], err);
 }
 
 /* ---- Memory of a batch ------------------------------------------------------------------------------------------------- */

@@ -141,6 +141,7 @@ static sap_status index_classes(sap_file *file, sap_error *err) {
     size_t size = 16;
     while (size < 2 * file->class_count)
         size *= 2;
+    free(file->class_table);
     file->class_table = calloc(size, sizeof *file->class_table);
     if (!file->class_table)
         return sap_error_memory(err, file->name);
@@ -185,6 +186,25 @@ sap_status sap_classes_read(sap_file *file, sap_error *err) {
     return status;
 }
 
+static bool read_info_list(sap_stream *s, const char *class_name, void **object) {
+    sap_objects list;
+    if (strcmp(class_name, "TList") != 0)
+        return false;
+    sap_stream_list(s, read_info, &list);
+    *object = NULL;
+    return true;
+}
+
+sap_status sap_classes_add(sap_file *file, const uint8_t *data, size_t length, const char *where, sap_error *err) {
+    SAP_TRY(sap_classes_read(file, err));
+    sap_stream s = {.c = sap_cursor_init(data, length, 0), .file = file, .arena = &file->class_arena, .where = where};
+    const char *class_name;
+    (void)sap_stream_object(&s, read_info_list, &class_name);
+    sap_status status = sap_stream_check(&s, "streamer info", err);
+    sap_stream_release(&s);
+    return status == SAP_OK ? index_classes(file, err) : status;
+}
+
 const sap_class *sap_class_find(const sap_file *file, const char *name, int version, uint32_t checksum) {
     if (!file->class_table)
         return NULL;
@@ -201,6 +221,11 @@ const sap_class *sap_class_find(const sap_file *file, const char *name, int vers
     return best;
 }
 
+const sap_class *sap_class_version(const sap_file *file, const char *name, const sap_class *after) {
+    uint32_t i = after ? after->next : file->class_table ? *table_slot(file, name) : 0;
+    return i ? &file->classes[i - 1] : NULL;
+}
+
 /* looks: how many classes may be looked at; a damaged description may name a class its own base, many times. */
 static bool class_is(const sap_file *file, const char *name, const char *base, int depth, int *looks) {
     if (strcmp(name, base) == 0)
@@ -215,4 +240,52 @@ static bool class_is(const sap_file *file, const char *name, const char *base, i
 bool sap_class_is(const sap_file *file, const char *name, const char *base) {
     int looks = 1000;
     return class_is(file, name, base, 0, &looks);
+}
+
+const char *sap_class_common(const sap_file *file, const char *name, const char *other) {
+    for (int depth = 0; name && depth < 20; depth++) {
+        if (sap_class_is(file, other, name))
+            return name;
+        const sap_class *info = sap_class_find(file, name, -1, 0);
+        bool derived = info && info->count && info->elements[0].kind == SAP_KIND_BASE;
+        name = derived ? info->elements[0].name : NULL;
+    }
+    return NULL;
+}
+
+/* ---- ROOT's own ------------------------------------------------------------------------------------------------ */
+
+#define OBJECT_BASE                                                                                                    \
+    { .name = "TObject", .type_name = "BASE", .title = "", .kind = SAP_KIND_BASE }
+#define MEMBER(member, of_kind, type)                                                                                  \
+    { .name = member, .type_name = type, .title = "", .kind = of_kind }
+#define CLASS(class_name, number, ...)                                                                                 \
+    {                                                                                                                  \
+        .name = class_name, .version = number, .elements = (sap_element[]){__VA_ARGS__},                               \
+        .count = sizeof((sap_element[]){__VA_ARGS__}) / sizeof(sap_element)                                            \
+    }
+
+static const sap_class known[] = {
+    CLASS("TNamed", 1, OBJECT_BASE, MEMBER("fName", SAP_KIND_TSTRING, "TString"),
+          MEMBER("fTitle", SAP_KIND_TSTRING, "TString")),
+    CLASS("TObjString", 1, OBJECT_BASE, MEMBER("fString", SAP_KIND_TSTRING, "TString")),
+    CLASS("TVector2", 3, OBJECT_BASE, MEMBER("fX", SAP_KIND_DOUBLE, "double"), MEMBER("fY", SAP_KIND_DOUBLE, "double")),
+    CLASS("TVector3", 3, OBJECT_BASE, MEMBER("fX", SAP_KIND_DOUBLE, "double"), MEMBER("fY", SAP_KIND_DOUBLE, "double"),
+          MEMBER("fZ", SAP_KIND_DOUBLE, "double")),
+    CLASS("TLorentzVector", 4, OBJECT_BASE, MEMBER("fP", SAP_KIND_OBJECT, "TVector3"),
+          MEMBER("fE", SAP_KIND_DOUBLE, "double")),
+    CLASS("TBits", 3, OBJECT_BASE, MEMBER("fNbits", SAP_KIND_UINT, "unsigned int"),
+          MEMBER("fNbytes", SAP_KIND_COUNTER, "unsigned int"),
+          {.name = "fAllBits",
+           .type_name = "unsigned char*",
+           .title = "[fNbytes]",
+           .kind = SAP_KIND_OFFSET_P + SAP_KIND_UCHAR,
+           .count_name = "fNbytes"}),
+};
+
+const sap_class *sap_class_known(const char *name) {
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i].name, name) == 0)
+            return &known[i];
+    return NULL;
 }

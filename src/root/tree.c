@@ -7,257 +7,50 @@
 
 enum { DEEPEST = 64, LONGEST_PATH = 4096 };
 
-/* ---- Members by name -------------------------------------------------------------------------------------- */
+/* ---- Members --------------------------------------------------------------------------------------------------- */
 
-typedef enum member_kind { MEMBER_INT, MEMBER_INTS, MEMBER_TEXT, MEMBER_LIST, MEMBER_OBJECT, MEMBER_IO } member_kind;
-
-/* A member that is wanted, and where it goes: int64_t; int64_t * with their count at `count_offset`; const char *; sap_objects;
- * void *. */
-typedef struct member {
-    const char *name;
-    member_kind kind;
-    size_t offset, count_offset;
-} member;
-
-static const member tree_members[] = {
-    {"fName", MEMBER_TEXT, offsetof(sap_branch_node, name), 0},
-    {"fEntries", MEMBER_INT, offsetof(sap_branch_node, entries), 0},
-    {"fBranches", MEMBER_LIST, offsetof(sap_branch_node, branches), 0},
+static const sap_member tree_members[] = {
+    SAP_MEMBER("fName", SAP_MEMBER_TEXT, sap_branch_node, name),
+    SAP_MEMBER("fEntries", SAP_MEMBER_INT, sap_branch_node, entries),
+    SAP_MEMBER("fBranches", SAP_MEMBER_LIST, sap_branch_node, branches),
     {0},
 };
 
-static const member branch_members[] = {
-    {"fName", MEMBER_TEXT, offsetof(sap_branch_node, name), 0},
-    {"fTitle", MEMBER_TEXT, offsetof(sap_branch_node, title), 0},
-    {"fWriteBasket", MEMBER_INT, offsetof(sap_branch_node, write_basket), 0},
-    {"fIOFeatures", MEMBER_IO, offsetof(sap_branch_node, io_bits), 0},
-    {"fEntries", MEMBER_INT, offsetof(sap_branch_node, entries), 0},
-    {"fTotBytes", MEMBER_INT, offsetof(sap_branch_node, total_bytes), 0},
-    {"fZipBytes", MEMBER_INT, offsetof(sap_branch_node, zip_bytes), 0},
-    {"fBranches", MEMBER_LIST, offsetof(sap_branch_node, branches), 0},
-    {"fLeaves", MEMBER_LIST, offsetof(sap_branch_node, leaves), 0},
-    {"fBaskets", MEMBER_LIST, offsetof(sap_branch_node, embedded), 0},
-    {"fBasketBytes", MEMBER_INTS, offsetof(sap_branch_node, basket_bytes),
-     offsetof(sap_branch_node, basket_bytes_count)},
-    {"fBasketEntry", MEMBER_INTS, offsetof(sap_branch_node, basket_entry),
-     offsetof(sap_branch_node, basket_entry_count)},
-    {"fBasketSeek", MEMBER_INTS, offsetof(sap_branch_node, basket_seek), offsetof(sap_branch_node, basket_seek_count)},
-    {"fFileName", MEMBER_TEXT, offsetof(sap_branch_node, file_name), 0},
-    {"fClassName", MEMBER_TEXT, offsetof(sap_branch_node, object_class), 0},
-    {"fParentName", MEMBER_TEXT, offsetof(sap_branch_node, parent_class), 0},
-    {"fCheckSum", MEMBER_INT, offsetof(sap_branch_node, checksum), 0},
-    {"fClassVersion", MEMBER_INT, offsetof(sap_branch_node, class_version), 0},
-    {"fID", MEMBER_INT, offsetof(sap_branch_node, id), 0},
-    {"fType", MEMBER_INT, offsetof(sap_branch_node, type), 0},
-    {"fBranchCount", MEMBER_OBJECT, offsetof(sap_branch_node, count_branch), 0},
+static const sap_member branch_members[] = {
+    SAP_MEMBER("fName", SAP_MEMBER_TEXT, sap_branch_node, name),
+    SAP_MEMBER("fTitle", SAP_MEMBER_TEXT, sap_branch_node, title),
+    SAP_MEMBER("fWriteBasket", SAP_MEMBER_INT, sap_branch_node, write_basket),
+    SAP_MEMBER("fIOFeatures", SAP_MEMBER_IO, sap_branch_node, io_bits),
+    SAP_MEMBER("fEntries", SAP_MEMBER_INT, sap_branch_node, entries),
+    SAP_MEMBER("fTotBytes", SAP_MEMBER_INT, sap_branch_node, total_bytes),
+    SAP_MEMBER("fZipBytes", SAP_MEMBER_INT, sap_branch_node, zip_bytes),
+    SAP_MEMBER("fBranches", SAP_MEMBER_LIST, sap_branch_node, branches),
+    SAP_MEMBER("fLeaves", SAP_MEMBER_LIST, sap_branch_node, leaves),
+    SAP_MEMBER("fBaskets", SAP_MEMBER_LIST, sap_branch_node, embedded),
+    SAP_MEMBERS("fBasketBytes", SAP_MEMBER_INTS, sap_branch_node, basket_bytes, basket_bytes_count),
+    SAP_MEMBERS("fBasketEntry", SAP_MEMBER_INTS, sap_branch_node, basket_entry, basket_entry_count),
+    SAP_MEMBERS("fBasketSeek", SAP_MEMBER_INTS, sap_branch_node, basket_seek, basket_seek_count),
+    SAP_MEMBER("fFileName", SAP_MEMBER_TEXT, sap_branch_node, file_name),
+    SAP_MEMBER("fClassName", SAP_MEMBER_TEXT, sap_branch_node, object_class),
+    SAP_MEMBER("fParentName", SAP_MEMBER_TEXT, sap_branch_node, parent_class),
+    SAP_MEMBER("fCheckSum", SAP_MEMBER_INT, sap_branch_node, checksum),
+    SAP_MEMBER("fClassVersion", SAP_MEMBER_INT, sap_branch_node, class_version),
+    SAP_MEMBER("fID", SAP_MEMBER_INT, sap_branch_node, id),
+    SAP_MEMBER("fType", SAP_MEMBER_INT, sap_branch_node, type),
+    SAP_MEMBER("fBranchCount", SAP_MEMBER_OBJECT, sap_branch_node, count_branch, .class_name = "TBranch"),
     {0},
 };
 
-static const member leaf_members[] = {
-    {"fName", MEMBER_TEXT, offsetof(sap_leaf, name), 0},
-    {"fTitle", MEMBER_TEXT, offsetof(sap_leaf, title), 0},
-    {"fLen", MEMBER_INT, offsetof(sap_leaf, length), 0},
-    {"fLenType", MEMBER_INT, offsetof(sap_leaf, bytes), 0},
-    {"fIsUnsigned", MEMBER_INT, offsetof(sap_leaf, is_unsigned), 0},
-    {"fLeafCount", MEMBER_OBJECT, offsetof(sap_leaf, counter), 0},
-    {"fType", MEMBER_INT, offsetof(sap_leaf, kind), 0},
+static const sap_member leaf_members[] = {
+    SAP_MEMBER("fName", SAP_MEMBER_TEXT, sap_leaf, name),
+    SAP_MEMBER("fTitle", SAP_MEMBER_TEXT, sap_leaf, title),
+    SAP_MEMBER("fLen", SAP_MEMBER_INT, sap_leaf, length),
+    SAP_MEMBER("fLenType", SAP_MEMBER_INT, sap_leaf, bytes),
+    SAP_MEMBER("fIsUnsigned", SAP_MEMBER_INT, sap_leaf, is_unsigned),
+    SAP_MEMBER("fLeafCount", SAP_MEMBER_OBJECT, sap_leaf, counter, .class_name = "TLeaf"),
+    SAP_MEMBER("fType", SAP_MEMBER_INT, sap_leaf, kind),
     {0},
 };
-
-static const member *find_member(const member *table, const char *name) {
-    while (table->name && strcmp(table->name, name) != 0)
-        table++;
-    return table->name ? table : NULL;
-}
-
-static int64_t read_integer(sap_cursor *c, int kind) {
-    switch (kind) {
-    case SAP_KIND_CHAR:
-    case SAP_KIND_LEGACY_CHAR:
-        return sap_cursor_i8(c);
-    case SAP_KIND_UCHAR:
-    case SAP_KIND_BOOL:
-        return sap_cursor_u8(c);
-    case SAP_KIND_SHORT:
-        return sap_cursor_i16(c);
-    case SAP_KIND_USHORT:
-        return sap_cursor_u16(c);
-    case SAP_KIND_INT:
-    case SAP_KIND_COUNTER:
-        return sap_cursor_i32(c);
-    case SAP_KIND_UINT:
-    case SAP_KIND_BITS:
-        return sap_cursor_u32(c);
-    case SAP_KIND_LONG:
-    case SAP_KIND_ULONG:
-    case SAP_KIND_LONG64:
-    case SAP_KIND_ULONG64:
-        return sap_cursor_i64(c);
-    case SAP_KIND_FLOAT16:
-        sap_cursor_skip(c, 3);
-        return 0;
-    default: {
-        double value =
-            kind == SAP_KIND_FLOAT || kind == SAP_KIND_DOUBLE32 ? (double)sap_cursor_f32(c) : sap_cursor_f64(c);
-        return value > -9e18 && value < 9e18 ? (int64_t)value : 0; /* counts were doubles once */
-    }
-    }
-}
-
-static bool read_part(sap_stream *s, const char *class_name, void **object);
-static bool read_members(sap_stream *s, const char *class_name, const member *table, void *out);
-
-/* A pointer to numbers with a counter: a flag, then the numbers. Flag 2 means 64-bit seeks in old branches. */
-static void read_integers(sap_stream *s, int kind, int64_t n, const member *m, void *out) {
-    uint8_t flag = sap_cursor_u8(&s->c);
-    if (flag == 0)
-        return;
-    if (flag == 2)
-        kind = SAP_KIND_LONG64;
-    size_t size = sap_kind_size(kind);
-    size_t count = sap_cursor_count(&s->c, n < 0 ? UINT64_MAX : (uint64_t)n, size);
-    if (!m || m->kind != MEMBER_INTS) {
-        sap_cursor_skip(&s->c, count * size);
-        return;
-    }
-    int64_t *values = sap_arena_array(s->arena, count, sizeof *values);
-    if (count && !values) {
-        sap_stream_fail(s, "out of memory");
-        return;
-    }
-    for (size_t i = 0; i < count; i++)
-        values[i] = read_integer(&s->c, kind);
-    memcpy((char *)out + m->offset, &values, sizeof values);
-    int64_t stored = (int64_t)count;
-    memcpy((char *)out + m->count_offset, &stored, sizeof stored);
-}
-
-/* An object inside another: wanted lists and texts are read, the rest is passed over. */
-static void read_inside(sap_stream *s, const sap_element *e, const member *m, void *out) {
-    const char *type = e->type_name;
-    if (strcmp(type, "TString") == 0) {
-        const char *text = sap_stream_text(s);
-        if (m && m->kind == MEMBER_TEXT)
-            memcpy((char *)out + m->offset, &text, sizeof text);
-    } else if (strcmp(type, "TObjArray") == 0) {
-        sap_objects list;
-        sap_stream_objarray(s, read_part, &list);
-        if (m && m->kind == MEMBER_LIST)
-            memcpy((char *)out + m->offset, &list, sizeof list);
-    } else if (strncmp(type, "TArray", 6) == 0 && type[6] && !type[7]) {
-        static const char kinds[] = "CSILFD";
-        static const uint8_t sizes[] = {1, 2, 4, 8, 4, 8};
-        const char *at = strchr(kinds, type[6]);
-        size_t size = at ? sizes[at - kinds] : 1;
-        sap_cursor_skip(&s->c, sap_cursor_count(&s->c, sap_cursor_u32(&s->c), size) * size);
-    } else {
-        sap_frame frame = sap_frame_read(&s->c);
-        if (m && m->kind == MEMBER_IO) {
-            int64_t bits = sap_cursor_u8(&s->c);
-            memcpy((char *)out + m->offset, &bits, sizeof bits);
-        }
-        if (frame.end == SIZE_MAX)
-            sap_stream_fail(s, "member %s of type %s has no byte count", e->name, type);
-        sap_frame_leave(&s->c, &frame);
-    }
-}
-
-static bool read_base(sap_stream *s, const sap_element *e, const member *table, void *out) {
-    if (strcmp(e->name, "TObject") == 0) {
-        sap_stream_tobject(&s->c);
-    } else if (strcmp(e->name, "TNamed") == 0) {
-        const char *name, *title;
-        sap_stream_named(s, &name, &title);
-        const member *m = find_member(table, "fName");
-        if (m)
-            memcpy((char *)out + m->offset, &name, sizeof name);
-        m = find_member(table, "fTitle");
-        if (m)
-            memcpy((char *)out + m->offset, &title, sizeof title);
-    } else {
-        return read_members(s, e->name, table, out);
-    }
-    return !s->c.failed;
-}
-
-static void read_element_value(sap_stream *s, const sap_class *info, size_t index, int64_t *numbers,
-                               const member *table, void *out) {
-    const sap_element *e = &info->elements[index];
-    const member *m = find_member(table, e->name);
-    int kind = e->kind;
-    if (sap_kind_size(kind) || kind == SAP_KIND_DOUBLE32 || kind == SAP_KIND_FLOAT16) {
-        int64_t value = read_integer(&s->c, kind);
-        if (index < 64)
-            numbers[index] = value;
-        if (m && m->kind == MEMBER_INT)
-            memcpy((char *)out + m->offset, &value, sizeof value);
-    } else if (kind > SAP_KIND_OFFSET_P && kind < SAP_KIND_OBJECT && sap_kind_size(kind - SAP_KIND_OFFSET_P)) {
-        int64_t n = -1;
-        for (size_t i = 0; i < index && i < 64; i++)
-            if (e->count_name && strcmp(info->elements[i].name, e->count_name) == 0)
-                n = numbers[i];
-        read_integers(s, kind - SAP_KIND_OFFSET_P, n, m, out);
-    } else if (kind > SAP_KIND_OFFSET_L && kind < SAP_KIND_OFFSET_P && sap_kind_size(kind - SAP_KIND_OFFSET_L)) {
-        sap_cursor_skip(&s->c, sap_kind_size(kind - SAP_KIND_OFFSET_L) * (size_t)(e->length > 0 ? e->length : 0));
-    } else if (kind == SAP_KIND_OBJECT_POINTER || kind == SAP_KIND_ANY_POINTER) {
-        const char *class_name;
-        void *object = sap_stream_object(s, read_part, &class_name);
-        /* a leaf counts for a leaf, a branch for a branch */
-        const char *wanted = table == leaf_members ? "TLeaf" : "TBranch";
-        if (m && m->kind == MEMBER_OBJECT && object && strncmp(class_name, wanted, strlen(wanted)) == 0)
-            memcpy((char *)out + m->offset, &object, sizeof object);
-    } else if (kind == SAP_KIND_OBJECT || kind == SAP_KIND_ANY || kind == SAP_KIND_OBJECT_INLINE ||
-               kind == SAP_KIND_ANY_INLINE || kind == SAP_KIND_TSTRING) {
-        read_inside(s, e, m, out);
-    } else {
-        sap_stream_fail(s, "member %s::%s of kind %d", info->name, e->name, kind);
-    }
-}
-
-/* TLeaf, which some writers do not describe. */
-static const sap_class leaf_class = {
-    .name = "TLeaf",
-    .version = 2,
-    .elements = (sap_element[]){{.name = "TNamed", .kind = SAP_KIND_BASE},
-                                {.name = "fLen", .kind = SAP_KIND_INT},
-                                {.name = "fLenType", .kind = SAP_KIND_INT},
-                                {.name = "fOffset", .kind = SAP_KIND_INT},
-                                {.name = "fIsRange", .kind = SAP_KIND_BOOL},
-                                {.name = "fIsUnsigned", .kind = SAP_KIND_BOOL},
-                                {.name = "fLeafCount", .kind = SAP_KIND_OBJECT_POINTER}},
-    .count = 7,
-};
-
-/* Reads an object by its streamer info, down its base classes, and keeps what `table` wants. */
-static bool read_members(sap_stream *s, const char *class_name, const member *table, void *out) {
-    sap_frame frame = sap_frame_read(&s->c);
-    const sap_class *info = sap_class_find(s->file, class_name, frame.version, frame.checksum);
-    if (!info && strcmp(class_name, "TLeaf") == 0 && frame.version == leaf_class.version)
-        info = &leaf_class;
-    if (++s->depth > DEEPEST)
-        return sap_stream_fail(s, "classes nested deeper than %d", DEEPEST);
-    if (!sap_stream_count(s))
-        return false;
-    if (!info) {
-        /* some writers describe no leaves but TLeaf, or none of the drawing attributes */
-        bool leaf = strncmp(class_name, "TLeaf", 5) == 0 && class_name[5];
-        if (leaf)
-            (void)read_members(s, "TLeaf", table, out);
-        if (frame.end == SIZE_MAX || (!leaf && strncmp(class_name, "TAtt", 4) != 0))
-            return sap_stream_fail(s, "the file does not describe version %u of class %s", frame.version, class_name);
-    } else {
-        int64_t numbers[64] = {0};
-        for (size_t i = 0; i < info->count && !s->c.failed; i++) {
-            if (info->elements[i].kind == SAP_KIND_BASE)
-                (void)read_base(s, &info->elements[i], table, out);
-            else
-                read_element_value(s, info, i, numbers, table, out);
-        }
-    }
-    s->depth--;
-    sap_frame_leave(&s->c, &frame);
-    return !s->c.failed;
-}
 
 /* ---- Baskets inside the tree's record ------------------------------------------------------------------------ */
 
@@ -309,7 +102,7 @@ static bool read_part(sap_stream *s, const char *class_name, void **object) {
         leaf->class_name = class_name;
         leaf->kind = -1;
         *object = leaf;
-        return read_members(s, class_name, leaf_members, leaf);
+        return sap_members_read(s, class_name, leaf_members, leaf);
     }
     if (strncmp(class_name, "TBranch", 7) == 0) {
         sap_branch_node *branch = sap_arena_alloc(s->arena, sizeof *branch);
@@ -318,7 +111,7 @@ static bool read_part(sap_stream *s, const char *class_name, void **object) {
         branch->class_name = class_name;
         branch->id = -1;
         *object = branch;
-        return read_members(s, class_name, branch_members, branch);
+        return sap_members_read(s, class_name, branch_members, branch);
     }
     if (strcmp(class_name, "TBasket") == 0) {
         sap_embedded *basket = sap_arena_alloc(s->arena, sizeof *basket);
@@ -411,9 +204,10 @@ static sap_status read_tree(sap_ttree *ttree, const sap_key *key, sap_error *err
                     .file = tree->file,
                     .arena = &tree->arena,
                     .origin = record.header_bytes,
+                    .part = read_part,
                     .where = tree->where};
     sap_branch_node top = {0};
-    (void)read_members(&s, key->class_name, tree_members, &top);
+    (void)sap_members_read(&s, key->class_name, tree_members, &top);
     sap_status status = sap_stream_check(&s, "tree", err);
     sap_stream_release(&s);
     SAP_TRY(status);

@@ -44,7 +44,6 @@ static void test_ranges(void **state) {
     assert_int_equal(sap_source_read(source, ranges, 3, &error), SAP_OK);
     assert_string_equal(a, "789");
     assert_string_equal(b, "01");
-    assert_null(sap_source_map(source, 0, 1));
     sap_source_close(source);
 }
 
@@ -63,6 +62,44 @@ static void test_bounds(void **state) {
     assert_int_equal(sap_source_read(source, &(sap_range){2, 8, a}, 1, &error), SAP_EIO);
     sap_source_close(source);
     sap_source_close(NULL);
+}
+
+/* Mapped or not, the same bytes; and never more than the file still has. */
+static void test_mapping(void **state) {
+    (void)state;
+    sap_source *source;
+    sap_error error = {0};
+    for (int mapped = 0; mapped < 2; mapped++) {
+        setenv("SAPWOOD_MMAP", mapped ? "yes" : "no", 1);
+        assert_int_equal(sap_source_open("run10.root", &source, &error), SAP_OK);
+        assert_false(sap_source_is_remote(source));
+        const uint8_t *bytes = sap_source_map(source, 4, 6);
+        if (mapped && bytes) /* the folder may be on a file system that is not mapped */
+            assert_memory_equal(bytes, "456789", 6);
+        if (!mapped)
+            assert_null(bytes);
+        assert_null(sap_source_map(source, 4, 7));
+        assert_null(sap_source_map(source, UINT64_MAX, 2));
+        sap_fetch *fetch;
+        const sap_range ranges[] = {{7, 3, NULL}, {0, 2, NULL}, {1, 8, NULL}, {10, 0, NULL}};
+        assert_int_equal(sap_fetch_start(source, ranges, 4, &fetch, &error), SAP_OK);
+        assert_null(mapped ? NULL : sap_fetch_data(fetch, 0));
+        assert_int_equal(sap_fetch_wait(fetch, NULL, &error), SAP_OK);
+        assert_memory_equal(sap_fetch_data(fetch, 0), "789", 3);
+        assert_memory_equal(sap_fetch_data(fetch, 1), "01", 2);
+        assert_memory_equal(sap_fetch_data(fetch, 2), "12345678", 8);
+        assert_non_null(sap_fetch_data(fetch, 3));
+        sap_fetch_close(fetch);
+        assert_int_equal(truncate("run10.root", 5), 0);
+        assert_null(sap_source_map(source, 4, 6));
+        assert_int_equal(sap_fetch_start(source, ranges, 1, &fetch, &error), SAP_OK);
+        assert_int_equal(sap_fetch_wait(fetch, NULL, &error), SAP_EIO);
+        sap_fetch_close(fetch);
+        sap_source_close(source);
+        FILE *f = fopen("run10.root", "wb");
+        assert_true(f && fwrite("0123456789", 1, 10, f) == 10 && fclose(f) == 0);
+    }
+    unsetenv("SAPWOOD_MMAP");
 }
 
 static void test_urls(void **state) {
@@ -99,14 +136,15 @@ static void test_patterns(void **state) {
     assert_int_equal(sap_source_glob("a[1].root", &names, &count, &error), SAP_OK); /* the name itself */
     assert_int_equal(count, 1);
     free(names);
-    assert_int_equal(sap_source_glob("root://host//x*.root", &names, &count, &error), SAP_OK);
-    assert_string_equal(names[0], "root://host//x*.root");
+    assert_int_equal(sap_source_glob("root://host//x.root", &names, &count, &error), SAP_OK);
+    assert_string_equal(names[0], "root://host//x.root");
     free(names);
     assert_int_equal(sap_source_glob("nothing*.root", &names, &count, &error), SAP_ENOTFOUND);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_ranges), cmocka_unit_test(test_urls),
-                                       cmocka_unit_test(test_patterns), cmocka_unit_test(test_bounds)};
+                                       cmocka_unit_test(test_patterns), cmocka_unit_test(test_mapping),
+                                       cmocka_unit_test(test_bounds)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

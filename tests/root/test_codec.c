@@ -113,9 +113,34 @@ static void test_promises(void **state) {
     assert_non_null(strstr(error.message, "file:tree @0x100"));
 }
 
+/* Some 30 kB of zstd that would become 512 MB of zeros are refused; 80 MB of zlib blocks are believed when they hold
+ * what they promise, and only then. */
+static void test_bombs(void **state) {
+    (void)state;
+    enum { BLOCK = 1 << 23, BLOCKS = 64 };
+    sap_error error = {0};
+    uint8_t *zeros = calloc(1, BLOCK), *stored = malloc(BLOCKS * CAPACITY);
+    assert_true(zeros && stored);
+    size_t n = 0;
+    for (int i = 0; i < BLOCKS; i++)
+        n += add_block("ZS", zeros, BLOCK, stored + n);
+    assert_int_equal(sap_codec_check(stored, n, (size_t)BLOCK * BLOCKS, "x", 0, &error), SAP_EFORMAT);
+    assert_non_null(strstr(error.message, "times as many"));
+    assert_int_equal(sap_codec_check(stored, n, 8 * (size_t)BLOCK, "x", 0, &error), SAP_OK); /* 64 MB */
+    n = 0;
+    for (int i = 0; i < 10; i++)
+        n += add_block("ZL", zeros, BLOCK, stored + n);
+    assert_int_equal(sap_codec_check(stored, n, 10 * (size_t)BLOCK, "x", 0, &error), SAP_OK);
+    stored[n - 5000] ^= 0x55;
+    assert_int_equal(sap_codec_check(stored, n, 10 * (size_t)BLOCK, "x", 0, &error), SAP_EFORMAT);
+    assert_non_null(strstr(error.message, "damaged"));
+    free(zeros);
+    free(stored);
+}
+
 int main(void) {
     fill();
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_blocks), cmocka_unit_test(test_damage),
-                                       cmocka_unit_test(test_promises)};
+                                       cmocka_unit_test(test_promises), cmocka_unit_test(test_bombs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
