@@ -14,7 +14,7 @@
 static struct {
     sap_run run;
     volatile int cancel;
-    bool quiet, terminal, bar_shown;
+    bool quiet, verbose, terminal, bar_shown;
     double shown_at; /* seconds */
     char stage[32];
 } console;
@@ -184,6 +184,19 @@ void console_json_text(const char *text) {
     json_decref(json);
 }
 
+void console_traffic(const sap_file *file) {
+    const sap_source *source = sap_file_source(file);
+    if (!console.verbose || !sap_source_is_remote(source))
+        return;
+    sap_source_stats stats;
+    char bytes[32], cached[32];
+    sap_source_stats_get(source, &stats);
+    (void)fprintf(stderr, "%s: %llu requests (%llu of them again) for %llu ranges, %s received, %s from the cache\n",
+                  sap_file_name(file), (unsigned long long)stats.requests, (unsigned long long)stats.retries,
+                  (unsigned long long)stats.ranges, console_bytes(stats.bytes, bytes, sizeof bytes),
+                  console_bytes(stats.cached_bytes, cached, sizeof cached));
+}
+
 int console_visit_files(int argc, char **argv, const char *help,
                         bool (*visit)(const char *url, const sap_run *run, bool json)) {
     long threads = 0;
@@ -199,6 +212,8 @@ int console_visit_files(int argc, char **argv, const char *help,
                 return EXIT_USAGE;
         } else if (strcmp(argv[i], "--json") == 0) {
             json = true;
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            console.verbose = true;
         } else if (argv[i][0] == '-') {
             (void)fprintf(stderr, "sapwood %s: unknown option %s\n", argv[0], argv[i]);
             return EXIT_USAGE;

@@ -28,7 +28,10 @@ void console_pad(const char *text, int width);
 /* Prints a text as JSON; bytes that are not UTF-8 are taken as Latin-1. */
 void console_json_text(const char *text);
 
-/* For commands on files: parses `FILE… [--threads N] [--json] [--help]`, and calls `visit` for every file that the names and
+/* After --verbose: what reading a remote file has cost, as a line on stderr. */
+void console_traffic(const sap_file *file);
+
+/* For commands on files: parses `FILE… [--threads N] [--json] [--verbose] [--help]`, and calls `visit` for every file that the names and
  * patterns stand for; it prints, and returns whether all was well. Returns the exit status. */
 int console_visit_files(int argc, char **argv, const char *help,
                         bool (*visit)(const char *url, const sap_run *run, bool json));

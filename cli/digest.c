@@ -277,15 +277,17 @@ static bool print_file(const char *url, const sap_run *run, bool json) {
         print_member("file", url);
         (void)printf(",\"branches\":[]}\n");
     }
+    console_traffic(file);
     sap_file_close(file);
     return all;
 }
 
 int sap_command_digest(int argc, char **argv) {
     static const char help[] =
-        "Usage: sapwood digest FILE… [--threads N]\n\n"
+        "Usage: sapwood digest FILE… [--threads N] [--verbose]\n\n"
         "Prints one line of JSON for each tree of the files: its columns, each with the SHA-256 of its values, or "
         "with\n"
-        "the error that kept it from being read. Exit status: 0 all were read, 1 some were not, 2 wrong usage.\n";
+        "the error that kept it from being read. Exit status: 0 all were read, 1 some were not, 2 wrong usage.\n"
+        "--verbose: what reading remote files has cost, on standard error.\n";
     return console_visit_files(argc, argv, help, print_file);
 }

@@ -184,6 +184,7 @@ static bool list(const char *url, const sap_run *run, bool json) {
     if (sap_file_open(url, run, &file, &error) != SAP_OK)
         return console_fail(&error) == EXIT_OK;
     bool ok = json ? put_file(file) : print_file(file);
+    console_traffic(file);
     sap_file_close(file);
     return ok;
 }

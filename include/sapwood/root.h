@@ -14,6 +14,7 @@
 #ifndef SAPWOOD_ROOT_H
 #define SAPWOOD_ROOT_H
 
+#include <sapwood/access.h>
 #include <sapwood/column.h>
 
 #ifdef __cplusplus
@@ -43,6 +44,8 @@ SAP_API size_t sap_file_key_count(const sap_file *file);
 SAP_API const sap_key *sap_file_key(const sap_file *file, size_t index);
 SAP_API const char *sap_file_name(const sap_file *file);
 SAP_API uint64_t sap_file_size(const sap_file *file);
+/* Where its bytes come from, for sap_source_stats_get. Borrowed until the file is closed. */
+SAP_API const sap_source *sap_file_source(const sap_file *file);
 SAP_API int sap_file_version(const sap_file *file);             /* of ROOT that wrote it, as 63400 */
 SAP_API const char *sap_file_compression(const sap_file *file); /* the file's default, for instance "zstd-5" */
 /* Whether objects of this class are tables that sap_tree_open opens, by class or base class. */

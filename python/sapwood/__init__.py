@@ -97,7 +97,7 @@ class Tree:
         return [branch["name"] for branch in self._tree.branches() if branch["type"]]
 
     def branches(self) -> list[dict[str, Any]]:
-        """All branches: name, type_name (C++), type (of the column, None when it cannot be read: then reason), sizes."""
+        """All branches: name, path, type_name (C++), type (of the column, None when it cannot be read: then reason), sizes."""
         return self._tree.branches()
 
     def select(

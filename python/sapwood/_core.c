@@ -170,11 +170,11 @@ static PyObject *describe_branch(const sap_branch *branch) {
         (void)sap_field_text(branch->field, text, length + 1);
     }
     PyObject *item = Py_BuildValue(
-        "{s:O&, s:O&, s:O&, s:O&, s:O, s:i, s:L, s:K, s:K}", "name", name_object, branch->name, "type_name",
-        name_object, branch->type_name, "type", name_object, branch->field ? text : NULL, "reason", name_object,
-        branch->field ? NULL : branch->reason, "container", branch->container ? Py_True : Py_False, "depth",
-        branch->depth, "baskets", (long long)branch->baskets, "stored_bytes", (unsigned long long)branch->stored_bytes,
-        "bytes", (unsigned long long)branch->bytes);
+        "{s:O&, s:O&, s:O&, s:O&, s:O&, s:O, s:i, s:L, s:K, s:K}", "name", name_object, branch->name, "path",
+        name_object, branch->path, "type_name", name_object, branch->type_name, "type", name_object,
+        branch->field ? text : NULL, "reason", name_object, branch->field ? NULL : branch->reason, "container",
+        branch->container ? Py_True : Py_False, "depth", branch->depth, "baskets", (long long)branch->baskets,
+        "stored_bytes", (unsigned long long)branch->stored_bytes, "bytes", (unsigned long long)branch->bytes);
     if (text != small)
         free(text);
     return item;

@@ -58,7 +58,7 @@ sap_status sap_transport_find(const char *url, const sap_transport **out, const 
         if (strlen(remote[i].scheme) != n || memcmp(url, remote[i].scheme, n) != 0)
             continue;
         const void *table;
-        if (sap_plugin_find(remote[i].plugin, &table, err) != SAP_OK)
+        if (sap_fork_safe_plugin(remote[i].plugin, &table, err) != SAP_OK)
             return sap_error_prefix(err, "%s", url);
         *out = table;
         return SAP_OK;

@@ -18,6 +18,7 @@ extern "C" {
 #include <memory>
 #include <mutex>
 #include <string>
+#include <sys/prctl.h>
 #include <thread>
 #include <vector>
 
@@ -46,28 +47,34 @@ constexpr client_setting client_settings[] = {
 /* Servers refuse vector reads beyond these, which are what all of them allow if they do not say otherwise. */
 constexpr sap_request_limits standard_limits = {1024, 2097136, 0x40000000};
 
+/* Runs `body` on a thread of its own, which takes none of the program's signals, and has the name that fork.c looks for. XrdCl's
+ * threads have both from the thread that starts them. */
+template <typename Body> std::thread run_aside(Body body) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    std::thread aside;
+    try {
+        aside = std::thread([body = std::move(body)] {
+            (void)prctl(PR_SET_NAME, SAP_XROOTD_THREAD);
+            body();
+        });
+    } catch (...) {
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        throw;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return aside;
+}
+
 void prepare_client() {
     static std::once_flag once;
     std::call_once(once, [] {
         XrdCl::Env *env = XrdCl::DefaultEnv::GetEnv();
         for (const client_setting &setting : client_settings)
             env->PutInt(setting.name, setting.value);
+        run_aside([] { XrdCl::DefaultEnv::GetPostMaster(); }).join();
     });
-}
-
-/* Runs `body` on a thread of its own: names are resolved and plug-ins loaded in the middle of XrdCl's asynchronous calls,
- * and its own threads, started by the first of them, must not take the program's signals. */
-template <typename Body> void run_aside(Body body) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-        std::thread(std::move(body)).detach();
-    } catch (...) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 /* Calls a function with the answer, once. A call that XrdCl refuses it never answers: then `refused` does. */
@@ -387,7 +394,7 @@ std::shared_ptr<session> session_of(const std::shared_ptr<remote_file> &owner) {
         if (owner->connection)
             url += "&xrdcl.intent=sapwood" + std::to_string(owner->connection);
         auto made = std::make_shared<session>(owner);
-        run_aside([made, url] { made->open(url); });
+        run_aside([made, url] { made->open(url); }).detach(); /* XrdCl looks names up before it returns */
         owner->current = made;
     }
     return owner->current;
@@ -539,7 +546,7 @@ sap_status xrootd_list(const char *url, const sap_access_settings *settings, con
     return guarded(url, err, [&] {
         prepare_client();
         auto shared = std::make_shared<listing>();
-        run_aside([shared, where = std::string(url)] { list_folder(where, *shared); });
+        run_aside([shared, where = std::string(url)] { list_folder(where, *shared); }).detach();
         std::unique_lock<std::mutex> lock(shared->lock);
         auto is_over = [&] { return shared->over; };
         SAP_TRY(wait_for(lock, shared->changed, is_over, settings, run, url, err));

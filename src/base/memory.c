@@ -83,38 +83,58 @@ enum { HUGE_PAGE = 64, SHELF_PLACES = 1, SHELF_BYTES = 0 };
 enum { HUGE_PAGE = 2 << 20, SHELF_PLACES = 32, SHELF_BYTES = 128 << 20 };
 #endif
 
-/* Blocks that nobody uses. A block begins with its capacity while it lies here. Each place is emptied or filled by one exchange,
- * so threads need no lock, and a child of fork() finds none taken. */
-static _Atomic(size_t *) shelf[SHELF_PLACES];
+/* Blocks that nobody uses, and what they hold: that may be out of date, so a block begins with its capacity while it lies here.
+ * Each place is emptied or filled by one exchange, so threads need no lock, and a child of fork() finds none taken. */
+static struct {
+    _Atomic(size_t *) block;
+    atomic_size_t capacity;
+} shelf[SHELF_PLACES];
 static atomic_size_t shelved; /* bytes */
 
 /* Lays the block into an empty place, or frees it. */
 static void shelve(size_t *block) {
     for (int i = 0; i < SHELF_PLACES; i++) {
-        size_t *empty = NULL;
-        if (atomic_load_explicit(&shelf[i], memory_order_relaxed) == NULL &&
-            atomic_compare_exchange_strong(&shelf[i], &empty, block))
+        size_t *empty = NULL, capacity = *block;
+        if (atomic_load_explicit(&shelf[i].block, memory_order_relaxed) == NULL &&
+            atomic_compare_exchange_strong(&shelf[i].block, &empty, block)) {
+            atomic_store_explicit(&shelf[i].capacity, capacity, memory_order_relaxed);
             return;
+        }
     }
     atomic_fetch_sub(&shelved, *block);
     free(block);
 }
 
+/* The place of the smallest block that is large enough and not much too large, or -1. */
+static int find_shelved(size_t size) {
+    enum { MUCH = 8 << 20 };
+    int best = -1;
+    size_t least = size > MUCH ? 2 * size : size + MUCH;
+    for (int i = 0; i < SHELF_PLACES; i++) {
+        size_t capacity = atomic_load_explicit(&shelf[i].capacity, memory_order_relaxed);
+        if (atomic_load_explicit(&shelf[i].block, memory_order_relaxed) && capacity >= size && capacity <= least) {
+            best = i;
+            least = capacity - 1;
+        }
+    }
+    return best;
+}
+
 void *sap_block_take(size_t bytes, size_t *capacity) {
-    if (bytes > SIZE_MAX / 2)
+    if (bytes > SIZE_MAX / 4)
         return NULL;
     size_t size = (bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
     if (size == 0)
         size = HUGE_PAGE;
-    for (int i = 0; i < SHELF_PLACES; i++) {
-        size_t *block = atomic_exchange(&shelf[i], NULL);
-        if (block && *block >= size && *block / 2 <= size) {
-            *capacity = *block;
+    for (int place = find_shelved(size); place >= 0; place = find_shelved(size)) {
+        size_t *found = atomic_exchange(&shelf[place].block, NULL);
+        if (found && *found >= size) {
+            *capacity = *found;
             atomic_fetch_sub(&shelved, *capacity);
-            return block;
+            return found;
         }
-        if (block)
-            shelve(block);
+        if (found) /* another than was seen */
+            shelve(found);
     }
     void *block = aligned_alloc(HUGE_PAGE, size);
     if (block && HUGE_PAGE > 64)

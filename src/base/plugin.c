@@ -13,6 +13,7 @@ typedef struct part {
 
 static part parts[] = {
     {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", NULL},
+    {"http", "files on web servers and S3 (libcurl)", NULL},
     {"keras", "Keras model files (libhdf5 and libzip)", NULL},
     {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", NULL},
 };

@@ -307,6 +307,10 @@ const char *sap_file_name(const sap_file *file) {
     return file->name;
 }
 
+const sap_source *sap_file_source(const sap_file *file) {
+    return file->source;
+}
+
 uint64_t sap_file_size(const sap_file *file) {
     return file->size;
 }

@@ -57,6 +57,7 @@ typedef struct making {
     int64_t *counts_begin;
     uint8_t *slab; /* memory of all columns of the fast shapes */
     size_t slab_used, slab_size;
+    bool distrusted; /* what baskets' headers promise is not believed: they are loaded to see */
 } making;
 
 /* ---- Opening ---------------------------------------------------------------------------------------------------------- */
@@ -452,9 +453,9 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
         const sap_basket *basket = &c->branch->baskets[p->basket];
         int64_t span = basket_end(c->branch, p->basket) - basket->first_entry;
         bool partial = p->begin > 0 || p->end < span, jagged = c->program->shape == SAP_SHAPE_JAGGED, counted = false;
-        if (!partial && jagged && !basket->embedded)
+        if (!partial && jagged && !basket->embedded && !m->distrusted)
             SAP_TRY(count_by_header(m, p, &counted, err));
-        bool doubtful = is_doubtful(m, p);
+        bool doubtful = m->distrusted || is_doubtful(m, p);
         if (counted || (!partial && !jagged && !doubtful))
             continue;
         sap_basket_data data;
@@ -468,7 +469,7 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
             data = h->data;
         }
         SAP_TRY(check_entries(c, p, data.entries, err));
-        if (doubtful && (uint64_t)p->end * c->program->item > data.bytes)
+        if (doubtful && !jagged && (uint64_t)p->end * c->program->item > data.bytes)
             return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: %d entries of %u bytes in a basket of %zu", c->where,
                                  (unsigned long long)basket->offset, p->end, c->program->item, data.bytes);
         sap_decoding d = decoding_of(m, p, &data);
@@ -581,6 +582,35 @@ static sap_status take_memory(making *m, size_t index, sap_error *err) {
     return SAP_OK;
 }
 
+/* Memory of more than 64 MB is taken only for what is really there: when it is much beside the stored bytes, all baskets are
+ * loaded beforehand. More than deflate can make of so few bytes is no table but a decompression bomb. */
+static sap_status check_memory(making *m, sap_error *err) {
+    enum { BELIEVED = 64 << 20, LIKELY_TIMES = 64, MOST_TIMES = 1040 };
+    const scan *r = m->scan;
+    uint64_t stored = 0, size = r->tree->file->size;
+    for (size_t i = 0; i < m->count; i++) {
+        const sap_basket *basket = &r->columns[m->pieces[i].column].branch->baskets[m->pieces[i].basket];
+        stored += basket->embedded ? basket->embedded->data_bytes : basket->bytes;
+    }
+    if (stored > size) /* the same bytes again and again */
+        stored = size;
+    if (m->slab_size <= BELIEVED || m->slab_size / LIKELY_TIMES <= stored)
+        return SAP_OK;
+    if (m->slab_size / MOST_TIMES > stored)
+        return sap_error_set(
+            err, SAP_EFORMAT,
+            "%s: %llu stored bytes promise %zu for entries %lld to %lld: more than %d times as many; if "
+            "that is so, ask for smaller batches",
+            r->tree->where, (unsigned long long)stored, m->slab_size, (long long)m->begin, (long long)m->end,
+            MOST_TIMES);
+    m->distrusted = true;
+    SAP_TRY(sap_loop(&r->run, r->shown, count_step, m, err));
+    m->slab_size = 0;
+    for (size_t i = 0; i < r->shown; i++)
+        SAP_TRY(take_memory(m, i, err));
+    return SAP_OK;
+}
+
 static sap_status join_step(void *context, size_t index, int slot, sap_error *err) {
     (void)slot;
     making *m = context;
@@ -675,6 +705,7 @@ static sap_status make_batch(making *m, sap_error *err) {
         SAP_TRY(sap_column_init(m->storage, &r->columns[i].program->field, &m->out[i], err));
         SAP_TRY(take_memory(m, i, err)); /* how much */
     }
+    SAP_TRY(check_memory(m, err));
     m->slab = sap_storage_alloc(m->storage, m->slab_size);
     if (!m->slab)
         return sap_error_memory(err, r->tree->where);

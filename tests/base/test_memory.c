@@ -123,7 +123,7 @@ static void blocks_are_given_out_again(void **state) {
     size_t capacity, again;
     void *block = sap_block_take(50 << 20, &capacity);
     sap_block_give(block, capacity);
-    void *small = sap_block_take(3 << 20, &again); /* not for so little */
+    void *small = sap_block_take(3 << 20, &again); /* too little for it */
     assert_ptr_not_equal(small, block);
     sap_block_give(small, again);
     assert_ptr_equal(sap_block_take(40 << 20, &again), block);

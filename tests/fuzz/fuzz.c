@@ -3,93 +3,24 @@
 
 #include "base/cursor.h"
 #include "files.h"
+#include "memory_file.h"
+#include "memory_watch.h"
 
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-/* ---- Memory -------------------------------------------------------------------------------------------- */
-
-#if defined(__SANITIZE_ADDRESS__)
-#define WATCHED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WATCHED
-#endif
-#endif
-
-#ifdef WATCHED
-int __sanitizer_install_malloc_and_free_hooks(void (*allocated)(const volatile void *, size_t),
-                                              void (*freed)(const volatile void *));
-size_t __sanitizer_get_allocated_size(const volatile void *p);
-
-static atomic_llong live, limit = INT64_MAX; /* bytes */
-
-static void count_allocated(const volatile void *p, size_t size) {
-    (void)p;
-    long long now = atomic_fetch_add(&live, (long long)size) + (long long)size, most = atomic_load(&limit);
-    if (now > most) {
-        atomic_store(&limit, INT64_MAX);
-        (void)fprintf(stderr, "fuzz: %zu bytes are allocated, then %lld together; %lld are allowed\n", size, now, most);
-        abort();
-    }
-}
-
-static void count_freed(const volatile void *p) {
-    if (p)
-        atomic_fetch_sub(&live, (long long)__sanitizer_get_allocated_size(p));
-}
-
-static void watch_memory(size_t input) {
-    static bool installed;
-    if (!installed && __sanitizer_install_malloc_and_free_hooks(count_allocated, count_freed) == 0)
-        abort();
-    installed = true;
-    atomic_store(&limit, atomic_load(&live) + FUZZ_MEMORY + (long long)FUZZ_MEMORY_TIMES * (long long)input);
-}
-#else
-static void watch_memory(size_t input) {
-    (void)input;
-}
-#endif
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    watch_memory(size);
+    memory_watch(size);
     fuzz_input(data, size);
     return 0;
 }
 
 /* ---- Inputs as files ------------------------------------------------------------------------------------- */
 
-static void check(bool fine, const char *what) {
-    if (!fine) {
-        perror(what);
-        abort();
-    }
-}
-
 const char *fuzz_path_slot(int slot, const uint8_t *data, size_t size) {
-    static struct {
-        int descriptor;
-        char path[40];
-    } files[FUZZ_TEMPLATES + 1];
-    int *descriptor = &files[slot].descriptor;
-    char *path = files[slot].path;
-    if (!*descriptor) {
-        *descriptor = memfd_create("input", MFD_CLOEXEC);
-        check(*descriptor > 0, "memfd_create");
-        (void)snprintf(path, sizeof files[slot].path, "/proc/self/fd/%d", *descriptor);
-    }
-    check(ftruncate(*descriptor, (off_t)size) == 0, path);
-    for (size_t done = 0; done < size;) {
-        ssize_t n = pwrite(*descriptor, data + done, size - done, (off_t)done);
-        check(n > 0, path);
-        done += (size_t)n;
-    }
-    return path;
+    static memory_file files[FUZZ_TEMPLATES + 1];
+    return memory_file_store(&files[slot], data, size);
 }
 
 const char *fuzz_path(const uint8_t *data, size_t size) {
@@ -196,7 +127,8 @@ uint8_t *fuzz_template_extend(const fuzz_template *file, size_t record, const ui
         sap_be16(file->data + record + FUZZ_HEADER); /* references count from its begin: it must stay as long */
     *length = file->size + header + size;
     uint8_t *data = malloc(*length), *copy = data + file->size;
-    check(data != NULL, "malloc");
+    if (!data)
+        abort();
     memcpy(data, file->data, file->size);
     memcpy(copy, file->data + record, header);
     fuzz_put32(data + FUZZ_FILE_END, (uint32_t)*length);

@@ -1,6 +1,5 @@
 /* What all fuzz targets share. A target is one file that defines fuzz_input; libFuzzer feeds it under clang, replay.c under
- * gcc. Any input must end in values or in an error, in bounded time, and in no more memory than FUZZ_MEMORY beside what its
- * own size justifies: fuzz.c ends the program otherwise. */
+ * gcc. Any input must end in values or in an error, in bounded time, and in no more memory than memory_watch.h allows. */
 #ifndef SAP_FUZZ_H
 #define SAP_FUZZ_H
 
@@ -8,8 +7,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-
-enum { FUZZ_MEMORY = 64 << 20, FUZZ_MEMORY_TIMES = 16 }; /* bytes; bytes for each byte of input */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -46,14 +46,14 @@ struct Nothing {};
 struct Shape : Child {
     Nothing nothing;
     int grid[2][3] = {};
-    std::optional<Point> corner;
+    std::pair<int, float> corner;
     Double32_t narrow = 0;
 };
 struct Streamed {
     int number = 0;
     std::string text;
     std::vector<double> values;
-    std::map<int, std::string> names;
+    std::map<std::string, int> names;
 };
 
 using ROOT::ENTupleColumnType;
@@ -232,6 +232,21 @@ template <class T, class Set, class Tune> struct CaseOf : Case {
 
 std::vector<std::unique_ptr<Case>> cases;
 
+// Serialised whole by its streamer: ROOT has no RField of the class then.
+struct StreamedCase : Case {
+    std::unique_ptr<ROOT::RFieldBase> field() const override {
+        return ROOT::RFieldBase::Create("streamed", "Streamed").Unwrap();
+    }
+    void fill(ROOT::REntry &entry, int i) const override {
+        Streamed &out = *entry.GetPtr<Streamed>("streamed");
+        out.number = i;
+        out.text = i % 5 ? "s" + std::to_string(i) : "";
+        out.values.assign(i % 5, i / 7.);
+        out.names = {{"n", i}, {"", -1}};
+    }
+    void dump(RNTupleReader &reader, Json &out) const override;
+};
+
 template <class T, class Set, class Tune> void add(const std::string &name, Set set, Tune tune) {
     cases.push_back(std::make_unique<CaseOf<T, Set, Tune>>(name, set, tune));
 }
@@ -295,6 +310,16 @@ void child(Child &out, int i) {
     list_of<int>(out.marks, i, some_integer<int>);
     out.own = i;
     list_of<Point>(out.points, i + 1, point);
+}
+
+void StreamedCase::dump(RNTupleReader &reader, Json &out) const {
+    out << "{\"name\":\"streamed\",\"values\":[";
+    for (auto i : reader) {
+        reader.LoadEntry(i);
+        out << (i ? "," : "");
+        put(out, *reader.GetModel().GetDefaultEntry().GetPtr<Streamed>("streamed"));
+    }
+    out << "]}\n";
 }
 
 void numbers() {
@@ -362,11 +387,15 @@ void collections() {
     add<std::bitset<117>>("bitset117", [](auto &out, int i) { out = std::bitset<117>(mix(i)) << (i % 60); });
     add<std::vector<std::bitset<9>>>("bitsets", [](auto &out, int i) { out.assign(i % 4, std::bitset<9>(mix(i))); });
     add<std::set<int>>("set", [](auto &out, int i) { out = {i, 3, int(mix(i) % 100)}; });
-    add<std::multiset<short>>("multiset", [](auto &out, int i) { out = {short(i), 3, 3}; });
+    add<std::multiset<int>>("multiset", [](auto &out, int i) { out = {i, 3, 3}; });
     add<std::unordered_set<int>>("unordered_set", [](auto &out, int i) { out = {i, i + 1}; });
-    add<std::map<int, std::string>>("map", [](auto &out, int i) { out = {{i, "a"}, {2 * i + 1, "bc"}}; });
-    add<std::multimap<int, float>>("multimap", [](auto &out, int i) { out = {{i, 1.f}, {i, 2.f}, {3, 4.f}}; });
-    add<std::unordered_map<int, std::string>>("unordered_map", [](auto &out, int i) { out = {{i, "x"}, {i + 1, ""}}; });
+    add<std::map<std::string, std::string>>("map", [](auto &out, int i) {
+        out = {{"a" + std::to_string(i), "x"}, {"b", std::to_string(i)}};
+    });
+    add<std::unordered_map<int, int>>("unordered_map", [](auto &out, int i) { out = {{i, 1}, {i + 1, 2}}; });
+    add<std::multimap<std::string, double>>("multimap", [](auto &out, int i) {
+        out = {{"k", i / 3.}, {"k", 2.}, {"b", 1.}};
+    });
 }
 
 void structures() {
@@ -426,16 +455,11 @@ void structures() {
         child(out, i);
         for (int k = 0; k < 6; k++)
             out.grid[k / 3][k % 3] = 10 * i + k;
-        out.corner = i % 2 ? std::optional<Point>(Point{float(i), 1}) : std::nullopt;
+        out.corner = {i, 0.5f};
         out.narrow = i / 3.;
     });
     add<Nothing>("nothing", [](auto &, int) {});
-    add<Streamed>("streamed", [](Streamed &out, int i) {
-        out.number = i;
-        text(out.text, i);
-        out.values.assign(i % 5, i / 7.);
-        out.names = {{i, "n"}, {-i - 1, ""}};
-    });
+    cases.push_back(std::make_unique<StreamedCase>());
 }
 
 // ---- Files ------------------------------------------------------------------------------------------------------------------
@@ -452,7 +476,7 @@ RNTupleWriteOptions options(int compression, int page_bytes) {
 
 void dump_all(const char *file, const char *values) {
     Json out(values);
-    auto reader = RNTupleReader::Open("table", file);
+    auto reader = RNTupleReader::Open("inside/table", file);
     for (const auto &c : cases)
         c->dump(*reader, out);
 }

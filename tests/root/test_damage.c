@@ -1,5 +1,5 @@
-/* Damaged files: whatever is cut off or flipped, reading everything ends in values or in an error that names the file. Meant
- * to be run under sanitizers too. */
+/* Damaged files: whatever is cut off or flipped, reading everything ends in values or in an error that names the file, and
+ * takes no more memory than the file's size justifies. Meant to be run under sanitizers too. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,27 +8,68 @@
 #include <cmocka.h>
 
 #include "data_folder.h"
+#include "memory_file.h"
+#include "memory_watch.h"
 #include "root/root_internal.h"
 
+#include <assert.h>
 #include <sys/stat.h>
 
-static const char *const files[] = {
-    "corpus/scikit-hep-testdata/uproot-small-flat-tree.root",
-    "corpus/go-hep_hep/groot/testdata/small-flat-tree.root",
-    "corpus/JuliaHEP_UnROOT.jl/test/samples/tree_with_vector_string.root",
-    "corpus/go-hep_hep/groot/testdata/tlv-split00.root",
-    "corpus/go-hep_hep/groot/testdata/tlv-split99.root",
-    "corpus/scikit-hep-testdata/uproot-small-evnt-tree-nosplit.root",
-    "corpus/scikit-hep-testdata/issue367b.root",
-    "corpus/root-project_roottest/root/tree/selectorreader/trees/TreeVectorClass0.root",
-};
-enum { FILES = sizeof files / sizeof *files, CUTS = 4096, PLACES = 300 };
+#define SCIKIT "corpus/scikit-hep-testdata/"
+#define GROOT "corpus/go-hep_hep/groot/testdata/"
+#define UNROOT "corpus/JuliaHEP_UnROOT.jl/test/samples/"
+#define ROOTTEST "corpus/root-project_roottest/root/"
 
-static char scratch_path[] = "/tmp/sapwood-damage-XXXXXX";
+/* Small files of other people's test suites, of every kind: of the developers' data. */
+static const char *const others[] = {
+    SCIKIT "uproot-small-flat-tree.root",
+    SCIKIT "uproot-small-evnt-tree-nosplit.root",
+    SCIKIT "issue367b.root",
+    SCIKIT "uproot-issue38a.root",
+    SCIKIT "uproot-issue-40.root",
+    SCIKIT "uproot-issue-407.root",
+    SCIKIT "uproot-histograms.root",
+    SCIKIT "test_int_vfloat_tlv_vtlv_rntuple_v1-0-0-0.root",
+    SCIKIT "test_multiple_representations_rntuple_v1-0-0-0.root",
+    SCIKIT "test_emptystruct_invalidvar_rntuple_v1-0-0-0.root",
+    SCIKIT "test_float_types_rntuple_v1-0-0-0.root",
+    SCIKIT "test_multiple_cluster_groups_rntuple_v1-0-0-0.root",
+    GROOT "small-flat-tree.root",
+    GROOT "tlv-split00.root",
+    GROOT "tlv-split99.root",
+    GROOT "ndim-slice.root",
+    GROOT "tdatime.root",
+    GROOT "streamers.root",
+    GROOT "stdvec-bool-fullsplit-6.10.08.root",
+    UNROOT "tree_with_vector_string.root",
+    UNROOT "Jagged_TLorentzVector.root",
+    UNROOT "tree_with_custom_struct.root",
+    UNROOT "RNTuple/test_stl_containers_rntuple_v1-0-0-0.root",
+    UNROOT "tdir_complicated.root",
+    ROOTTEST "tree/selectorreader/trees/TreeVectorClass0.root",
+    ROOTTEST "tree/selectorreader/trees/TreeNestedVector.root",
+    ROOTTEST "tree/selectorreader/trees/TreeTObjArray.root",
+    ROOTTEST "io/vararyobj/varyingArray_51508.root",
+    ROOTTEST "io/evolution/versions/file7500.root",
+    ROOTTEST "meta/evolution/foreignVec.root",
+    ROOTTEST "io/recover/crashed.root",
+    ROOTTEST "tree/chain/st-empty.root",
+};
+/* Start corpus of the fuzz targets. */
+static const char *const ours[] = {
+    "clones.root", "clones_whole.root", "collections.root", "directories.root", "flat.root",
+    "lz4.root",    "lzma.root",         "sizes.root",       "split.root",       "track.root",
+    "vector.root", "vector_whole.root", "whole.root",       "zlib.root",        "zstd.root",
+};
+enum { OTHERS = sizeof others / sizeof *others, OURS = sizeof ours / sizeof *ours, CUTS = 4096, PLACES = 300 };
+static_assert(OTHERS + OURS >= 40, "the number of files");
+
+static uint64_t places = PLACES;
+static memory_file scratch;
 
 static void check_error(const sap_error *error) {
     assert_int_not_equal(error->status, SAP_OK);
-    if (!strstr(error->message, "sapwood-damage"))
+    if (!strstr(error->message, scratch.path))
         fail_msg("this message names no file: %s", error->message);
 }
 
@@ -57,7 +98,7 @@ static void read_column(sap_tree *tree, const sap_branch *branch) {
 static bool read_all(void) {
     sap_file *file;
     sap_error error = {0};
-    if (sap_file_open(scratch_path, NULL, &file, &error) != SAP_OK) {
+    if (sap_file_open(scratch.path, NULL, &file, &error) != SAP_OK) {
         check_error(&error);
         return false;
     }
@@ -84,10 +125,8 @@ static bool read_all(void) {
 }
 
 static void store(const uint8_t *data, size_t length) {
-    FILE *f = fopen(scratch_path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, length, f), length);
-    assert_int_equal(fclose(f), 0);
+    (void)memory_file_store(&scratch, data, length);
+    memory_watch(length);
 }
 
 static uint8_t *load(const char *path, size_t *length) {
@@ -104,8 +143,7 @@ static uint8_t *load(const char *path, size_t *length) {
 }
 
 /* The header of a small file says where the file ends; a cut is told at once unless that is put right too. */
-static void cut(const uint8_t *data, size_t length, size_t at, uint8_t *copy) {
-    (void)length;
+static void cut(const uint8_t *data, size_t at, uint8_t *copy) {
     memcpy(copy, data, at);
     store(copy, at);
     assert_false(read_all());
@@ -117,22 +155,19 @@ static void cut(const uint8_t *data, size_t length, size_t at, uint8_t *copy) {
     }
 }
 
-static void damage(size_t which) {
-    char path[1000];
-    if (!data_path(files[which], path, sizeof path))
-        skip();
+static void damage(const char *path, uint64_t seed) {
     size_t length;
     uint8_t *data = load(path, &length), *copy = malloc(length);
     assert_non_null(copy);
     store(data, length);
-    assert_true(read_all());
-    for (size_t at = 0; at < CUTS && at < length; at += which == 0 ? 1 : 17)
-        cut(data, length, at, copy);
-    for (uint64_t i = 0; i < PLACES; i++) {
-        cut(data, length, (size_t)(sap_mix(which, i) % length), copy);
+    (void)read_all();
+    for (size_t at = 0; at < CUTS && at < length; at++)
+        cut(data, at, copy);
+    for (uint64_t i = 0; i < places; i++) {
+        cut(data, (size_t)(sap_mix(seed, i) % length), copy);
         memcpy(copy, data, length);
         for (uint64_t flips = 0; flips <= i % 3; flips++) {
-            uint64_t bit = sap_mix(1000 + which, 3 * i + flips) % (8 * length);
+            uint64_t bit = sap_mix(1000 + seed, 3 * i + flips) % (8 * length);
             copy[bit / 8] ^= (uint8_t)(1u << (bit % 8));
         }
         store(copy, length);
@@ -142,31 +177,33 @@ static void damage(size_t which) {
     free(data);
 }
 
-static void test_flat(void **state) {
+static void test_ours(void **state) {
     (void)state;
-    damage(0);
-    damage(1);
+    char path[1000];
+    const char *source = getenv("SAPWOOD_SOURCE");
+    for (size_t i = 0; i < OURS; i++) {
+        (void)snprintf(path, sizeof path, "%s/tests/fuzz/corpus/columns/%s", source ? source : ".", ours[i]);
+        damage(path, i);
+    }
 }
 
-static void test_strings(void **state) {
+static void test_others(void **state) {
     (void)state;
-    damage(2);
+    char path[1000];
+    for (size_t i = 0; i < OTHERS; i++) {
+        if (!data_path(others[i], path, sizeof path))
+            skip();
+        damage(path, 100 + i);
+    }
 }
 
-static void test_objects(void **state) {
-    (void)state;
-    for (size_t i = 3; i < FILES; i++)
-        damage(i);
-}
-
-int main(void) {
-    int descriptor = mkstemp(scratch_path);
-    if (descriptor < 0)
-        return 1;
-    close(descriptor);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_flat), cmocka_unit_test(test_strings),
-                                       cmocka_unit_test(test_objects)};
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    (void)unlink(scratch_path);
-    return failed;
+/* test_damage PLACES FILE…: damages these files, at so many places each; for long runs. */
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ours), cmocka_unit_test(test_others)};
+    if (argc < 3)
+        return cmocka_run_group_tests(tests, NULL, NULL);
+    places = strtoull(argv[1], NULL, 10);
+    for (int i = 2; i < argc; i++)
+        damage(argv[i], 1000 + (uint64_t)i);
+    return 0;
 }
