@@ -4,7 +4,8 @@
  *     floor FILE OBJECT THREADS REPEATS
  *
  * The library is asked where the baskets and pages are; the rest is done here. The file is mapped, and the memory for the
- * values is there before the clock starts. Nothing is checked, no checksum either: only for files that are known to be whole. */
+ * values is there before the clock starts. Nothing is checked but the checksums of an RNTuple's pages, which are part of the
+ * format: only for files that are known to be whole. */
 #include "root/ntuple.h"
 
 #include <fcntl.h>
@@ -33,6 +34,7 @@ typedef struct unit {
     bool jagged;
     const sap_ntuple_column *column; /* NULL: a basket */
     size_t elements, stored_bytes;   /* of a page */
+    bool checked;                    /* its checksum follows */
 } unit;
 
 typedef struct work {
@@ -214,6 +216,8 @@ static void offsets_of_indices(const uint8_t *in, size_t n, bool apart, uint8_t 
 static void read_page(const tools *t, const unit *u) {
     const uint8_t *page = u->stored;
     sap_encoding encoding = sap_column_type_get(u->column->type)->encoding;
+    if (u->checked && sap_hash(page, u->stored_bytes, 0) != sap_le64(page + u->stored_bytes))
+        die("the checksum of a page differs");
     if (u->stored_bytes < u->bytes) {
         uint8_t *out = encoding == SAP_ENCODING_PLAIN ? u->values : t->scratch;
         if (!decompress(t, page, le24(page + 3), out, u->bytes))
@@ -298,7 +302,8 @@ static void list_pages(work *w, const sap_ntuple *ntuple, const sap_node *node, 
                           .size = type->size,
                           .column = run->column,
                           .elements = page->elements,
-                          .stored_bytes = (size_t)page->at.bytes});
+                          .stored_bytes = (size_t)page->at.bytes,
+                          .checked = page->checked});
         }
     }
     for (size_t i = 0; i < node->child_count; i++)

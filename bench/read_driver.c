@@ -30,6 +30,7 @@ typedef struct totals {
     double sums[64];
     long long entries;
     size_t bytes; /* of values and offsets */
+    sap_source_stats stats;
 } totals;
 
 static double sum_of(const sap_column *column) {
@@ -82,6 +83,8 @@ static sap_status stream(totals *t, const sap_run *run, sap_error *err) {
     }
     sap_reader_close(reader);
     sap_tree_close(tree);
+    if (file)
+        sap_source_stats_get(sap_file_source(file), &t->stats);
     sap_file_close(file);
     return status;
 }
@@ -123,8 +126,9 @@ int main(int argc, char **argv) {
     double sums = 0; /* printed, so that they cannot be left out */
     for (int i = 0; i < 64; i++)
         sums += t.sums[i];
-    (void)printf(
-        "{\"entries\": %lld, \"bytes\": %zu, \"wall\": %.6f, \"cpu\": %.6f, \"peak_mb\": %.1f, \"sum\": %.9g}\n",
-        t.entries, t.bytes, wall[repeats / 2], cpu[repeats / 2], (double)usage.ru_maxrss / 1024, sums);
+    (void)printf("{\"entries\": %lld, \"bytes\": %zu, \"wall\": %.6f, \"cpu\": %.6f, \"peak_mb\": %.1f, \"sum\": %.9g, "
+                 "\"requests\": %llu}\n",
+                 t.entries, t.bytes, wall[repeats / 2], cpu[repeats / 2], (double)usage.ru_maxrss / 1024, sums,
+                 (unsigned long long)t.stats.requests);
     return 0;
 }

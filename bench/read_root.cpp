@@ -25,11 +25,11 @@ static double seconds(clockid_t clock) {
 static double sums(const char *path) {
     ROOT::RDataFrame frame("events", path);
     using list = ROOT::RVec<float>;
-    auto run = frame.Sum<int>("run");
+    auto n = frame.Sum<int>("n");
     auto event = frame.Sum<Long64_t>("event");
     auto met = frame.Sum<float>("met"), met_phi = frame.Sum<float>("met_phi"), weight = frame.Sum<float>("weight");
     auto pt = frame.Sum<list>("pt"), eta = frame.Sum<list>("eta"), phi = frame.Sum<list>("phi");
-    return *run + double(*event) + *met + *met_phi + *weight + *pt + *eta + *phi;
+    return *n + double(*event) + *met + *met_phi + *weight + *pt + *eta + *phi;
 }
 
 static double tree_entries(TTree *tree) {

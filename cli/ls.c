@@ -88,6 +88,8 @@ static bool print_file(sap_file *file) {
     (void)printf("%s: %s, ROOT %d.%02d/%02d, %s\n", sap_file_name(file),
                  console_bytes(sap_file_size(file), size, sizeof size), version / 10000, version / 100 % 100,
                  version % 100, sap_file_compression(file));
+    if (sap_file_note(file))
+        (void)printf("  note: %s\n", sap_file_note(file));
     for (size_t i = 0; i < count; i++) {
         int width = console_width(sap_file_key(file, i)->path) + 4;
         widest = width > widest ? width : widest;
@@ -156,6 +158,8 @@ static bool put_file(sap_file *file) {
     (void)fputs("{\"file\":", stdout);
     console_json_text(sap_file_name(file));
     put_member("compression", sap_file_compression(file));
+    if (sap_file_note(file))
+        put_member("note", sap_file_note(file));
     (void)printf(",\"bytes\":%" PRIu64 ",\"root_version\":%d,\"objects\":[", sap_file_size(file),
                  sap_file_version(file));
     for (size_t i = 0; i < sap_file_key_count(file); i++) {

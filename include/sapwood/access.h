@@ -12,8 +12,9 @@ extern "C" {
 
 typedef struct sap_source sap_source;
 
-/* A path, or a URL of a scheme that this build knows. */
-SAP_API SAP_MUST_CHECK sap_status sap_source_open(const char *url, sap_source **out, sap_error *err);
+/* A path, or a URL of a scheme that this build knows. run: for its cancel flag, may be NULL. */
+SAP_API SAP_MUST_CHECK sap_status sap_source_open(const char *url, const sap_run *run, sap_source **out,
+                                                  sap_error *err);
 SAP_API void sap_source_close(sap_source *source);
 
 SAP_API uint64_t sap_source_size(const sap_source *source);
@@ -26,13 +27,13 @@ typedef struct sap_range {
     void *data; /* where the bytes go; owned by the caller */
 } sap_range;
 
-/* Reads every range whole or fails. May be called from several threads at once. */
+/* Reads every range whole or fails. May be called from several threads at once. run: as for opening. */
 SAP_API SAP_MUST_CHECK sap_status sap_source_read(sap_source *source, const sap_range *ranges, size_t count,
-                                                  sap_error *err);
+                                                  const sap_run *run, sap_error *err);
 
-/* Bytes that stay valid until the source is closed, without a copy, when the transport has them mapped; else NULL.
- * Reading mapped bytes of a file that another process cuts short raises SIGBUS, so only sources that were asked for
- * mapping give them. */
+/* Bytes that stay valid until the source is closed, without a copy, when they are mapped: a file on a local file system,
+ * unless SAPWOOD_MMAP is "no". Else NULL, as when the file has been cut short since; cut short while they are used, it
+ * raises SIGBUS. */
 SAP_API const uint8_t *sap_source_map(sap_source *source, uint64_t offset, size_t length);
 
 /* Whether reading it means waiting: then what is needed should be fetched ahead. */

@@ -48,6 +48,9 @@ SAP_API uint64_t sap_file_size(const sap_file *file);
 SAP_API const sap_source *sap_file_source(const sap_file *file);
 SAP_API int sap_file_version(const sap_file *file);             /* of ROOT that wrote it, as 63400 */
 SAP_API const char *sap_file_compression(const sap_file *file); /* the file's default, for instance "zstd-5" */
+/* What was not as it should be with the file, in words: a file that was not closed properly is opened all the same, with the
+ * objects that its records show. NULL: nothing. Borrowed until the file is closed. */
+SAP_API const char *sap_file_note(const sap_file *file);
 /* Whether objects of this class are tables that sap_tree_open opens, by class or base class. */
 SAP_API bool sap_key_is_tree(const sap_file *file, const sap_key *key);
 

@@ -25,7 +25,7 @@ from . import _core
 from ._core import Error
 
 __all__ = ["Error", "File", "Selection", "Tree", "evaluate", "open", "predict", "prepare", "report", "run", "train"]
-__version__ = _core.version()[0]
+__version__ = _core.version()
 
 
 # ---- Reading ------------------------------------------------------------------------------------------------------

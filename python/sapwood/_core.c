@@ -525,7 +525,13 @@ static PyObject *core_stage_options(PyObject *module, PyObject *arguments) {
 static PyObject *core_version(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
-    return Py_BuildValue("(ss)", sap_version(), sap_version_parts());
+    return PyUnicode_FromString(sap_version());
+}
+
+static PyObject *core_parts(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    return PyUnicode_FromString(sap_version_parts());
 }
 
 /* ---- The module -------------------------------------------------------------------------------------------------------- */
@@ -568,7 +574,8 @@ static PyMethodDef functions[] = {
     {"run_stage", core_run_stage, METH_VARARGS, "run_stage(name, settings, threads, callback) -> JSON text"},
     {"run_pipeline", core_run_pipeline, METH_VARARGS, "run_pipeline(path, folder, force, threads, callback, external)"},
     {"stage_options", core_stage_options, METH_VARARGS, "stage_options(name) -> [(name, help, repeats, default)]"},
-    {"version", core_version, METH_NOARGS, "(version, parts)"},
+    {"version", core_version, METH_NOARGS, "The version."},
+    {"parts", core_parts, METH_NOARGS, "Plug-ins, one a line; each is opened to see whether it works."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -88,11 +88,6 @@ typedef struct sap_transport {
 
 extern const sap_transport sap_transport_local;
 
-/* sap_plugin_find, and what makes fork() safe with that plug-in (fork.c). */
-SAP_MUST_CHECK sap_status sap_fork_safe_plugin(const char *name, const void **table, sap_error *err);
-/* Name of the threads of the XRootD client. */
-#define SAP_XROOTD_THREAD "sapwood-xrootd"
-
 /* Length of "scheme" in "scheme:…", 0 for a path. A single letter is no scheme. */
 size_t sap_scheme_length(const char *url);
 /* The transport of a URL or path, opening its plug-in; *rest: what that transport's functions take as url. */

@@ -8,9 +8,12 @@
 
 enum {
     BLOCK = 1 << 16,
-    BLOCKS = 64,       /* held at most */
+    BLOCKS = 128,      /* held at most */
     SMALL = 2 * BLOCK, /* longer reads are not rounded to blocks, but still served from them */
-    TAIL = 4 * BLOCK
+    TAIL = 8 * BLOCK,
+    NEAR = 4,     /* blocks: a read so far behind one that is held goes on from there */
+    LONGEST = 16, /* blocks read for one small read that goes on */
+    KEPT = TAIL + SMALL > LONGEST *BLOCK ? TAIL + SMALL : LONGEST *BLOCK /* of longer ones nothing is held */
 };
 
 typedef struct block {
@@ -22,13 +25,16 @@ typedef struct block {
 struct sap_blocks {
     pthread_mutex_t lock;
     uint64_t clock;
+    uint64_t ahead; /* blocks read at the last miss: doubled as long as reads go on, since they will again */
     block blocks[BLOCKS];
 };
 
 sap_blocks *sap_blocks_open(void) {
     sap_blocks *b = calloc(1, sizeof *b);
-    if (b)
-        pthread_mutex_init(&b->lock, NULL);
+    if (!b)
+        return NULL;
+    pthread_mutex_init(&b->lock, NULL);
+    b->ahead = 1;
     return b;
 }
 
@@ -95,10 +101,24 @@ static sap_range to_blocks(uint64_t size, uint64_t offset, uint64_t length) {
     return (sap_range){begin, (size_t)((end < size ? end : size) - begin), NULL};
 }
 
+/* How many blocks a small read that misses brings. Called with the lock. */
+static uint64_t look_ahead(sap_blocks *b, uint64_t offset) {
+    bool goes_on = false;
+    for (uint64_t i = 1; i <= NEAR && i <= offset / BLOCK; i++)
+        goes_on = goes_on || find_block(b, offset / BLOCK - i);
+    b->ahead = !goes_on ? 1 : b->ahead < LONGEST ? 2 * b->ahead : LONGEST;
+    return b->ahead;
+}
+
 /* wanted: what is not here, whole blocks for the small ones, and behind them what the first read takes along. */
-static size_t list_wanted(const sap_range *ranges, size_t count, uint64_t size, bool first, sap_range *wanted) {
-    for (size_t i = 0; i < count; i++)
-        wanted[i] = ranges[i].length <= SMALL ? to_blocks(size, ranges[i].offset, ranges[i].length) : ranges[i];
+static size_t list_wanted(const sap_range *ranges, size_t count, uint64_t size, uint64_t ahead, bool first,
+                          sap_range *wanted) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t length = ranges[i].length, left = size - ranges[i].offset;
+        length = length < ahead * BLOCK ? ahead * BLOCK : length;
+        wanted[i] =
+            ranges[i].length <= SMALL ? to_blocks(size, ranges[i].offset, length < left ? length : left) : ranges[i];
+    }
     if (!first)
         return count;
     uint64_t tail = size < TAIL ? size : TAIL;
@@ -111,7 +131,7 @@ static size_t list_wanted(const sap_range *ranges, size_t count, uint64_t size, 
 static void keep_blocks(sap_blocks *b, uint64_t size, const sap_fetch *fetch, const sap_range *wanted, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint64_t end = wanted[i].offset + wanted[i].length;
-        if (wanted[i].length > SMALL + TAIL) /* data rather than description: it would drive the rest out */
+        if (wanted[i].length > KEPT) /* data rather than description: it would drive the rest out */
             continue;
         for (uint64_t at = (wanted[i].offset + BLOCK - 1) / BLOCK * BLOCK; at < end; at += BLOCK) {
             uint64_t length = size - at < BLOCK ? size - at : BLOCK;
@@ -121,13 +141,13 @@ static void keep_blocks(sap_blocks *b, uint64_t size, const sap_fetch *fetch, co
     }
 }
 
-static sap_status fetch_missing(sap_blocks *b, sap_source *source, const sap_range *missing, size_t count, bool first,
-                                const sap_run *run, sap_error *err) {
+static sap_status fetch_missing(sap_blocks *b, sap_source *source, const sap_range *missing, size_t count,
+                                uint64_t ahead, bool first, const sap_run *run, sap_error *err) {
     sap_fetch *fetch = NULL;
     sap_range *wanted = malloc((count + 2) * sizeof *wanted);
     if (!wanted)
         return sap_error_memory(err, sap_source_name(source));
-    size_t wanted_count = list_wanted(missing, count, sap_source_size(source), first, wanted);
+    size_t wanted_count = list_wanted(missing, count, sap_source_size(source), ahead, first, wanted);
     sap_status status = sap_fetch_start(source, wanted, wanted_count, &fetch, err);
     if (status == SAP_OK)
         status = sap_fetch_wait(fetch, run, err);
@@ -156,8 +176,9 @@ sap_status sap_blocks_read(sap_blocks *b, sap_source *source, const sap_range *r
             missing[n++] = ranges[i];
     }
     bool first = b->clock == 0 && n > 0 && missing[0].length <= SMALL;
+    uint64_t ahead = n == 1 && !first ? look_ahead(b, missing[0].offset) : 1;
     pthread_mutex_unlock(&b->lock);
-    sap_status status = n > 0 ? fetch_missing(b, source, missing, n, first, run, err) : SAP_OK;
+    sap_status status = n > 0 ? fetch_missing(b, source, missing, n, ahead, first, run, err) : SAP_OK;
     free(missing);
     return status;
 }

@@ -20,7 +20,7 @@ typedef struct attempt {
     sap_flight *flight; /* NULL: nobody waits for it any more */
     size_t job;
     size_t bytes;
-    uint8_t *data;
+    sap_space memory;
     struct attempt *previous, *next; /* those under way that are waited for */
     sap_range ranges[];
 } attempt;
@@ -30,7 +30,7 @@ typedef struct job {
     enum { READY, SENT, DONE } state;
     int tries;
     double not_before;
-    uint8_t *data;
+    sap_space memory; /* of what has come */
 } job;
 
 struct sap_flight {
@@ -253,11 +253,11 @@ static void keep(attempt *a) {
     const sap_plan_request *request = &f->plan->requests[a->job];
     for (size_t i = 0; i < request->count; i++)
         f->plan->pieces[request->first + i].data = a->ranges[i].data;
-    f->jobs[a->job].data = a->data;
+    f->jobs[a->job].memory = a->memory;
     f->jobs[a->job].state = DONE;
     f->left--;
     f->answered = now();
-    a->data = NULL;
+    a->memory = (sap_space){0};
 }
 
 static void settle(attempt *a, sap_status status, const char *message) {
@@ -289,7 +289,7 @@ static void on_done(sap_request *request, sap_status status, const char *message
         send_ready(c);
     }
     release(c);
-    free(a->data);
+    sap_space_release(&a->memory);
     free(a);
 }
 
@@ -300,8 +300,7 @@ static void on_progress(sap_request *request) {
 static attempt *make_attempt(sap_flight *f, size_t index) {
     const sap_plan_request *request = &f->plan->requests[index];
     attempt *a = calloc(1, sizeof *a + request->count * sizeof *a->ranges);
-    uint8_t *data = a ? malloc(request->bytes) : NULL;
-    if (!data) {
+    if (!a || !sap_space_reserve(&a->memory, request->bytes)) {
         free(a);
         return NULL;
     }
@@ -310,7 +309,7 @@ static attempt *make_attempt(sap_flight *f, size_t index) {
     a->flight = f;
     a->job = index;
     a->bytes = request->bytes;
-    a->data = data;
+    uint8_t *data = a->memory.data;
     for (size_t i = 0; i < request->count; i++) {
         const sap_range *piece = &f->plan->pieces[request->first + i];
         a->ranges[i] = (sap_range){piece->offset, piece->length, data};
@@ -495,7 +494,7 @@ void sap_flight_close(sap_flight *f) {
     if (sap_channel_is_ours(f->channel))
         abandon(f);
     for (size_t i = 0; i < f->plan->request_count; i++)
-        free(f->jobs[i].data);
+        sap_space_release(&f->jobs[i].memory);
     free(f->jobs);
     free(f);
 }

@@ -12,7 +12,7 @@ struct sap_fetch {
     sap_plan plan;        /* the rest */
     sap_channel *channel; /* NULL: local */
     sap_flight *flight;
-    uint8_t *local;   /* memory of a local source's pieces */
+    sap_space local;  /* memory of a local source's pieces */
     uint8_t **joined; /* memory of ranges that lie across pieces */
     size_t joined_count, joined_capacity;
     bool ready;
@@ -116,11 +116,9 @@ static sap_status read_local(sap_fetch *f, sap_error *err) {
     size_t bytes = 0;
     for (size_t i = 0; i < f->plan.piece_count; i++)
         bytes += f->plan.pieces[i].length; /* apart from each other, so no more than the file */
-    free(f->local);
-    f->local = malloc(bytes ? bytes : 1);
-    if (!f->local)
+    if (!sap_space_reserve(&f->local, bytes ? bytes : 1))
         return sap_error_memory(err, sap_source_name(f->source));
-    uint8_t *data = f->local;
+    uint8_t *data = f->local.data;
     for (size_t i = 0; i < f->plan.piece_count; data += f->plan.pieces[i++].length)
         f->plan.pieces[i].data = data;
     return sap_source_read_local(f->source, f->plan.pieces, f->plan.piece_count, err);
@@ -235,7 +233,7 @@ void sap_fetch_close(sap_fetch *f) {
         free(f->joined[i]);
     free(f->held);
     free(f->joined);
-    free(f->local);
+    sap_space_release(&f->local);
     free(f->ranges);
     free(f);
 }

@@ -59,6 +59,7 @@ typedef struct http_file {
 typedef struct task {
     http_file *file;
     sap_request *request; /* NULL: the opening */
+    size_t here;          /* ranges of it that need no server */
     unsigned generation;
     unsigned sent; /* transfers */
     int left;      /* of them not done */
@@ -368,12 +369,20 @@ static sap_status status_of_curl(CURLcode code, bool opening) {
     }
 }
 
-static void fail_by_code(task *k, int code) {
-    const char *meaning = code == 401 || code == 403   ? ": access denied"
-                          : code == 404 || code == 410 ? ": no such file"
-                          : code == 416                ? ": the file has become shorter"
-                                                       : "";
-    (void)fail(k, status_of_code(code), "the server answers %d%s", code, meaning);
+/* No range came: by what libcurl says, or by what the server answers. */
+static void fail_by_answer(transfer *t, CURLcode code) {
+    const int answer = t->response.status;
+    const char *meaning = answer == 401 || answer == 403   ? ": access denied"
+                          : answer == 404 || answer == 410 ? ": no such file"
+                          : answer == 416                  ? ": the file has become shorter"
+                                                           : "";
+    if (code == CURLE_TOO_MANY_REDIRECTS || (code != CURLE_OK && code != CURLE_WRITE_ERROR && answer < 300))
+        (void)fail(t->task, status_of_curl(code, !t->task->request), "%s",
+                   *t->reason ? t->reason : curl_easy_strerror(code));
+    else if (answer >= 300)
+        (void)fail(t->task, status_of_code(answer), "the server answers %d%s", answer, meaning);
+    else
+        (void)fail(t->task, SAP_EIO, "the server answers %d with other bytes than those it was asked for", answer);
 }
 
 /* Takes up what is missing, where something came, or where asking otherwise may help. */
@@ -412,12 +421,8 @@ static void judge_range(transfer *t, CURLcode code) {
                    (unsigned long long)r->total, (unsigned long long)k->file->size);
     else if (sap_http_response_whole(r) || go_on(t))
         return;
-    else if (r->status >= 300)
-        fail_by_code(k, r->status);
-    else if (code == CURLE_OK || code == CURLE_WRITE_ERROR)
-        (void)fail(k, SAP_EIO, "the server answers %d with other bytes than those it was asked for", r->status);
     else
-        (void)fail(k, status_of_curl(code, false), "%s", *t->reason ? t->reason : curl_easy_strerror(code));
+        fail_by_answer(t, code);
 }
 
 static void judge_opening(transfer *t, CURLcode code) {
@@ -436,12 +441,8 @@ static void judge_opening(transfer *t, CURLcode code) {
         (void)fail(k, SAP_EUNSUPPORTED, "the server does not say how long the file is");
     else if (r->status == 206 && r->has_range && r->first == 0 && r->total > 0)
         f->size = r->total;
-    else if (r->status >= 300)
-        fail_by_code(k, r->status);
-    else if (code == CURLE_OK || code == CURLE_WRITE_ERROR)
-        (void)fail(k, SAP_EIO, "the server answers %d with other bytes than those it was asked for", r->status);
     else
-        (void)fail(k, status_of_curl(code, true), "%s", *t->reason ? t->reason : curl_easy_strerror(code));
+        fail_by_answer(t, code);
     if (k->status == SAP_OK)
         f->head_length = r->filled[0] < f->size ? r->filled[0] : (size_t)f->size;
 }
@@ -509,7 +510,7 @@ static void start_task(task *k) {
     if (is_stale(k))
         (void)fail(k, SAP_EIO, "%s", dropped_message);
     else if (k->request)
-        start_transfers(k, k->request->ranges, k->request->count);
+        start_transfers(k, k->request->ranges + k->here, k->request->count - k->here);
     else
         start_transfer(k, &head, 1);
     if (--k->left == 0)
@@ -616,11 +617,12 @@ static bool start_engine(void) {
 }
 
 /* False: no memory, no thread. */
-static bool send_task(http_file *f, sap_request *request) {
+static bool send_task(http_file *f, sap_request *request, size_t here) {
     task *k = calloc(1, sizeof *k);
     if (!k)
         return false;
-    *k = (task){.file = f, .request = request, .generation = __atomic_load_n(&f->generation, __ATOMIC_RELAXED)};
+    *k = (task){
+        .file = f, .request = request, .here = here, .generation = __atomic_load_n(&f->generation, __ATOMIC_RELAXED)};
     pthread_mutex_lock(&engine.lock);
     bool well = start_engine();
     if (well) {
@@ -666,30 +668,31 @@ static void http_limits(void *state, sap_request_limits *out) {
     *out = (sap_request_limits){is_single(f) ? 1 : MOST_RANGES, MOST_BYTES, MOST_BYTES};
 }
 
-/* What is here already needs no server. */
-static bool read_here(const http_file *f, const sap_request *request) {
+/* Ranges of the beginning that are here already and need no server: how many. */
+static size_t read_here(const http_file *f, const sap_request *request) {
     for (size_t i = 0; i < request->count; i++) {
         const sap_range *range = &request->ranges[i];
         if (f->whole >= 0) {
             if (!read_copy(f, range))
-                return false;
+                return i;
         } else if (range->length <= f->head_length && range->offset <= f->head_length - range->length) {
             memcpy(range->data, f->head + range->offset, range->length);
         } else {
-            return false;
+            return i;
         }
     }
-    return true;
+    return request->count;
 }
 
 static void http_submit(void *state, sap_request *request) {
     http_file *f = state;
-    if (read_here(f, request)) {
+    size_t here = read_here(f, request);
+    if (here == request->count) {
         request->sent = 0;
         request->done(request, SAP_OK, NULL);
     } else if (f->whole >= 0) {
         request->done(request, SAP_EFORMAT, "the temporary copy of the file cannot be read");
-    } else if (!send_task(f, request)) {
+    } else if (!send_task(f, request, here)) {
         request->done(request, SAP_EMEMORY, "no memory or no thread for a transfer");
     }
 }
@@ -743,7 +746,7 @@ static sap_status http_open(const char *url, const sap_access_settings *settings
     http_file *f = NULL;
     SAP_TRY(make_file(url, settings, &f, err));
     sap_status status = SAP_OK;
-    if (!send_task(f, NULL)) {
+    if (!send_task(f, NULL, 0)) {
         status = sap_error_memory(err, url);
     } else {
         pthread_mutex_lock(&engine.lock);

@@ -58,7 +58,7 @@ sap_status sap_transport_find(const char *url, const sap_transport **out, const 
         if (strlen(remote[i].scheme) != n || memcmp(url, remote[i].scheme, n) != 0)
             continue;
         const void *table;
-        if (sap_fork_safe_plugin(remote[i].plugin, &table, err) != SAP_OK)
+        if (sap_plugin_find(remote[i].plugin, &table, err) != SAP_OK)
             return sap_error_prefix(err, "%s", url);
         *out = table;
         return SAP_OK;
@@ -121,11 +121,11 @@ sap_status sap_source_open_on(const sap_transport *transport, const char *name, 
     return status;
 }
 
-sap_status sap_source_open(const char *url, sap_source **out, sap_error *err) {
+sap_status sap_source_open(const char *url, const sap_run *run, sap_source **out, sap_error *err) {
     const sap_transport *transport;
     const char *rest;
     SAP_TRY(sap_transport_find(url, &transport, &rest, err));
-    return sap_source_open_on(transport, url, rest, NULL, out, err);
+    return sap_source_open_on(transport, url, rest, run, out, err);
 }
 
 void sap_source_close(sap_source *source) {
@@ -226,13 +226,14 @@ sap_status sap_source_read_local(sap_source *source, const sap_range *ranges, si
     return source->transport->read(source->state, source->name, ranges, count, err);
 }
 
-sap_status sap_source_read(sap_source *source, const sap_range *ranges, size_t count, sap_error *err) {
+sap_status sap_source_read(sap_source *source, const sap_range *ranges, size_t count, const sap_run *run,
+                           sap_error *err) {
     connection *c = NULL;
     SAP_TRY(sap_source_check(source, ranges, count, err));
     if (!sap_source_is_remote(source))
         return sap_source_read_local(source, ranges, count, err);
-    SAP_TRY(find_connection(source, NULL, &c, err));
-    return sap_blocks_read(c->blocks, source, ranges, count, NULL, err);
+    SAP_TRY(find_connection(source, run, &c, err));
+    return sap_blocks_read(c->blocks, source, ranges, count, run, err);
 }
 
 const uint8_t *sap_source_map(sap_source *source, uint64_t offset, size_t length) {

@@ -47,7 +47,7 @@ constexpr client_setting client_settings[] = {
 /* Servers refuse vector reads beyond these, which are what all of them allow if they do not say otherwise. */
 constexpr sap_request_limits standard_limits = {1024, 2097136, 0x40000000};
 
-/* Runs `body` on a thread of its own, which takes none of the program's signals, and has the name that fork.c looks for. XrdCl's
+/* Runs `body` on a thread of its own, which takes none of the program's signals, and has the name that a fork waits for. XrdCl's
  * threads have both from the thread that starts them. */
 template <typename Body> std::thread run_aside(Body body) {
     sigset_t all, before;
@@ -56,7 +56,7 @@ template <typename Body> std::thread run_aside(Body body) {
     std::thread aside;
     try {
         aside = std::thread([body = std::move(body)] {
-            (void)prctl(PR_SET_NAME, SAP_XROOTD_THREAD);
+            (void)prctl(PR_SET_NAME, SAP_PLUGIN_THREAD);
             body();
         });
     } catch (...) {

@@ -94,6 +94,7 @@ bool sap_path_exists(const char *path);
 
 /* XXH3 of the bytes. */
 uint64_t sap_hash(const void *data, size_t length, uint64_t seed);
+uint64_t sap_hash_avx2(const void *data, size_t length, uint64_t seed); /* where there is AVX2 */
 /* A counter-based random number: a good mix of (key, counter), the same everywhere. */
 static inline uint64_t sap_mix(uint64_t key, uint64_t counter) {
     uint64_t x = key + counter * UINT64_C(0x9E3779B97F4A7C15) + UINT64_C(0x9E3779B97F4A7C15);
@@ -133,5 +134,10 @@ void sap_run_report(const sap_run *run, const char *stage, const char *unit, uin
 /* The table that plug-in `name` ("parquet") exports as `sap_plugin_<name>`, opened once and kept. Plug-ins are looked for in
  * SAPWOOD_PLUGINS, beside libsapwood.so, and where this build put them. Missing: SAP_EPLUGIN, saying what would provide it. */
 SAP_MUST_CHECK sap_status sap_plugin_find(const char *name, const void **table, sap_error *err);
+
+/* Called before and after loading a plug-in whose library has threads and handlers for fork() of its own: ours must enclose
+ * those. The library's threads are to be started by a thread of the name SAP_PLUGIN_THREAD. */
+void sap_fork_enclose(bool loaded);
+#define SAP_PLUGIN_THREAD "sapwood-plugin"
 
 #endif

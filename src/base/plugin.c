@@ -8,14 +8,15 @@
 typedef struct part {
     const char *name;
     const char *provides; /* what it does, and what it needs to be built */
+    bool has_threads;     /* its library's own */
     const void *table;
 } part;
 
 static part parts[] = {
-    {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", NULL},
-    {"http", "files on web servers and S3 (libcurl)", NULL},
-    {"keras", "Keras model files (libhdf5 and libzip)", NULL},
-    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", NULL},
+    {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", false, NULL},
+    {"http", "files on web servers and S3 (libcurl)", false, NULL},
+    {"keras", "Keras model files (libhdf5 and libzip)", false, NULL},
+    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", true, NULL},
 };
 enum { PART_COUNT = sizeof parts / sizeof *parts };
 
@@ -50,11 +51,15 @@ static sap_status find_locked(part *wanted, const void **table, sap_error *err) 
         char own[4096];
         own_folder(own, sizeof own);
         sap_text tried = {0};
+        if (wanted->has_threads)
+            sap_fork_enclose(false);
         void *handle = open_in(getenv("SAPWOOD_PLUGINS"), wanted->name, "/", &tried);
         if (!handle)
             handle = open_in(own, wanted->name, "", &tried);
         if (!handle)
             handle = open_in(SAPWOOD_PLUGIN_FOLDER, wanted->name, "/", &tried);
+        if (wanted->has_threads)
+            sap_fork_enclose(true);
         char symbol[64];
         (void)snprintf(symbol, sizeof symbol, "sap_plugin_%s", wanted->name);
         wanted->table = handle ? dlsym(handle, symbol) : NULL;

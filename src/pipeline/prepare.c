@@ -139,7 +139,7 @@ static void advance(void *context, int64_t done, int64_t entries) {
 static sap_status input_sizes(const sap_inputs *inputs, preparation *p, sap_error *err) {
     for (size_t i = 0; i < inputs->count; i++) {
         sap_source *source;
-        SAP_TRY(sap_source_open(inputs->items[i].url, &source, err));
+        SAP_TRY(sap_source_open(inputs->items[i].url, p->run, &source, err));
         p->bytes[i] = sap_source_size(source);
         p->total += p->bytes[i];
         sap_source_close(source);

@@ -99,7 +99,7 @@ sap_status sap_basket_bytes(const sap_file *file, const sap_basket *basket, cons
         return sap_error_memory(err, where);
     *out = scratch->stored.data;
     sap_range range = {basket->offset, basket->bytes, scratch->stored.data};
-    return sap_source_read(file->source, &range, 1, err);
+    return sap_source_read(file->source, &range, 1, NULL, err);
 }
 
 static sap_status copy_object(sap_scratch *scratch, const uint8_t *payload, size_t bytes, const char *where,

@@ -203,12 +203,18 @@ static sap_branch_node *find_counter(const sap_branch_node *b, const char *name)
     return NULL;
 }
 
+/* The branch that counts the items of a split collection: the branch above, where none is named. */
+static sap_branch_node *items_branch(const sap_branch_node *b) {
+    bool counted = b->parent && (b->parent->type == CLONES_MASTER || b->parent->type == STL_MASTER);
+    return b->count_branch ? b->count_branch : counted ? b->parent : NULL;
+}
+
 /* Chooses the fast shapes where they fit. `collection`: the entry is all items of a split collection. */
 static bool choose_shape(sap_compiler *k, sap_branch_node *b, sap_step_node *step, bool collection, sap_program *p) {
     p->root = *step;
     p->shape = SAP_SHAPE_TREE;
     if (collection) {
-        p->counts = b->count_branch;
+        p->counts = items_branch(b);
         if (step->op == SAP_OP_NUMBER) {
             p->shape = SAP_SHAPE_JAGGED;
             p->item = stored_bytes(step);
@@ -261,8 +267,7 @@ static bool compile_member(sap_compiler *k, sap_branch_node *b, sap_program *p) 
     if (!choose_shape(k, b, &step, collection, p))
         return false;
     if (collection && step.base) {
-        bool counted = b->parent && (b->parent->type == CLONES_MASTER || b->parent->type == STL_MASTER);
-        p->outside = b->count_branch ? b->count_branch : counted ? b->parent : NULL;
+        p->outside = p->counts;
         p->root.counter_slot = SAP_COUNTED_OUTSIDE;
         return p->outside && p->outside->public.path
                    ? true

@@ -56,6 +56,29 @@ bool sap_offsets_convert(const uint8_t *starts, int64_t n, int shift, int32_t ba
     return n <= 0 || items_before(starts, starts + 4, (size_t)n, shift, (uint32_t)base, (uint8_t *)out) == 0;
 }
 
+/* As above: befores and values are one table, one apart. */
+VECTOR_CLONES static uint64_t narrow(const uint8_t *befores, const uint8_t *values, size_t n, uint64_t first,
+                                     uint8_t *restrict out) {
+    uint64_t wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t before, value;
+        memcpy(&before, befores + 8 * i, 8);
+        memcpy(&value, values + 8 * i, 8);
+        uint32_t kept = (uint32_t)(value - first);
+        wrong |= (value - before) | value; /* the top bit: it sinks */
+        memcpy(out + 4 * i, &kept, 4);
+    }
+    return wrong >> 63;
+}
+
+bool sap_indices_convert(const uint8_t *values, size_t n, int32_t *out) {
+    if (n == 0)
+        return true;
+    uint64_t first = sap_le64(values);
+    out[0] = 0;
+    return !(first >> 63) && narrow(values, values + 8, n - 1, first, (uint8_t *)(out + 1)) == 0;
+}
+
 static void to_bools(const uint8_t *restrict in, size_t n, uint8_t *restrict out) {
     for (size_t i = 0; i < n; i++)
         out[i] = in[i] != 0;

@@ -232,6 +232,13 @@ static void find_outside(const sap_column *outside, int64_t row, sap_interpreter
     in->counts_left = (size_t)count;
 }
 
+static int64_t first_count(const sap_interpreter *in) {
+    int32_t count = 0;
+    if (in->counts_left && sap_type_size(in->counts_type) == sizeof count)
+        memcpy(&count, in->counts, sizeof count);
+    return count;
+}
+
 static sap_status decode_tree(const sap_decoding *d, sap_piece *piece, sap_error *err) {
     starts s;
     SAP_TRY(find_starts(d, &s, err));
@@ -245,6 +252,8 @@ static sap_status decode_tree(const sap_decoding *d, sap_piece *piece, sap_error
         int64_t begin = start_at(&s, j), end = start_at(&s, j + 1);
         if (d->outside)
             find_outside(d->outside, j - piece->begin, &in);
+        if (d->outside && !d->program->outside && first_count(&in) > 0)
+            return bad(d, j, err, "its items have no bytes");
         if (begin < 0 || end < begin || end > s.end)
             return bad(d, j, err, "it lies outside its basket");
         in.c = sap_cursor_init(d->basket->data + begin, (size_t)(end - begin), (uint64_t)begin);

@@ -34,10 +34,10 @@ void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out) {
     out->cycle = sap_cursor_u16(c);
     if (out->version > WIDE_KEY) {
         out->offset = sap_cursor_u64(c);
-        sap_cursor_skip(c, 8);
+        out->parent = sap_cursor_u64(c);
     } else {
         out->offset = sap_cursor_u32(c);
-        sap_cursor_skip(c, 4);
+        out->parent = sap_cursor_u32(c);
     }
     out->class_name = record_text(c, arena);
     out->name = record_text(c, arena);
@@ -52,7 +52,7 @@ static sap_status read_bytes(const sap_file *file, uint64_t offset, size_t lengt
     if (!data)
         return sap_error_memory(err, file->name);
     sap_range range = {offset, length, data};
-    sap_status status = sap_source_read(file->source, &range, 1, err);
+    sap_status status = sap_source_read(file->source, &range, 1, file->opening, err);
     if (status != SAP_OK) {
         free(data);
         return status;
@@ -151,7 +151,7 @@ static sap_status read_subdirectory(sap_file *file, const sap_record *key, const
     return status == SAP_OK && d.keys_offset ? read_directory(file, &d, path, depth, err) : status;
 }
 
-static sap_status add_key(sap_file *file, const sap_record *record, const char *prefix, sap_error *err) {
+sap_status sap_file_add_key(sap_file *file, const sap_record *record, const char *prefix, sap_error *err) {
     if (!sap_grow((void **)&file->keys, &file->key_capacity, file->key_count, sizeof *file->keys))
         return sap_error_memory(err, file->name);
     const char *path = *prefix ? sap_arena_format(&file->arena, "%s/%s", prefix, record->name) : record->name;
@@ -190,7 +190,7 @@ static sap_status read_directory(sap_file *file, const directory *d, const char 
                 sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: key \"%s\" points to 0x%llx, outside the file's data",
                               file->name, (unsigned long long)place, record.name, (unsigned long long)record.offset);
         else
-            status = add_key(file, &record, prefix, err);
+            status = sap_file_add_key(file, &record, prefix, err);
         if (status == SAP_OK && is_directory(record.class_name))
             status = read_subdirectory(file, &record, file->keys[file->key_count - 1].path, depth + 1, err);
     }
@@ -239,14 +239,17 @@ static sap_status read_header(sap_file *file, directory *top, sap_error *err) {
         status = sap_cursor_check(&c, file->name, "file header", err);
     free(data);
     SAP_TRY(status);
-    if (end > file->size)
-        return sap_error_set(err, SAP_EFORMAT, "%s: the file is cut short: its header says %llu bytes, it has %llu",
-                             file->name, (unsigned long long)end, (unsigned long long)file->size);
+    file->begin = begin;
+    file->end = end;
     file->compression = compression_name(&file->arena, file->compress);
     if (!file->compression)
         return sap_error_memory(err, file->name);
 
     uint64_t at = (uint64_t)begin + name_bytes;
+    if (at >= file->size || name_bytes == 0) { /* not even its top directory was written */
+        *top = (directory){0};
+        return SAP_OK;
+    }
     length = file->size > at ? (size_t)(file->size - at < HEADER_BYTES ? file->size - at : HEADER_BYTES) : 0;
     SAP_TRY(read_bytes(file, at, length, &data, err));
     c = sap_cursor_init(data, length, at);
@@ -256,28 +259,47 @@ static sap_status read_header(sap_file *file, directory *top, sap_error *err) {
     return status;
 }
 
+/* A file that was not closed, or is cut short, has no list of keys: what can be found without is better than nothing. */
+static sap_status open_directory(sap_file *file, const directory *top, sap_error *err) {
+    sap_error error = {0};
+    sap_status status = SAP_EFORMAT;
+    if (file->end > file->size)
+        (void)sap_error_set(&error, status, "%s: the file is cut short: its header says %llu bytes, it has %llu",
+                            file->name, (unsigned long long)file->end, (unsigned long long)file->size);
+    else if (top->keys_offset == 0)
+        (void)sap_error_set(&error, status, "%s: the file was not closed by its writer: it has no list of keys",
+                            file->name);
+    else
+        status = read_directory(file, top, "", 0, &error);
+    if (status == SAP_EFORMAT) {
+        sap_status recovered = sap_file_recover(file, err);
+        if (recovered != SAP_OK || file->key_count > 0)
+            return recovered;
+    }
+    return status == SAP_OK ? SAP_OK : sap_error_set(err, status, "%s", error.message);
+}
+
 sap_status sap_file_open(const char *url, const sap_run *run, sap_file **out, sap_error *err) {
     SAP_TRY(sap_run_check(run, err));
     sap_file *file = calloc(1, sizeof *file);
     if (!file)
         return sap_error_memory(err, url);
     pthread_mutex_init(&file->lock, NULL);
+    file->opening = run;
     directory top;
-    sap_status status = sap_source_open(url, &file->source, err);
+    sap_status status = sap_source_open(url, run, &file->source, err);
     if (status == SAP_OK) {
         file->name = sap_source_name(file->source);
         file->size = sap_source_size(file->source);
         status = read_header(file, &top, err);
     }
-    if (status == SAP_OK && top.keys_offset == 0)
-        status =
-            sap_error_set(err, SAP_EFORMAT, "%s: the file was not closed by its writer: it has no list of keys", url);
     if (status == SAP_OK)
-        status = read_directory(file, &top, "", 0, err);
+        status = open_directory(file, &top, err);
     if (status != SAP_OK) {
         sap_file_close(file);
         return status;
     }
+    file->opening = NULL;
     *out = file;
     return SAP_OK;
 }
@@ -321,4 +343,8 @@ int sap_file_version(const sap_file *file) {
 
 const char *sap_file_compression(const sap_file *file) {
     return file->compression;
+}
+
+const char *sap_file_note(const sap_file *file) {
+    return file->note;
 }

@@ -163,7 +163,7 @@ static bool read_base(sap_stream *s, const sap_element *e, const sap_member *tab
 
 static void read_pointer(sap_stream *s, const sap_member *m, void *out) {
     const char *class_name;
-    void *object = sap_stream_object(s, s->part, &class_name);
+    void *object = sap_stream_object(s, m && m->reader ? m->reader : s->part, &class_name);
     if (m && m->kind == SAP_MEMBER_OBJECT && object && strncmp(class_name, m->class_name, strlen(m->class_name)) == 0)
         store(out, m->offset, &object, sizeof object);
 }

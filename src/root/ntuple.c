@@ -334,7 +334,7 @@ static const char *first_codec(sap_tree *tree, size_t index) {
     uint8_t head[16];
     bool packed = page->at.bytes < sap_page_bytes(run->column, page->elements);
     sap_range range = {page->at.offset, page->at.bytes < sizeof head ? page->at.bytes : sizeof head, head};
-    if (packed && sap_source_read(tree->file->source, &range, 1, NULL) != SAP_OK)
+    if (packed && sap_source_read(tree->file->source, &range, 1, NULL, NULL) != SAP_OK)
         return NULL;
     return sap_codec_name(head, packed ? range.length : 0);
 }

@@ -130,8 +130,9 @@ static inline uint64_t sap_page_bytes(const sap_ntuple_column *column, uint64_t 
     return (elements * column->bits + 7) / 8;
 }
 
-/* n decoded values of a page, which are all of it, into `out`. */
-void sap_page_decode(const sap_ntuple_column *column, const uint8_t *page, size_t n, void *out);
+/* The decoded values [begin, begin + n) of a page of `elements` into `out`. Indices stored as differences: begin is 0. */
+void sap_page_decode(const sap_ntuple_column *column, const uint8_t *page, size_t elements, size_t begin, size_t n,
+                     void *out);
 /* n numbers of one floating-point type to a wider one. */
 void sap_floats_widen(sap_type from, const void *values, size_t n, sap_type to, void *out);
 
@@ -232,11 +233,12 @@ typedef struct sap_part {
 
 #define SAP_TOTAL_UNKNOWN UINT64_MAX
 
-/* A page of which a later batch needs the rest, decoded. */
+/* A page of which a later batch needs the rest. */
 typedef struct sap_held_page {
     const sap_page *page; /* NULL: none */
     uint64_t batch;       /* the last that used it */
-    sap_space values;
+    const uint8_t *bytes; /* uncompressed, in the memory or in the mapped file; of indices: the decoded values */
+    sap_space memory;
 } sap_held_page;
 
 /* A node of a branch that is scanned, with its state in the batch in the making. */

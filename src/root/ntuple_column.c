@@ -83,27 +83,31 @@ static inline longs2 high32(ints4 a, ints4 b) {
 /* § Zigzag: 0, 1, 2, 3, 4 stand for 0, −1, 1, −2, 2. */
 #define ZIGZAG(x) (((x) >> 1) ^ (0 - ((x)&1)))
 
-static inline __attribute__((always_inline)) void unsplit2(const uint8_t *page, size_t n, bool zigzag, uint8_t *out) {
+/* n numbers, `apart` bytes lying between a byte of one and its next. */
+static inline __attribute__((always_inline)) void unsplit2(const uint8_t *page, size_t apart, size_t n, bool zigzag,
+                                                           uint8_t *out) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        bytes16 a = load(page + i), b = load(page + n + i);
+        bytes16 a = load(page + i), b = load(page + apart + i);
         shorts8 v[2] = {low8(a, b), high8(a, b)};
         for (int k = 0; zigzag && k < 2; k++)
             v[k] = ZIGZAG(v[k]);
         memcpy(out + 2 * i, v, sizeof v);
     }
     for (; i < n; i++) {
-        uint16_t v = (uint16_t)(page[i] | page[n + i] << 8);
+        uint16_t v = (uint16_t)(page[i] | page[apart + i] << 8);
         if (zigzag)
             v = (uint16_t)ZIGZAG(v);
         memcpy(out + 2 * i, &v, sizeof v);
     }
 }
 
-static inline __attribute__((always_inline)) void unsplit4(const uint8_t *page, size_t n, bool zigzag, uint8_t *out) {
+static inline __attribute__((always_inline)) void unsplit4(const uint8_t *page, size_t apart, size_t n, bool zigzag,
+                                                           uint8_t *out) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        bytes16 a = load(page + i), b = load(page + n + i), c = load(page + 2 * n + i), d = load(page + 3 * n + i);
+        bytes16 a = load(page + i), b = load(page + apart + i), c = load(page + 2 * apart + i),
+                d = load(page + 3 * apart + i);
         shorts8 ab = low8(a, b), cd = low8(c, d), ab2 = high8(a, b), cd2 = high8(c, d);
         ints4 v[4] = {low16(ab, cd), high16(ab, cd), low16(ab2, cd2), high16(ab2, cd2)};
         for (int k = 0; zigzag && k < 4; k++)
@@ -113,20 +117,21 @@ static inline __attribute__((always_inline)) void unsplit4(const uint8_t *page, 
     for (; i < n; i++) {
         uint32_t v = 0;
         for (size_t k = 0; k < 4; k++)
-            v |= (uint32_t)page[k * n + i] << (8 * k);
+            v |= (uint32_t)page[k * apart + i] << (8 * k);
         if (zigzag)
             v = ZIGZAG(v);
         memcpy(out + 4 * i, &v, sizeof v);
     }
 }
 
-static inline __attribute__((always_inline)) void unsplit8(const uint8_t *page, size_t n, bool zigzag, uint8_t *out) {
+static inline __attribute__((always_inline)) void unsplit8(const uint8_t *page, size_t apart, size_t n, bool zigzag,
+                                                           uint8_t *out) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         ints4 half[2][4];
         for (size_t h = 0; h < 2; h++) {
-            const uint8_t *p = page + 4 * h * n + i;
-            bytes16 a = load(p), b = load(p + n), c = load(p + 2 * n), d = load(p + 3 * n);
+            const uint8_t *p = page + 4 * h * apart + i;
+            bytes16 a = load(p), b = load(p + apart), c = load(p + 2 * apart), d = load(p + 3 * apart);
             shorts8 ab = low8(a, b), cd = low8(c, d), ab2 = high8(a, b), cd2 = high8(c, d);
             half[h][0] = low16(ab, cd);
             half[h][1] = high16(ab, cd);
@@ -143,29 +148,29 @@ static inline __attribute__((always_inline)) void unsplit8(const uint8_t *page, 
     for (; i < n; i++) {
         uint64_t v = 0;
         for (size_t k = 0; k < 8; k++)
-            v |= (uint64_t)page[k * n + i] << (8 * k);
+            v |= (uint64_t)page[k * apart + i] << (8 * k);
         if (zigzag)
             v = ZIGZAG(v);
         memcpy(out + 8 * i, &v, sizeof v);
     }
 }
 
-static void unsplit(const uint8_t *page, size_t n, size_t size, uint8_t *out) {
+static void unsplit(const uint8_t *page, size_t apart, size_t n, size_t size, uint8_t *out) {
     if (size == 2)
-        unsplit2(page, n, false, out);
+        unsplit2(page, apart, n, false, out);
     else if (size == 4)
-        unsplit4(page, n, false, out);
+        unsplit4(page, apart, n, false, out);
     else
-        unsplit8(page, n, false, out);
+        unsplit8(page, apart, n, false, out);
 }
 
-static void unzigzag(const uint8_t *page, size_t n, size_t size, uint8_t *out) {
+static void unzigzag(const uint8_t *page, size_t apart, size_t n, size_t size, uint8_t *out) {
     if (size == 2)
-        unsplit2(page, n, true, out);
+        unsplit2(page, apart, n, true, out);
     else if (size == 4)
-        unsplit4(page, n, true, out);
+        unsplit4(page, apart, n, true, out);
     else
-        unsplit8(page, n, true, out);
+        unsplit8(page, apart, n, true, out);
 }
 
 /* ---- Indices ------------------------------------------------------------------------------------------------------- */
@@ -178,14 +183,14 @@ static void widen_in_place(uint64_t *out, size_t n) {
 }
 
 /* § Delta: each but the first is the difference to the one before. */
-static void undelta(const uint8_t *page, size_t n, size_t bits, uint64_t *out) {
+static void undelta(const uint8_t *page, size_t apart, size_t n, size_t bits, uint64_t *out) {
     if (bits == 64) {
-        unsplit8(page, n, false, (uint8_t *)out);
+        unsplit8(page, apart, n, false, (uint8_t *)out);
         for (size_t i = 1; i < n; i++)
             out[i] += out[i - 1];
         return;
     }
-    unsplit4(page, n, false, (uint8_t *)out + 4 * n);
+    unsplit4(page, apart, n, false, (uint8_t *)out + 4 * n);
     widen_in_place(out, n);
     for (size_t i = 1; i < n; i++)
         out[i] = (uint32_t)(out[i] + out[i - 1]);
@@ -202,9 +207,13 @@ static void plain_index(const uint8_t *page, size_t n, size_t bits, uint64_t *ou
 
 /* ---- Packed bits ------------------------------------------------------------------------------------------------------ */
 
-static void unpack_bits(const uint8_t *page, size_t n, uint8_t *out) {
+static void unpack_bits(const uint8_t *page, size_t begin, size_t n, uint8_t *out) {
     const uint64_t ones = UINT64_C(0x0101010101010101), each = UINT64_C(0x8040201008040201);
     size_t i = 0;
+    page += begin / 8;
+    for (begin %= 8; begin && begin < 8 && n > 0; n--) /* up to a whole byte */
+        *out++ = *page >> begin++ & 1;
+    page += begin == 8;
     for (; i + 8 <= n; i += 8) { /* byte k keeps bit k alone, which then becomes 0 or 1 */
         uint64_t v = (page[i / 8] * ones) & each;
         v = (v + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & ones;
@@ -225,55 +234,56 @@ static inline uint32_t packed(const uint8_t *page, size_t bytes, size_t i, unsig
     return (uint32_t)(v >> (at % 8) & ((UINT64_C(1) << bits) - 1));
 }
 
-static void untruncate(const uint8_t *page, size_t n, unsigned bits, uint8_t *out) {
-    size_t bytes = (n * bits + 7) / 8;
+static void untruncate(const uint8_t *page, size_t begin, size_t n, unsigned bits, uint8_t *out) {
+    size_t bytes = ((begin + n) * bits + 7) / 8;
     for (size_t i = 0; i < n; i++) {
-        uint32_t v = packed(page, bytes, i, bits) << (32 - bits);
+        uint32_t v = packed(page, bytes, begin + i, bits) << (32 - bits);
         memcpy(out + 4 * i, &v, sizeof v);
     }
 }
 
 /* § Real32Quant, in ROOT's own order of operations */
-static void unquantize(const sap_ntuple_column *c, const uint8_t *page, size_t n, uint8_t *out) {
-    size_t bytes = (n * c->bits + 7) / 8;
+static void unquantize(const sap_ntuple_column *c, const uint8_t *page, size_t begin, size_t n, uint8_t *out) {
+    size_t bytes = ((begin + n) * c->bits + 7) / 8;
     double scale = (c->maximum - c->minimum) / (double)((UINT64_C(1) << c->bits) - 1);
     for (size_t i = 0; i < n; i++) {
-        float v = (float)((double)packed(page, bytes, i, c->bits) * scale + c->minimum);
+        float v = (float)((double)packed(page, bytes, begin + i, c->bits) * scale + c->minimum);
         memcpy(out + 4 * i, &v, sizeof v);
     }
 }
 
 /* ---- Pages ---------------------------------------------------------------------------------------------------------------- */
 
-void sap_page_decode(const sap_ntuple_column *column, const uint8_t *page, size_t n, void *out) {
+void sap_page_decode(const sap_ntuple_column *column, const uint8_t *page, size_t elements, size_t begin, size_t n,
+                     void *out) {
     const sap_column_type *type = &types[column->type];
     switch (type->encoding) {
     case SAP_ENCODING_UNKNOWN:
         break;
     case SAP_ENCODING_BITS:
-        unpack_bits(page, n, out);
+        unpack_bits(page, begin, n, out);
         break;
     case SAP_ENCODING_PLAIN:
     case SAP_ENCODING_SWITCH:
-        memcpy(out, page, n * type->size);
+        memcpy(out, page + begin * type->size, n * type->size);
         break;
     case SAP_ENCODING_SPLIT:
-        unsplit(page, n, type->size, out);
+        unsplit(page + begin, elements, n, type->size, out);
         break;
     case SAP_ENCODING_ZIGZAG:
-        unzigzag(page, n, type->size, out);
+        unzigzag(page + begin, elements, n, type->size, out);
         break;
     case SAP_ENCODING_INDEX:
-        plain_index(page, n, column->bits, out);
+        plain_index(page + begin * (column->bits / 8), n, column->bits, out);
         break;
     case SAP_ENCODING_DELTA:
-        undelta(page, n, column->bits, out);
+        undelta(page, elements, n, column->bits, out);
         break;
     case SAP_ENCODING_TRUNCATED:
-        untruncate(page, n, column->bits, out);
+        untruncate(page, begin, n, column->bits, out);
         break;
     case SAP_ENCODING_QUANTIZED:
-        unquantize(column, page, n, out);
+        unquantize(column, page, begin, n, out);
         break;
     }
 }

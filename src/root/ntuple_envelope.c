@@ -13,7 +13,7 @@ static sap_status read_range(const sap_file *file, sap_locator at, uint8_t *out,
                              (unsigned long long)at.offset, (unsigned long long)at.bytes,
                              (unsigned long long)file->size);
     sap_range range = {at.offset, (size_t)at.bytes, out};
-    return sap_source_read(file->source, &range, 1, err);
+    return sap_source_read(file->source, &range, 1, file->opening, err);
 }
 
 /* § Payload: the first record ends with the offsets of the others. */

@@ -5,18 +5,11 @@
 enum { CHECKSUM = 8 };
 
 /* Each index counts from the start of its cluster; 32 bits of it are kept, as offsets from the piece's first. */
-static sap_status place_indices(sap_page_piece *p, const uint64_t *values, size_t n, sap_error *err) {
-    int32_t *out = p->node->offsets + p->at;
-    uint64_t first = values[0], previous = first;
-    bool rising = true;
-    for (size_t i = 0; i < n; i++) {
-        rising = rising && values[i] >= previous;
-        previous = values[i];
-        out[i] = (int32_t)(uint32_t)(previous - first);
-    }
-    p->first = first;
-    p->last = previous;
-    if (!rising || previous - first > INT32_MAX)
+static sap_status place_indices(sap_page_piece *p, const uint8_t *values, size_t n, sap_error *err) {
+    bool rising = sap_indices_convert(values, n, p->node->offsets + p->at);
+    p->first = sap_le64(values);
+    p->last = sap_le64(values + sizeof(uint64_t) * (n - 1));
+    if (!rising || p->last - p->first > INT32_MAX)
         return sap_error_set(err, rising ? SAP_EMEMORY : SAP_EFORMAT, "%s @0x%llx: %s", p->node->where,
                              (unsigned long long)p->page->at.offset,
                              rising ? "more than 2^31 items in one batch; ask for smaller batches"
@@ -41,22 +34,6 @@ static sap_status place_switches(sap_page_piece *p, const uint8_t *values, size_
     return SAP_OK;
 }
 
-/* n decoded values of the page into the batch. */
-static sap_status place(sap_page_piece *p, const uint8_t *values, size_t n, sap_error *err) {
-    const sap_series *series = p->node->node->series;
-    const sap_column_type *type = sap_column_type_get(p->column->type);
-    if (p->node->node->kind == SAP_NODE_UNION)
-        return place_switches(p, values, n, err);
-    if (series->type == SAP_TYPE_NONE)
-        return place_indices(p, (const uint64_t *)(const void *)values, n, err);
-    uint8_t *out = (uint8_t *)p->node->values + (size_t)p->at * series->size;
-    if (type->type == series->type)
-        memcpy(out, values, n * series->size);
-    else
-        sap_floats_widen(type->type, values, n, series->type, out);
-    return SAP_OK;
-}
-
 static void place_zeros(sap_page_piece *p) {
     size_t n = (size_t)(p->end - p->begin);
     bool is_union = p->node->node->kind == SAP_NODE_UNION;
@@ -67,15 +44,16 @@ static void place_zeros(sap_page_piece *p) {
         memset((uint8_t *)p->node->values + (size_t)p->at * size, 0, n * size);
 }
 
-/* The page as stored, with its checksum if it has one. */
+/* The page as stored, with its checksum if it has one. mapped: whether it stays where it is as long as the file is open. */
 static sap_status stored_bytes(const sap_ntuple *n, const sap_page_piece *p, sap_scratch *scratch, const uint8_t **out,
-                               sap_error *err) {
+                               bool *mapped, sap_error *err) {
     const sap_page *page = p->page;
     sap_locator all = {page->at.offset, page->at.bytes + (page->checked ? CHECKSUM : 0)};
     bool split = n->max_key_bytes && all.bytes > n->max_key_bytes;
     *out = p->fetched;
     if (!*out && !split)
         *out = sap_source_map(n->tree.file->source, all.offset, (size_t)all.bytes);
+    *mapped = *out && !p->fetched;
     if (!*out) {
         if (all.bytes > n->tree.file->size)
             return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: a page of %llu bytes in a file of %llu", p->node->where,
@@ -89,28 +67,89 @@ static sap_status stored_bytes(const sap_ntuple *n, const sap_page_piece *p, sap
     if (page->checked && sap_hash(*out, (size_t)page->at.bytes, 0) != sap_le64(*out + page->at.bytes))
         return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: the checksum of the page differs: it is damaged",
                              p->node->where, (unsigned long long)all.offset);
+    scratch->codec.verified = page->checked;
     return SAP_OK;
 }
 
-/* All values of the page, decoded into `out`. */
-static sap_status decode_page(const sap_ntuple *n, const sap_page_piece *p, sap_scratch *scratch, void *out,
-                              sap_error *err) {
+/* The page's bytes uncompressed: in `memory`, or where they are stored. lasting: as long as the memory. direct: where the
+ * values go when those bytes are all of them, or NULL. */
+static sap_status page_bytes(const sap_ntuple *n, const sap_page_piece *p, sap_scratch *scratch, sap_space *memory,
+                             bool lasting, uint8_t *direct, const uint8_t **out, sap_error *err) {
     const sap_page *page = p->page;
-    const uint8_t *stored;
+    const uint8_t *stored = NULL;
+    bool mapped;
     size_t bytes = (size_t)sap_page_bytes(p->column, page->elements), length = (size_t)page->at.bytes;
-    SAP_TRY(stored_bytes(n, p, scratch, &stored, err));
-    if (length < bytes) {
-        bool direct = sap_column_type_get(p->column->type)->encoding == SAP_ENCODING_PLAIN;
+    SAP_TRY(stored_bytes(n, p, scratch, &stored, &mapped, err));
+    *out = stored;
+    if (length >= bytes && (mapped || !lasting))
+        return SAP_OK;
+    if (length < bytes)
         SAP_TRY(sap_codec_check(stored, length, bytes, p->node->where, page->at.offset, err));
-        if (!direct && !sap_space_reserve(&scratch->object, bytes))
-            return sap_error_memory(err, p->node->where);
-        uint8_t *object = direct ? out : scratch->object.data;
-        SAP_TRY(sap_codec_run(&scratch->codec, stored, length, object, bytes, p->node->where, page->at.offset, err));
-        if (direct)
-            return SAP_OK;
-        stored = object;
+    if (!direct && !sap_space_reserve(memory, bytes))
+        return sap_error_memory(err, p->node->where);
+    uint8_t *object = direct ? direct : memory->data;
+    *out = object;
+    if (length < bytes)
+        return sap_codec_run(&scratch->codec, stored, length, object, bytes, p->node->where, page->at.offset, err);
+    memcpy(object, stored, bytes);
+    return SAP_OK;
+}
+
+/* Of differences, each batch needs those from the page's first on: so it is their sums that are held. */
+static sap_status decode_indices(const sap_ntuple *n, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {
+    const sap_page *page = p->page;
+    const size_t size = sizeof(uint64_t);
+    bool ready = sap_column_type_get(p->column->type)->encoding == SAP_ENCODING_INDEX && p->column->bits == 8 * size;
+    const uint8_t *bytes = p->held && p->held->page == page ? p->held->bytes : NULL;
+    if (!bytes) {
+        sap_space *memory = p->held ? &p->held->memory : &scratch->gathered;
+        if (p->held)
+            p->held->page = NULL;
+        SAP_TRY(page_bytes(n, p, scratch, ready ? memory : &scratch->object, ready && p->held, NULL, &bytes, err));
+        if (!ready) {
+            if (!sap_space_reserve(memory, page->elements * size))
+                return sap_error_memory(err, p->node->where);
+            sap_page_decode(p->column, bytes, page->elements, 0, page->elements, memory->data);
+            bytes = memory->data;
+        }
+        if (p->held) {
+            p->held->page = page;
+            p->held->bytes = bytes;
+        }
     }
-    sap_page_decode(p->column, stored, page->elements, out);
+    return place_indices(p, bytes + p->begin * size, (size_t)(p->end - p->begin), err);
+}
+
+static sap_status decode_values(const sap_ntuple *n, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {
+    const sap_series *series = p->node->node->series;
+    const sap_column_type *type = sap_column_type_get(p->column->type);
+    const sap_page *page = p->page;
+    size_t count = (size_t)(p->end - p->begin);
+    bool whole = count == page->elements, placed = type->type == series->type && type->type != SAP_TYPE_NONE;
+    uint8_t *out = placed ? (uint8_t *)p->node->values + (size_t)p->at * series->size : NULL;
+    const uint8_t *bytes = p->held && p->held->page == page ? p->held->bytes : NULL;
+    if (!bytes) {
+        bool direct = whole && placed && !p->held && type->encoding == SAP_ENCODING_PLAIN;
+        if (p->held)
+            p->held->page = NULL;
+        SAP_TRY(page_bytes(n, p, scratch, p->held ? &p->held->memory : &scratch->object, p->held != NULL,
+                           direct ? out : NULL, &bytes, err));
+        if (bytes == out)
+            return SAP_OK;
+        if (p->held) {
+            p->held->page = page;
+            p->held->bytes = bytes;
+        }
+    }
+    if (!placed && !sap_space_reserve(&scratch->gathered, count * type->size))
+        return sap_error_memory(err, p->node->where);
+    uint8_t *values = placed ? out : scratch->gathered.data;
+    sap_page_decode(p->column, bytes, page->elements, (size_t)p->begin, count, values);
+    if (p->node->node->kind == SAP_NODE_UNION)
+        return place_switches(p, values, count, err);
+    if (!placed)
+        sap_floats_widen(type->type, values, count, series->type,
+                         (uint8_t *)p->node->values + (size_t)p->at * series->size);
     return SAP_OK;
 }
 
@@ -119,20 +158,6 @@ sap_status sap_page_piece_decode(const sap_ntuple *ntuple, sap_page_piece *p, sa
         place_zeros(p);
         return SAP_OK;
     }
-    const sap_series *series = p->node->node->series;
-    const sap_column_type *type = sap_column_type_get(p->column->type);
-    bool whole = p->begin == 0 && p->end == p->page->elements;
-    if (whole && !p->held && type->type != SAP_TYPE_NONE && type->type == series->type)
-        return decode_page(ntuple, p, scratch, (uint8_t *)p->node->values + (size_t)p->at * series->size, err);
-    sap_space *values = p->held ? &p->held->values : &scratch->gathered;
-    if (!p->held || p->held->page != p->page) {
-        if (p->held)
-            p->held->page = NULL;
-        if (!sap_space_reserve(values, (size_t)p->page->elements * type->size))
-            return sap_error_memory(err, p->node->where);
-        SAP_TRY(decode_page(ntuple, p, scratch, values->data, err));
-        if (p->held)
-            p->held->page = p->page;
-    }
-    return place(p, values->data + (size_t)p->begin * type->size, (size_t)(p->end - p->begin), err);
+    bool index = p->node->node->series->type == SAP_TYPE_NONE && p->node->node->kind != SAP_NODE_UNION;
+    return index ? decode_indices(ntuple, p, scratch, err) : decode_values(ntuple, p, scratch, err);
 }

@@ -58,8 +58,8 @@ static bool init_node(scan *s, const sap_node *node, const sap_scan_node *domain
 
 static void release_node(sap_scan_node *node) {
     free(node->parts);
-    sap_space_release(&node->held[0].values);
-    sap_space_release(&node->held[1].values);
+    sap_space_release(&node->held[0].memory);
+    sap_space_release(&node->held[1].memory);
     for (size_t i = 0; node->children && i < node->node->child_count; i++)
         release_node(&node->children[i]);
 }

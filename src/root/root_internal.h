@@ -16,6 +16,7 @@
 /* What decompression needs; one a thread at a time. Zeroed is empty: each library's part is made on first use. */
 typedef struct sap_codec {
     void *deflate, *zstd;
+    bool verified; /* a checksum of the stored bytes was right: those of their blocks are not looked at */
 } sap_codec;
 
 void sap_codec_release(sap_codec *codec);
@@ -36,6 +37,7 @@ const char *sap_codec_name(const uint8_t *data, size_t length);
 /* The header of a record. */
 typedef struct sap_record {
     uint64_t offset;
+    uint64_t parent;       /* of the directory that it is in */
     uint32_t bytes;        /* whole record, header and all */
     uint32_t object_bytes; /* uncompressed */
     uint16_t version, header_bytes, cycle;
@@ -46,6 +48,7 @@ struct sap_class;
 
 struct sap_file {
     sap_source *source;
+    const sap_run *opening; /* while it is opened: the run of that call */
     const char *name;
     sap_arena arena;
     uint64_t size;
@@ -53,6 +56,8 @@ struct sap_file {
     bool wide; /* 64-bit seeks */
     int32_t compress;
     const char *compression;
+    uint64_t begin, end; /* of the records, as its header says */
+    const char *note;
     uint64_t info_offset;
     uint32_t info_bytes;
     sap_key *keys;
@@ -76,6 +81,11 @@ void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out);
  * the record's header. where: for messages. */
 SAP_MUST_CHECK sap_status sap_record_load(const sap_file *file, uint64_t offset, uint64_t bytes, const char *where,
                                           sap_record *record, uint8_t **out, sap_error *err);
+
+SAP_MUST_CHECK sap_status sap_file_add_key(sap_file *file, const sap_record *record, const char *prefix,
+                                           sap_error *err);
+/* Fills the keys from the records themselves, and the note. */
+SAP_MUST_CHECK sap_status sap_file_recover(sap_file *file, sap_error *err);
 
 /* ---- Objects of the metadata (§ Object) ------------------------------------------------------------------ */
 
@@ -248,6 +258,7 @@ typedef struct sap_member {
     size_t offset, count_offset;     /* of int64_t count_offset: how many, for _INTS and _REALS */
     const char *class_name;          /* _OBJECT: what the name of its class begins with */
     const struct sap_member *inside; /* _INSIDE */
+    sap_object_reader reader;        /* _OBJECT: reads it; NULL: s->part */
 } sap_member;
 
 /* Rows of such a table: a field of a struct; for numbers with the field that gets their count. */
@@ -301,6 +312,7 @@ typedef struct sap_branch_node {
     int64_t total_bytes, zip_bytes;
     int64_t io_bits;
     sap_objects branches, leaves, embedded;
+    sap_objects *friends; /* of a tree */
     int64_t *basket_bytes, *basket_entry, *basket_seek;
     int64_t basket_bytes_count, basket_entry_count, basket_seek_count;
     struct sap_branch_node *count_branch, *parent;
@@ -462,6 +474,9 @@ void sap_number_convert(const sap_number *number, const uint8_t *data, size_t n,
 /* starts: n + 1 places of entries, big-endian uint32, whose items have 1 << shift bytes each. out[i]: base + the items before
  * place i + 1. False when the places do not rise in whole items. */
 bool sap_offsets_convert(const uint8_t *starts, int64_t n, int shift, int32_t base, int32_t *out);
+/* values: n little-endian uint64. out[i]: the low half of value i less the first. False when they do not rise, or are 2^63 or
+ * more. */
+bool sap_indices_convert(const uint8_t *values, size_t n, int32_t *out);
 
 typedef enum sap_op {
     SAP_OP_NUMBER,  /* `count` numbers */

@@ -395,11 +395,11 @@ static sap_status read_header(sap_source *source, const sap_basket *basket, uint
     enum { LIKELY = 256 };
     size_t most = basket->bytes < SAP_BASKET_HEADER_MOST ? basket->bytes : SAP_BASKET_HEADER_MOST;
     *length = most < LIKELY ? most : LIKELY;
-    SAP_TRY(sap_source_read(source, &(sap_range){basket->offset, *length, memory}, 1, err));
+    SAP_TRY(sap_source_read(source, &(sap_range){basket->offset, *length, memory}, 1, NULL, err));
     if (*length < 16 || sap_be16(memory + 14) <= *length || *length == most)
         return SAP_OK;
     *length = most;
-    return sap_source_read(source, &(sap_range){basket->offset, most, memory}, 1, err);
+    return sap_source_read(source, &(sap_range){basket->offset, most, memory}, 1, NULL, err);
 }
 
 /* Number of items of a whole basket, from its header alone. */
@@ -479,10 +479,19 @@ static sap_status count_step(void *context, size_t index, int slot, sap_error *e
     return SAP_OK;
 }
 
-/* A piece whose arrays are counted by another column, which is read beside it. */
-static sap_status decode_counted(const making *m, sap_decoding *d, sap_piece *p, sap_scratch *scratch, sap_error *err) {
+/* The column that a piece needs beside it: the counts of its arrays; and where a split collection's items have no bytes at
+ * all, as some writers left them, the numbers of items that should have some. */
+static const sap_branch_node *column_beside(const sap_program *program, const sap_basket_data *data) {
+    if (program->outside)
+        return program->outside;
+    bool bare = program->shape == SAP_SHAPE_TREE && program->root.op == SAP_OP_REST && data->bytes == 0;
+    return bare && program->counts && program->counts->public.path ? program->counts : NULL;
+}
+
+static sap_status decode_beside(const making *m, const sap_branch_node *beside, sap_decoding *d, sap_piece *p,
+                                sap_scratch *scratch, sap_error *err) {
     sap_tree *tree = m->scan->tree;
-    const char *name = d->program->outside->public.name;
+    const char *name = beside->public.name;
     sap_reader_options options = {.columns = &name, .count = 1};
     options.begin = d->first_entry + p->begin;
     options.end = d->first_entry + p->end;
@@ -521,8 +530,9 @@ static sap_status decode_step(void *context, size_t index, int slot, sap_error *
                                 err));
     SAP_TRY(check_entries(c, p, data.entries, err));
     sap_decoding d = decoding_of(m, p, &data);
-    return c->program->outside ? decode_counted(m, &d, p, &r->scratch[slot], err)
-                               : sap_piece_decode(&d, p, &m->out[p->column], &r->scratch[slot], err);
+    const sap_branch_node *beside = column_beside(c->program, &data);
+    return beside ? decode_beside(m, beside, &d, p, &r->scratch[slot], err)
+                  : sap_piece_decode(&d, p, &m->out[p->column], &r->scratch[slot], err);
 }
 
 /* ---- Memory of a batch ------------------------------------------------------------------------------------------------- */

@@ -9,10 +9,26 @@ enum { DEEPEST = 64, LONGEST_PATH = 4096 };
 
 /* ---- Members --------------------------------------------------------------------------------------------------- */
 
+static bool read_friend_list(sap_stream *s, const char *class_name, void **object);
+
 static const sap_member tree_members[] = {
     SAP_MEMBER("fName", SAP_MEMBER_TEXT, sap_branch_node, name),
     SAP_MEMBER("fEntries", SAP_MEMBER_INT, sap_branch_node, entries),
     SAP_MEMBER("fBranches", SAP_MEMBER_LIST, sap_branch_node, branches),
+    SAP_MEMBER("fFriends", SAP_MEMBER_OBJECT, sap_branch_node, friends, .class_name = "TList",
+               .reader = read_friend_list),
+    {0},
+};
+
+/* TFriendElement */
+typedef struct friend_element {
+    const char *alias, *file, *tree;
+} friend_element;
+
+static const sap_member friend_members[] = {
+    SAP_MEMBER("fName", SAP_MEMBER_TEXT, friend_element, alias),
+    SAP_MEMBER("fTitle", SAP_MEMBER_TEXT, friend_element, file),
+    SAP_MEMBER("fTreeName", SAP_MEMBER_TEXT, friend_element, tree),
     {0},
 };
 
@@ -123,6 +139,39 @@ static bool read_part(sap_stream *s, const char *class_name, void **object) {
     return false;
 }
 
+static bool read_friend(sap_stream *s, const char *class_name, void **object) {
+    if (strcmp(class_name, "TFriendElement") != 0 || !sap_class_find(s->file, class_name, -1, 0))
+        return false;
+    friend_element *element = sap_arena_alloc(s->arena, sizeof *element);
+    if (!element)
+        return sap_stream_fail(s, "out of memory");
+    *object = element;
+    return sap_members_read(s, class_name, friend_members, element);
+}
+
+static bool read_friend_list(sap_stream *s, const char *class_name, void **object) {
+    if (strcmp(class_name, "TList") != 0)
+        return false;
+    sap_objects *list = sap_arena_alloc(s->arena, sizeof *list);
+    if (!list)
+        return sap_stream_fail(s, "out of memory");
+    sap_stream_list(s, read_friend, list);
+    *object = list;
+    return true;
+}
+
+static sap_status note_friends(sap_tree *tree, const sap_objects *list, sap_error *err) {
+    for (size_t i = 0; list && i < list->count; i++) {
+        const friend_element *e = list->items[i].object;
+        if (!e || strcmp(list->items[i].class_name, "TFriendElement") != 0)
+            continue;
+        const char *path = e->tree && e->tree[0] ? e->tree : e->alias;
+        SAP_TRY(sap_friends_note(tree, e->alias ? e->alias : "", e->file && e->file[0] ? e->file : NULL,
+                                 path ? path : "", err));
+    }
+    return SAP_OK;
+}
+
 /* ---- From parts to a tree -------------------------------------------------------------------------------------- */
 
 static sap_status list_baskets(sap_tree *tree, sap_branch_node *b, sap_error *err) {
@@ -214,6 +263,7 @@ static sap_status read_tree(sap_ttree *ttree, const sap_key *key, sap_error *err
     if (top.entries < 0)
         return sap_error_set(err, SAP_EFORMAT, "%s: the tree has %lld entries", tree->where, (long long)top.entries);
     tree->entries = top.entries;
+    SAP_TRY(note_friends(tree, top.friends, err));
     SAP_TRY(add_branches(tree, NULL, &top.branches, 0, err));
     return sap_tree_name_branches(tree, err);
 }
@@ -252,7 +302,7 @@ static const char *first_codec(sap_tree *tree, size_t index) {
     size_t length = b->baskets[0].bytes < sizeof bytes ? b->baskets[0].bytes : sizeof bytes;
     sap_range range = {b->baskets[0].offset, length, bytes};
     sap_basket_header header;
-    if (sap_source_read(tree->file->source, &range, 1, NULL) != SAP_OK ||
+    if (sap_source_read(tree->file->source, &range, 1, NULL, NULL) != SAP_OK ||
         sap_basket_parse(bytes, length, &b->baskets[0], tree->where, &header, NULL) != SAP_OK)
         return "unknown";
     if (header.object_bytes <= header.stored_bytes - header.header_bytes)

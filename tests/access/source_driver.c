@@ -168,7 +168,7 @@ int main(int argc, char **argv) {
     sap_source *source;
     sap_error error = {0};
     double begin = now();
-    if (sap_source_open(o.url, &source, &error) != SAP_OK) {
+    if (sap_source_open(o.url, NULL, &source, &error) != SAP_OK) {
         (void)fprintf(stderr, "%s\n", error.message);
         return 1;
     }

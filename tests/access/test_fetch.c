@@ -240,6 +240,7 @@ static void test_opening(void **state) {
 /* Opening a ROOT file: header, directory, keys, streamer info and tree are some small reads. */
 static void test_small_reads(void **state) {
     (void)state;
+    setenv("SAPWOOD_REQUEST_BYTES", "8 MB", 1);
     sap_source *source = open_fake();
     static uint8_t data[3000000];
     static const struct {
@@ -247,7 +248,7 @@ static void test_small_reads(void **state) {
         size_t length;
     } reads[] = {{0, 100}, {120, 64}, {9990000, 10000}, {9900000, 50000}, {70, 65000}, {9999999, 1}, {9800000, 190000}};
     for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
-        assert_ok(sap_source_read(source, &(sap_range){reads[i].offset, reads[i].length, data}, 1, err));
+        assert_ok(sap_source_read(source, &(sap_range){reads[i].offset, reads[i].length, data}, 1, NULL, err));
         check_bytes(data, reads[i].offset, reads[i].length);
     }
     long long opening = FAKE_GET(submitted);
@@ -256,7 +257,7 @@ static void test_small_reads(void **state) {
         size_t length = sap_mix(5, 2 * i) % (i % 10 ? 40000 : 2000000);
         uint64_t offset = sap_mix(5, 2 * i + 1) % (10000000 - length + 1);
         sap_range ranges[] = {{offset, length, data}, {10000000 - 100, 100, data + 2500000}};
-        assert_ok(sap_source_read(source, ranges, 2, err));
+        assert_ok(sap_source_read(source, ranges, 2, NULL, err));
         check_bytes(data, offset, length);
         check_bytes(data + 2500000, 10000000 - 100, 100);
     }
@@ -297,7 +298,7 @@ static void *read_much(void *argument) {
         sap_fetch_close(fetch);
         sap_fetch_close(ahead); /* often before it was answered */
         uint8_t small[100];
-        if (sap_source_read(source, &(sap_range){round * 300000, 100, small}, 1, &error) != SAP_OK ||
+        if (sap_source_read(source, &(sap_range){round * 300000, 100, small}, 1, NULL, &error) != SAP_OK ||
             small[99] != fake_byte(round * 300000 + 99))
             return "wrong small read";
     }
@@ -327,7 +328,7 @@ static int in_child(sap_source *source, sap_fetch *fetch, const sap_range *range
     uint8_t data[100];
     sap_error error = {0};
     FAKE_SET(at_once, true); /* the server's thread is the parent's */
-    if (sap_source_read(source, &(sap_range){500, 100, data}, 1, &error) != SAP_OK || data[0] != fake_byte(500))
+    if (sap_source_read(source, &(sap_range){500, 100, data}, 1, NULL, &error) != SAP_OK || data[0] != fake_byte(500))
         return 1;
     if (sap_fetch_wait(fetch, NULL, &error) != SAP_OK || sap_fetch_data(fetch, 0)[9] != fake_byte(range->offset + 9))
         return 2;
@@ -344,7 +345,7 @@ static void test_fork(void **state) {
     sap_fetch *fetch;
     uint8_t data[100];
     const sap_range range = {5000000, 10, NULL};
-    assert_ok(sap_source_read(source, &(sap_range){0, 100, data}, 1, err));
+    assert_ok(sap_source_read(source, &(sap_range){0, 100, data}, 1, NULL, err));
     FAKE_SET(frozen, true);
     assert_ok(sap_fetch_start(source, &range, 1, &fetch, err));
     pthread_mutex_lock(&fake.lock); /* nobody else holds it while the process doubles */

@@ -37,11 +37,11 @@ static void test_ranges(void **state) {
     sap_source *source;
     sap_error error = {0};
     char a[4] = {0}, b[3] = {0};
-    assert_int_equal(sap_source_open("run1.root", &source, &error), SAP_OK);
+    assert_int_equal(sap_source_open("run1.root", NULL, &source, &error), SAP_OK);
     assert_int_equal(sap_source_size(source), 10);
     assert_string_equal(sap_source_name(source), "run1.root");
     sap_range ranges[] = {{7, 3, a}, {0, 2, b}, {10, 0, NULL}};
-    assert_int_equal(sap_source_read(source, ranges, 3, &error), SAP_OK);
+    assert_int_equal(sap_source_read(source, ranges, 3, NULL, &error), SAP_OK);
     assert_string_equal(a, "789");
     assert_string_equal(b, "01");
     sap_source_close(source);
@@ -52,14 +52,14 @@ static void test_bounds(void **state) {
     sap_source *source;
     sap_error error = {0};
     char a[16];
-    assert_int_equal(sap_source_open("run1.root", &source, &error), SAP_OK);
+    assert_int_equal(sap_source_open("run1.root", NULL, &source, &error), SAP_OK);
     const sap_range wrong[] = {{8, 3, a}, {11, 0, a}, {UINT64_MAX, 1, a}, {1, SIZE_MAX, a}};
     for (size_t i = 0; i < 4; i++)
-        assert_int_equal(sap_source_read(source, &wrong[i], 1, &error), SAP_EFORMAT);
+        assert_int_equal(sap_source_read(source, &wrong[i], 1, NULL, &error), SAP_EFORMAT);
     assert_non_null(strstr(error.message, "run1.root @0x1"));
     /* cut short behind its back: an error, not a signal */
     assert_int_equal(truncate("run1.root", 4), 0);
-    assert_int_equal(sap_source_read(source, &(sap_range){2, 8, a}, 1, &error), SAP_EIO);
+    assert_int_equal(sap_source_read(source, &(sap_range){2, 8, a}, 1, NULL, &error), SAP_EIO);
     sap_source_close(source);
     sap_source_close(NULL);
 }
@@ -71,7 +71,7 @@ static void test_mapping(void **state) {
     sap_error error = {0};
     for (int mapped = 0; mapped < 2; mapped++) {
         setenv("SAPWOOD_MMAP", mapped ? "yes" : "no", 1);
-        assert_int_equal(sap_source_open("run10.root", &source, &error), SAP_OK);
+        assert_int_equal(sap_source_open("run10.root", NULL, &source, &error), SAP_OK);
         assert_false(sap_source_is_remote(source));
         const uint8_t *bytes = sap_source_map(source, 4, 6);
         if (mapped && bytes) /* the folder may be on a file system that is not mapped */
@@ -108,14 +108,14 @@ static void test_urls(void **state) {
     sap_error error = {0};
     char url[200];
     (void)snprintf(url, sizeof url, "file://%s/run2.root", folder);
-    assert_int_equal(sap_source_open(url, &source, &error), SAP_OK);
+    assert_int_equal(sap_source_open(url, NULL, &source, &error), SAP_OK);
     sap_source_close(source);
-    assert_int_equal(sap_source_open("file:run2.root", &source, &error), SAP_OK);
+    assert_int_equal(sap_source_open("file:run2.root", NULL, &source, &error), SAP_OK);
     sap_source_close(source);
-    assert_int_equal(sap_source_open("file://elsewhere/run2.root", &source, &error), SAP_EARGUMENT);
-    assert_int_equal(sap_source_open("gopher://host/x.root", &source, &error), SAP_EUNSUPPORTED);
-    assert_int_equal(sap_source_open(folder, &source, &error), SAP_EARGUMENT);
-    assert_int_not_equal(sap_source_open("none.root", &source, &error), SAP_OK);
+    assert_int_equal(sap_source_open("file://elsewhere/run2.root", NULL, &source, &error), SAP_EARGUMENT);
+    assert_int_equal(sap_source_open("gopher://host/x.root", NULL, &source, &error), SAP_EUNSUPPORTED);
+    assert_int_equal(sap_source_open(folder, NULL, &source, &error), SAP_EARGUMENT);
+    assert_int_not_equal(sap_source_open("none.root", NULL, &source, &error), SAP_OK);
     assert_non_null(strstr(error.message, "none.root"));
 }
 

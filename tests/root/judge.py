@@ -1,5 +1,5 @@
 """ROOT as the judge of columns that no other reader gives: run as a program in a process of its own, it prints a line of JSON for each
-column of a request: [[file, tree, [[branch, …], …], entries], …] on standard input. Objects are walked in memory by ROOT's own description
+entry that is asked for: [file, [[tree, path of a branch, entries], …]] a line of standard input. Objects are walked in memory by ROOT's own description
 of them, since ROOT's classes for emulated objects stand no virtual call."""
 
 import json
@@ -118,7 +118,8 @@ bool special(const char *p, TClass *c, int depth) {
     else if (n == "TRef") { out += "{\"ref\":"; out += std::to_string(((const TRef *)p)->GetUniqueID()); out += '}'; }
     else if (n == "TRefArray") {
         TRefArray *a = (TRefArray *)p;
-        out += "{\"fName\":"; text(a->GetName(), strlen(a->GetName())); out += ",\"refs\":[";
+        const char *name = strcmp(a->GetName(), "TRefArray") ? a->GetName() : ""; /* what it says when it has none */
+        out += "{\"fName\":"; text(name, strlen(name)); out += ",\"refs\":[";
         for (int i = 0; i < a->GetEntriesFast(); i++) { if (i) out += ','; out += std::to_string(a->GetUID(i)); }
         out += "]}";
     } else if (n == "TClonesArray") {
@@ -284,16 +285,42 @@ void leaves(TBranch *b) {
     if (record) out += '}';
 }
 
-/* Entry e of a top-level branch. */
-const char *entry(TBranch *b, Long64_t e, long most) {
+/* Leaves what is on the way to `path` and below it to be read, and nothing else. Returns whether it is there. */
+bool choose(TObjArray *list, const std::string &path, TBranch **first) {
+    std::string name = path.substr(0, path.find('/'));
+    bool found = false;
+    for (int i = 0; i < list->GetEntriesFast(); i++) {
+        TBranch *b = (TBranch *)list->UncheckedAt(i);
+        bool on_the_way = path.empty() || (!found && name == b->GetName());
+        b->SetBit(::kDoNotProcess, !on_the_way);
+        b->ResetBit(::kBranchObject); /* else the emulated object is called as if it were a TObject */
+        if (!on_the_way) continue;
+        if (first) *first = b;
+        bool last = path.find('/') == std::string::npos;
+        found = choose(b->GetListOfBranches(), last ? "" : path.substr(name.size() + 1), nullptr) || last;
+    }
+    return found;
+}
+
+/* The object of a top-level branch in entry e, of which only the branch `part` is read. */
+const char *entry(TTree *tree, const char *part, Long64_t e, long most) {
+    TBranch *b = nullptr;
     out.clear();
     budget = most;
+    if (!choose(tree->GetListOfBranches(), part, &b)) return "\"?\"";
+    for (TObject *leaf : *b->GetListOfLeaves())
+        if (TLeaf *counter = ((TLeaf *)leaf)->GetLeafCount()) counter->GetBranch()->ResetBit(::kDoNotProcess);
+    void *made = nullptr;
+    if (b->InheritsFrom("TBranchObject")) {
+        made = TClass::GetClass(b->GetClassName())->New();
+        b->SetAddress(&made);
+    }
     b->GetEntry(e);
     if (b->InheritsFrom("TBranchElement")) {
         TBranchElement *element = (TBranchElement *)b;
         object((const char *)element->GetObject(), TClass::GetClass(element->GetClassName()), 0);
-    } else if (b->InheritsFrom("TBranchObject")) {
-        object(*(const char *const *)b->GetAddress(), TClass::GetClass(b->GetClassName()), 0);
+    } else if (made) {
+        object((const char *)made, TClass::GetClass(b->GetClassName()), 0);
     } else {
         leaves(b);
     }
@@ -305,14 +332,34 @@ const char *entry(TBranch *b, Long64_t e, long most) {
 MOST_VALUES = 2_000_000
 
 
-def judge_file(ROOT, path, requests):
+def judge_branches(ROOT, path, requests, done):
+    """Prints the values of the branches, and a byte into the pipe `done` for each that was begun."""
     file = ROOT.TFile(path)
-    for tree_path, top, entries in requests:
+    for tree_path, part, entries in requests:
+        os.write(done, b".")
         tree = file.Get(tree_path)
-        branch = tree.GetBranch(top) if tree else None
-        for e in entries if branch else ():
-            value = str(ROOT.judge.entry(branch, e, MOST_VALUES))
-            print(json.dumps([path, tree_path, top, e]) + "\t" + value, flush=True)
+        for e in entries if tree else ():
+            value = str(ROOT.judge.entry(tree, part, e, MOST_VALUES))
+            print(json.dumps([path, tree_path, part, e]) + "\t" + value, flush=True)
+
+
+def judge_file(ROOT, path, requests):
+    """What a file's classes do to ROOT stays in a process of its own; what ends it is left out, and the rest goes on in another."""
+    while requests:
+        reader, done = os.pipe()
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            judge_branches(ROOT, path, requests, done)
+            os._exit(0)
+        os.close(done)
+        begun = 0
+        while block := os.read(reader, 4096):
+            begun += len(block)
+        os.close(reader)
+        os.waitpid(child, 0)
+        requests = requests[max(begun, 1) :]
 
 
 def main():
@@ -322,20 +369,13 @@ def main():
     import ROOT
 
     ROOT.gErrorIgnoreLevel = ROOT.kFatal
-    ROOT.gEnv.SetValue("Root.Stacktrace", "no")
-    assert ROOT.gInterpreter.Declare("#include <map>\n" + WALKER)
+    for signal in range(ROOT.kMAXSIGNALS):
+        ROOT.gSystem.ResetSignal(signal)  # no traces of the stack, which take seconds
     os.chdir(tempfile.mkdtemp())
+    assert ROOT.gInterpreter.Declare("#include <map>\n" + WALKER)
+    assert ROOT.gInterpreter.GenerateDictionary("bitset<256>", "bitset")  # ROOT emulates no bitset
     for line in sys.stdin:
-        path, requests = json.loads(line)
-        sys.stdout.flush()
-        child = os.fork()  # what a file's classes do to ROOT stays in its own process
-        if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            judge_file(ROOT, path, requests)
-            sys.stdout.flush()
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print(json.dumps([path, status]), flush=True)
+        judge_file(ROOT, *json.loads(line))
 
 
 if __name__ == "__main__":

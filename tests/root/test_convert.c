@@ -139,12 +139,43 @@ static void test_wrong_offsets_are_refused(void **state) {
         }
 }
 
+static void put_le64(uint8_t *p, uint64_t v) {
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)(v >> (8 * i));
+}
+
+static void test_indices(void **state) {
+    (void)state;
+    uint8_t stored[8 * MOST + 8];
+    int32_t out[MOST], expected[MOST];
+    for (int n = 1; n <= MOST; n++) {
+        uint8_t *at = stored + n % 8; /* of any alignment */
+        uint64_t first = UINT64_C(5000000000), index = first;
+        for (int i = 0; i < n; i++) {
+            index += i ? sap_mix(3, (uint64_t)i) % 4 : 0;
+            put_le64(at + 8 * i, index);
+            expected[i] = (int32_t)(index - first);
+        }
+        assert_true(sap_indices_convert(at, (size_t)n, out));
+        assert_memory_equal(out, expected, (size_t)n * sizeof *out);
+        for (int wrong = 0; wrong < n; wrong++) { /* sinks, or is no index at all */
+            uint64_t right = sap_le64(at + 8 * wrong);
+            put_le64(at + 8 * wrong, UINT64_C(1) << 63 | right);
+            assert_false(sap_indices_convert(at, (size_t)n, out));
+            put_le64(at + 8 * wrong, first - 1);
+            assert_int_equal(sap_indices_convert(at, (size_t)n, out), wrong == 0);
+            put_le64(at + 8 * wrong, right);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_swaps),
                                        cmocka_unit_test(test_bools),
                                        cmocka_unit_test(test_ranges),
                                        cmocka_unit_test(test_round_offsets),
                                        cmocka_unit_test(test_offsets_of_items),
-                                       cmocka_unit_test(test_wrong_offsets_are_refused)};
+                                       cmocka_unit_test(test_wrong_offsets_are_refused),
+                                       cmocka_unit_test(test_indices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

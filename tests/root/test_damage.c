@@ -94,7 +94,7 @@ static void read_column(sap_tree *tree, const sap_branch *branch) {
     sap_reader_close(reader);
 }
 
-/* Returns whether the file could at least be opened. */
+/* Returns whether the file could be opened as if nothing was the matter. */
 static bool read_all(void) {
     sap_file *file;
     sap_error error = {0};
@@ -120,8 +120,9 @@ static bool read_all(void) {
         }
         sap_tree_close(tree);
     }
+    bool whole = sap_file_note(file) == NULL;
     sap_file_close(file);
-    return true;
+    return whole;
 }
 
 static void store(const uint8_t *data, size_t length) {
