@@ -10,11 +10,10 @@ enum { EXIT_DIFFERENT = 1, EXIT_TROUBLE = 2 };
 static void print_difference(void *context, const sap_difference *d) {
     (void)context;
     if (d->column)
-        (void)printf("%s", d->column);
+        (void)printf("%s%s%s", d->column, d->place[0] == '[' || d->place[0] == '\0' ? "" : " ", d->place);
     if (d->entry >= 0)
-        (void)printf(" entry %" PRId64, d->entry);
-    bool place = d->text[0] == ':' || d->text[0] == '[' || d->text[0] == '.';
-    (void)printf("%s%s\n", d->column ? (place ? (d->text[0] == ':' ? "" : " ") : ": ") : "", d->text);
+        (void)printf(", entry %" PRId64, d->entry);
+    (void)printf("%s%s\n", d->column ? ": " : "", d->text);
 }
 
 static void print_result(const sap_compare_result *r) {

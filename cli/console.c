@@ -232,7 +232,7 @@ int console_visit_files(int argc, char **argv, const char *help,
         char **names = NULL;
         size_t count = 0;
         sap_error err = {0};
-        if (sap_source_glob(argv[i], &names, &count, &err) != SAP_OK)
+        if (sap_source_glob(argv[i], run, &names, &count, &err) != SAP_OK)
             well = console_fail(&err) == EXIT_OK;
         for (size_t j = 0; j < count && !console.cancel; j++)
             well = visit(names[j], run, json) && well;

@@ -265,7 +265,7 @@ static sap_status show_input(const char *input, const sap_run *run, bool json, s
     sap_input_parse(input, &length, &tree);
     char *pattern = strndup(input, length);
     sap_status status =
-        pattern ? sap_source_glob(pattern, &urls, &count, err) : sap_error_set(err, SAP_EMEMORY, "out of memory");
+        pattern ? sap_source_glob(pattern, run, &urls, &count, err) : sap_error_set(err, SAP_EMEMORY, "out of memory");
     for (size_t i = 0; i < count && status == SAP_OK; i++) {
         sap_file *file = NULL;
         status = sap_file_open(urls[i], run, &file, err);

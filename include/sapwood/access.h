@@ -70,9 +70,10 @@ SAP_API void sap_fetch_close(sap_fetch *fetch);
 /* ---- Names -------------------------------------------------------------------------------------------------- */
 
 /* Expands shell patterns (`*`, `?`, `[…]`, `{a,b}`) in a local path or a root:// URL, whose server lists the folder; other URLs
- * are returned as they are. `*out` is a table of `*count` names in natural sorted order, freed as one block with free(). No
- * match is SAP_ENOTFOUND. */
-SAP_API SAP_MUST_CHECK sap_status sap_source_glob(const char *pattern, char ***out, size_t *count, sap_error *err);
+ * are returned as they are. run: as for opening. `*out` is a table of `*count` names in natural sorted order, freed as one block
+ * with free(). No match is SAP_ENOTFOUND. */
+SAP_API SAP_MUST_CHECK sap_status sap_source_glob(const char *pattern, const sap_run *run, char ***out, size_t *count,
+                                                  sap_error *err);
 
 #ifdef __cplusplus
 }

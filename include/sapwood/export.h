@@ -78,7 +78,8 @@ SAP_API SAP_MUST_CHECK sap_status sap_export_run(const sap_selection_options *op
 typedef struct sap_difference {
     const char *column; /* NULL: the tables as a whole */
     int64_t entry;      /* -1: the column as a whole */
-    const char *text;   /* "[3].pt: 41.5, 42", "int32, float64", "only in the first" */
+    const char *place;  /* in the entry: "", "[3].pt" */
+    const char *text;   /* "41.5, 42", "int32, float64", "only in the first" */
 } sap_difference;
 
 typedef struct sap_compare_options {

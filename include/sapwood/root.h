@@ -109,7 +109,7 @@ typedef struct sap_reader_options {
     size_t count;
     int64_t begin, end;    /* entries [begin, end); end 0: to the last */
     int64_t batch_entries; /* at most so many entries a batch; 0: chosen so that a batch holds about batch_bytes */
-    size_t batch_bytes;    /* 0: 32 MB */
+    size_t batch_bytes;    /* 0: 4 to 32 MB, by columns and threads; 32 MB of a remote file */
 } sap_reader_options;
 
 /* Plans the reading; no basket is read yet. The run is copied: its pool decodes baskets in parallel. */
@@ -134,6 +134,43 @@ SAP_API SAP_MUST_CHECK sap_status sap_reader_next(sap_reader *reader, sap_batch 
 
 /* Moves the reader into an Arrow stream: closing the stream closes the reader. Tree and file must live as long. */
 SAP_API SAP_MUST_CHECK sap_status sap_reader_export(sap_reader *reader, struct ArrowArrayStream *out, sap_error *err);
+
+/* ---- Histograms -------------------------------------------------------------------------------------------- */
+
+/* One axis. Bin 0 is the underflow, bins 1 to `bins` lie between the edges, bin `bins` + 1 is the overflow. */
+typedef struct sap_axis {
+    const char *name, *title; /* ROOT's name of the axis: "xaxis" */
+    int32_t bins;
+    bool regular;              /* bins of equal width */
+    const double *edges;       /* (bins + 1) */
+    const char *const *labels; /* (bins) NULL for a bin without; NULL: no bin has one */
+} sap_axis;
+
+/* A TH1, TH2, TH3 of any number type, or a TProfile of one to three dimensions. Arrays have a value for each cell, x running
+ * fastest, under- and overflow among them: cell (i, j) of two dimensions is i + (axes[0].bins + 2) * j. */
+typedef struct sap_histogram {
+    const char *name, *title, *class_name;
+    int32_t dimensions;
+    sap_axis axes[3];
+    bool profile;
+    int64_t cells;
+    const double *values;    /* contents; of a profile the means */
+    const double *variances; /* squares of the errors as ROOT gives them */
+    const double
+        *weights_squared;  /* sum of squared weights; NULL: ROOT did not keep it, and every weight counts as 1 */
+    const double *counts;  /* profile: sum of weights; else NULL */
+    const double *spreads; /* profile: variance of what was averaged; else NULL */
+    char error_option; /* profile: ' ' error of the mean, 's' spread, 'i' for integers, 'g' 1 / sqrt(sum of weights) */
+    double entries;    /* number of calls of Fill */
+    double sumw, sumw2, sumwx, sumwx2; /* of fills within the range */
+} sap_histogram;
+
+/* Whether sap_histogram_open reads objects of this class. */
+SAP_API bool sap_key_is_histogram(const sap_file *file, const sap_key *key);
+/* path: as for sap_tree_open, not NULL. What it gives lives until it is closed, independent of the file. */
+SAP_API SAP_MUST_CHECK sap_status sap_histogram_open(sap_file *file, const char *path, sap_histogram **out,
+                                                     sap_error *err);
+SAP_API void sap_histogram_close(sap_histogram *histogram);
 
 #ifdef __cplusplus
 }

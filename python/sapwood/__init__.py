@@ -2,8 +2,9 @@
 
     import sapwood
 
-    tree = sapwood.open("events.root")["Delphes"]
-    table = tree.arrow(["Jet.PT", "Jet.Eta"])          # a pyarrow.Table
+    tree = sapwood.open("events.root:Delphes")
+    events = tree.awkward(["Jet.*"], where="Jet_size >= 2")
+    table = tree.arrow(["Jet.PT", "Jet.Eta"])           # a pyarrow.Table
     frame = polars.from_arrow(tree.select(["Jet.PT"]))  # anything that takes __arrow_c_stream__
 
     sapwood.prepare(sample={"qcd": "qcd.root", "ttbar": "ttbar*.root"}, out="dataset")
@@ -18,123 +19,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _core
-from ._core import Error
+from ._core import Error, NotFoundError
+from ._histogram import Axis, Histogram
+from ._reading import Column, File, Selection, Tree, compare, concatenate, export, iterate, open
 
-__all__ = ["Error", "File", "Selection", "Tree", "evaluate", "open", "predict", "prepare", "report", "run", "train"]
+__all__ = [
+    "Axis", "Column", "Error", "File", "Histogram", "NotFoundError", "Selection", "Tree",
+    "compare", "concatenate", "evaluate", "export", "iterate", "open", "predict", "prepare", "report", "run", "train",
+]  # fmt: skip
 __version__ = _core.version()
-
-
-# ---- Reading ------------------------------------------------------------------------------------------------------
-
-
-class File:
-    """A ROOT file: a mapping from the paths of its objects to trees. Other objects are listed but not read."""
-
-    def __init__(self, url: str | os.PathLike):
-        self._file = _core.open(os.fspath(url))
-
-    def keys(self) -> list[str]:
-        """Paths of all objects with their cycles, sub-directories walked: ["Delphes;1", "plots/h;2"]."""
-        return [f"{key['path']};{key['cycle']}" for key in self._file.keys()]
-
-    def objects(self) -> list[dict[str, Any]]:
-        """All objects: path, cycle, class_name, title, is_tree, stored_bytes, bytes."""
-        return self._file.keys()
-
-    def trees(self) -> list[str]:
-        """Paths of the trees, each once."""
-        return list(dict.fromkeys(key["path"] for key in self._file.keys() if key["is_tree"]))
-
-    def __getitem__(self, path: str) -> Tree:
-        return Tree(self._file.tree(path))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __contains__(self, path: str) -> bool:
-        name, _, cycle = path.partition(";")
-        return any(key["path"] == name and cycle in ("", str(key["cycle"])) for key in self._file.keys())
-
-    def __repr__(self) -> str:
-        info = self._file.info()
-        return f"<sapwood.File {info['name']!r}: {len(self.keys())} objects, {info['bytes']} bytes>"
-
-
-class Selection:
-    """Some columns and entries of a tree, read when something takes them: an object with `__arrow_c_stream__`."""
-
-    def __init__(self, tree: Any, columns: Sequence[str] | None, begin: int, end: int | None, batch_entries: int, threads: int):
-        self._arguments = (None if columns is None else list(columns), begin, end or 0, batch_entries, 0, threads)
-        self._tree = tree
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self._tree.stream(*self._arguments)
-
-
-class Tree:
-    """A TTree: columns over its entries."""
-
-    def __init__(self, tree: Any):
-        self._tree = tree
-
-    @property
-    def path(self) -> str:
-        return self._tree.info()["path"]
-
-    @property
-    def entries(self) -> int:
-        return self._tree.info()["entries"]
-
-    def __len__(self) -> int:
-        return self.entries
-
-    def keys(self) -> list[str]:
-        """Names of the columns that can be read."""
-        return [branch["name"] for branch in self._tree.branches() if branch["type"]]
-
-    def branches(self) -> list[dict[str, Any]]:
-        """All branches: name, path, type_name (C++), type (of the column, None when it cannot be read: then reason), sizes."""
-        return self._tree.branches()
-
-    def select(
-        self,
-        columns: Sequence[str] | str | None = None,
-        begin: int = 0,
-        end: int | None = None,
-        *,
-        batch_entries: int = 0,
-        threads: int = 0,
-    ) -> Selection:
-        """Columns (names or patterns with * and ?; None: all) of entries [begin, end), as a stream of Arrow batches.
-        threads: 0 for one each core."""
-        if isinstance(columns, str):
-            columns = [columns]
-        if columns is not None and len(columns) == 0:
-            raise ValueError("columns: an empty list; None means all")
-        if begin < 0 or (end is not None and end <= begin):
-            raise ValueError(f"entries [{begin}, {end}) are none")
-        return Selection(self._tree, columns, begin, end, batch_entries, threads)
-
-    def arrow(self, columns: Sequence[str] | str | None = None, begin: int = 0, end: int | None = None, *, threads: int = 0):
-        """Columns of entries [begin, end) as a pyarrow.Table."""
-        import pyarrow
-
-        return pyarrow.table(self.select(columns, begin, end, threads=threads))
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.select().__arrow_c_stream__(requested_schema)
-
-    def __repr__(self) -> str:
-        return f"<sapwood.Tree {self.path!r}: {self.entries} entries, {len(self.keys())} columns>"
-
-
-def open(url: str | os.PathLike) -> File:
-    """Opens a ROOT file."""
-    return File(url)
 
 
 # ---- Stages ---------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ static sap_status expand_braces(char *pattern, size_t from, name_list *out, sap_
 
 typedef struct walk {
     const sap_transport *transport;
+    const sap_run *run;
     sap_access_settings settings;
     const char *query; /* "?name=value…" behind every URL, or "" */
     name_list *found;
@@ -156,7 +157,7 @@ static sap_status match_folder(const walk *w, const char *folder, const char *pa
     } else {
         status = join(&url, (const char *const[]){folder, w->query}, 2, err);
         if (status == SAP_OK)
-            status = w->transport->list(url, &w->settings, NULL, &names, err);
+            status = w->transport->list(url, &w->settings, w->run, &names, err);
         if (status == SAP_OK)
             status = match_names(w, folder, names, component, rest, err);
         else if (status == SAP_ENOTFOUND)
@@ -197,8 +198,9 @@ static sap_status match_url(walk *w, char *url, sap_error *err) {
     return status;
 }
 
-static sap_status glob_remote(const char *pattern, const sap_transport *transport, name_list *found, sap_error *err) {
-    walk w = {.transport = transport, .found = found};
+static sap_status glob_remote(const char *pattern, const sap_transport *transport, const sap_run *run, name_list *found,
+                              sap_error *err) {
+    walk w = {.transport = transport, .run = run, .found = found};
     SAP_TRY(sap_settings_init(&w.settings, err));
     name_list patterns = {0};
     char *copy = strdup(pattern);
@@ -227,7 +229,7 @@ static sap_status glob_local(const char *pattern, char ***out, size_t *count, sa
     return status;
 }
 
-sap_status sap_source_glob(const char *pattern, char ***out, size_t *count, sap_error *err) {
+sap_status sap_source_glob(const char *pattern, const sap_run *run, char ***out, size_t *count, sap_error *err) {
     char *itself = (char *)(uintptr_t)pattern;
     const bool is_url = sap_scheme_length(pattern) > 0;
     if (!is_url && !sap_path_exists(pattern)) /* a real name may hold a bracket */
@@ -240,7 +242,7 @@ sap_status sap_source_glob(const char *pattern, char ***out, size_t *count, sap_
     if (!transport->list)
         return pack_names(&itself, 1, out, count, err);
     name_list found = {0};
-    sap_status status = glob_remote(pattern, transport, &found, err);
+    sap_status status = glob_remote(pattern, transport, run, &found, err);
     if (status == SAP_OK)
         status = pack_names(found.names, found.count, out, count, err);
     release_names(&found);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@ typedef struct local_file {
     int descriptor;
     uint64_t size;
     const uint8_t *bytes; /* of the whole file; NULL: not mapped */
+    atomic_size_t given;  /* mapped bytes asked for since the last time that they were let go */
 } local_file;
 
 /* Network file systems (NFS, AFS, Lustre, FUSE with EOS or CVMFS behind it) turn a lost server into SIGBUS: no mapping there. */
@@ -75,11 +77,22 @@ static void local_close(void *state) {
     free(file);
 }
 
+/* What was looked at stays in the process's memory, though it is the page cache's, until it is let go: now and then all of it, for
+ * what is still in use comes back by itself. */
+static void let_go(local_file *file, size_t length) {
+    enum { MOST = 64 << 20 };
+    if (atomic_fetch_add_explicit(&file->given, length, memory_order_relaxed) + length <= MOST)
+        return;
+    atomic_store_explicit(&file->given, 0, memory_order_relaxed);
+    (void)madvise((void *)(uintptr_t)file->bytes, (size_t)file->size, MADV_DONTNEED);
+}
+
 static const uint8_t *local_map(void *state, uint64_t offset, size_t length) {
-    const local_file *file = state;
+    local_file *file = state;
     struct stat info;
     if (!file->bytes || fstat(file->descriptor, &info) != 0 || (uint64_t)info.st_size < offset + length)
         return NULL;
+    let_go(file, length);
     return file->bytes + offset;
 }
 

@@ -46,6 +46,7 @@ constexpr client_setting client_settings[] = {
 
 /* Servers refuse vector reads beyond these, which are what all of them allow if they do not say otherwise. */
 constexpr sap_request_limits standard_limits = {1024, 2097136, 0x40000000};
+constexpr size_t most_ranges = 1 << 16; /* whatever a server says */
 
 /* Runs `body` on a thread of its own, which takes none of the program's signals, and has the name that a fork waits for. XrdCl's
  * threads have both from the thread that starts them. */
@@ -296,7 +297,7 @@ void session::limited(const std::string &server, const XrdCl::XRootDStatus &said
         unsigned long long range_bytes = 0, ranges = 0;
         if (sscanf(text->ToString().c_str(), "%llu %llu", &range_bytes, &ranges) == 2 && range_bytes && ranges) {
             limits.range_bytes = std::min<size_t>(range_bytes, limits.bytes);
-            limits.ranges = ranges;
+            limits.ranges = std::min<size_t>(ranges, most_ranges);
         }
         std::scoped_lock guard(owner->lock, servers().lock);
         servers().limits[server] = limits;

@@ -247,10 +247,10 @@ static const sap_field *find_field(const sap_field *fields, int32_t count, const
 }
 
 static void report(const sap_compare_options *o, sap_compare_result *result, const char *column, int64_t entry,
-                   const char *text) {
+                   const char *place, const char *text) {
     result->same = false;
     if (o->report)
-        o->report(o->context, &(sap_difference){column, entry, text});
+        o->report(o->context, &(sap_difference){column, entry, place, text});
 }
 
 /* Columns that are in one table only, or have another type there, are reported; the rest become pairs. */
@@ -275,13 +275,13 @@ static sap_status match(comparison *c, const sap_compare_options *o, sap_compare
                            found->nullable ? " or null" : "");
         }
         result->different_columns++;
-        report(o, result, a[i].name, -1, text);
+        report(o, result, a[i].name, -1, "", text);
     }
     for (int32_t i = 0; i < count_b; i++) {
         if (find_field(a, count_a, b[i].name, &other))
             continue;
         result->different_columns++;
-        report(o, result, b[i].name, -1, "only in the second");
+        report(o, result, b[i].name, -1, "", "only in the second");
     }
     return SAP_OK;
 }
@@ -339,13 +339,16 @@ static void finish(comparison *c, const sap_compare_options *o, int64_t rest_a, 
         pair *p = &c->pairs[i];
         result->different_entries += p->different;
         result->different_columns += p->different > 0;
-        for (size_t k = 0; k < p->count; k++)
-            report(o, result, p->name, p->seen[k].entry, p->seen[k].text);
+        for (size_t k = 0; k < p->count; k++) {
+            char *values = strstr(p->seen[k].text, ": "); /* as differs() writes them, behind the place */
+            *values = '\0';
+            report(o, result, p->name, p->seen[k].entry, p->seen[k].text, values + 2);
+        }
     }
     if (rest_a != rest_b) {
         char text[100];
         (void)snprintf(text, sizeof text, "%" PRId64 " entries, %" PRId64, c->done + rest_a, c->done + rest_b);
-        report(o, result, NULL, -1, text);
+        report(o, result, NULL, -1, "", text);
     }
 }
 
@@ -358,7 +361,7 @@ static sap_status compare(comparison *c, const sap_selection_options *a, const s
     SAP_TRY(match(c, o, result, err));
     SAP_TRY(keep_names(c, arena, err));
     if (c->pair_count == 0) {
-        report(o, result, NULL, -1, "no column in common");
+        report(o, result, NULL, -1, "", "no column in common");
         return SAP_OK;
     }
     SAP_TRY(narrow(c, &c->a, a, run, err));

@@ -20,8 +20,8 @@ typedef sap_condition_node node;
 
 static node *refuse(parser *p, const char *what) {
     size_t place = (size_t)(p->at - p->condition->text);
-    (void)sap_error_set(p->err, SAP_EARGUMENT, "condition \"%s\": at character %zu: %s", p->condition->text, place + 1,
-                        what);
+    (void)sap_error_set(p->err, SAP_EARGUMENT, "condition \"%.200s\": at character %zu: %s", p->condition->text,
+                        place + 1, what);
     return NULL;
 }
 
@@ -323,23 +323,24 @@ static sap_status bind_column(sap_condition *c, node *n, const sap_field *fields
         n->type = SAP_VALUE_INT;
         if (list || field->type == SAP_STRING)
             return SAP_OK;
-        return sap_error_set(err, SAP_ETYPE, "condition \"%s\": %s is %s, which has no items to count", c->text, name,
-                             type);
+        return sap_error_set(err, SAP_ETYPE, "condition \"%.200s\": %s is %s, which has no items to count", c->text,
+                             name, type);
     }
     if (n->operation == SAP_NODE_ITEM) {
         if (list && type_of(&field->children[0], &n->type))
             return SAP_OK;
-        return sap_error_set(err, SAP_ETYPE, "condition \"%s\": %s is %s, which has no items to compare", c->text, name,
-                             type);
+        return sap_error_set(err, SAP_ETYPE, "condition \"%.200s\": %s is %s, which has no items to compare", c->text,
+                             name, type);
     }
     if (type_of(field, &n->type))
         return SAP_OK;
     if (list)
-        return sap_error_set(err, SAP_ETYPE,
-                             "condition \"%s\": %s is %s, not one value an entry; %s[0] is its first item, count(%s) "
-                             "the number of them",
-                             c->text, name, type, name, name);
-    return sap_error_set(err, SAP_ETYPE, "condition \"%s\": %s is %s, not one value an entry", c->text, name, type);
+        return sap_error_set(
+            err, SAP_ETYPE,
+            "condition \"%.200s\": %s is %s, not one value an entry; %s[0] is its first item, count(%s) "
+            "the number of them",
+            c->text, name, type, name, name);
+    return sap_error_set(err, SAP_ETYPE, "condition \"%.200s\": %s is %s, not one value an entry", c->text, name, type);
 }
 
 static sap_status bind_node(sap_condition *c, node *n, const sap_field *fields, const size_t *columns, sap_error *err) {
@@ -352,7 +353,7 @@ static sap_status bind_node(sap_condition *c, node *n, const sap_field *fields, 
     bool compares = n->operation >= SAP_NODE_LESS && n->operation <= SAP_NODE_NOT_EQUAL;
     if ((left_text || right_text) && !(compares && left_text && right_text))
         return sap_error_set(err, SAP_ETYPE,
-                             "condition \"%s\": at character %zu: a text can be compared with a text only", c->text,
+                             "condition \"%.200s\": at character %zu: a text can be compared with a text only", c->text,
                              n->at + 1);
     if (n->operation == SAP_NODE_INT)
         n->type = SAP_VALUE_INT;
@@ -372,6 +373,6 @@ sap_status sap_condition_bind(sap_condition *condition, const sap_field *fields,
                               sap_error *err) {
     SAP_TRY(bind_node(condition, condition->root, fields, columns, err));
     if (condition->root->type == SAP_VALUE_TEXT)
-        return sap_error_set(err, SAP_ETYPE, "condition \"%s\": a text is neither true nor false", condition->text);
+        return sap_error_set(err, SAP_ETYPE, "condition \"%.200s\": a text is neither true nor false", condition->text);
     return SAP_OK;
 }

@@ -8,6 +8,7 @@
 
 static const sap_format *const formats[] = {&sap_format_parquet, &sap_format_arrow, &sap_format_csv, &sap_format_npz};
 enum { FORMATS = sizeof formats / sizeof *formats };
+enum { BATCH_BYTES = 32 << 20 }; /* what becomes a group of rows: of smaller ones files grow slow */
 
 const char *const *sap_export_formats(void) {
     static const char *const names[] = {"parquet", "arrow", "csv", "npz", NULL};
@@ -84,7 +85,10 @@ static sap_status write_file(const sap_selection_options *o, const char *aside, 
     sap_selection *selection = NULL;
     void *writer = NULL;
     int32_t count;
-    SAP_TRY(sap_selection_open(o, run, &selection, err));
+    sap_selection_options with = *o;
+    if (with.batch_entries == 0 && with.batch_bytes == 0)
+        with.batch_bytes = BATCH_BYTES;
+    SAP_TRY(sap_selection_open(&with, run, &selection, err));
     const sap_field *fields = sap_selection_fields(selection, &count);
     sap_status status = count ? SAP_OK : sap_error_set(err, SAP_EARGUMENT, "no column can be read");
     if (status == SAP_OK)

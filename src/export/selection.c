@@ -34,7 +34,7 @@ static sap_status add_input(sap_selection *s, const char *input, sap_error *err)
     if (s->url_count > 0 && !same)
         return sap_error_set(err, SAP_EARGUMENT, "%s: of the file before, another tree was asked for", input);
     s->path = path;
-    SAP_TRY(pattern ? sap_source_glob(pattern, &urls, &count, err) : sap_error_memory(err, input));
+    SAP_TRY(pattern ? sap_source_glob(pattern, NULL, &urls, &count, err) : sap_error_memory(err, input));
     sap_status status = SAP_OK;
     for (size_t i = 0; i < count && status == SAP_OK; i++) {
         const char *url = sap_arena_text(&s->arena, urls[i], strlen(urls[i]));

@@ -175,7 +175,7 @@ sap_status sap_inputs_init(const sap_stage *stage, sap_inputs *out, sap_error *e
         char *sample = sap_arena_text(&out->arena, value, (size_t)(pattern - 1 - value));
         char **urls = NULL;
         size_t count = 0;
-        sap_status status = sample ? sap_source_glob(pattern, &urls, &count, err) : sap_error_memory(err, value);
+        sap_status status = sample ? sap_source_glob(pattern, NULL, &urls, &count, err) : sap_error_memory(err, value);
         for (size_t j = 0; j < count && status == SAP_OK; j++)
             status = add_input(out, sample, urls[j], err);
         free(urls);

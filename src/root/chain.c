@@ -131,7 +131,7 @@ static sap_status list_files(sap_chain *c, const char *const *urls, size_t count
     for (size_t i = 0; i < count; i++) {
         char **names;
         size_t n;
-        SAP_TRY(sap_source_glob(urls[i], &names, &n, err));
+        SAP_TRY(sap_source_glob(urls[i], &c->run, &names, &n, err));
         bool room = true;
         for (size_t j = 0; j < n && room; j++) {
             room = sap_grow((void **)&c->urls, &c->capacity, c->count, sizeof *c->urls);

@@ -11,7 +11,7 @@
 enum { BLOCK_HEADER = 9, LZ4_CHECKSUM = 8, BLOCK_MOST = (1 << 24) - 1 };
 enum {
     LZMA_MEMORY = 48 << 20, /* a dictionary is no larger than the block, when ROOT has written it */
-    BELIEVED = 64 << 20,    /* bytes of a record for which memory is taken on its word */
+    BELIEVED = 32 << 20,    /* bytes of a record for which memory is taken on its word */
     RECORD_TIMES = 1040     /* larger ones may be so many times what is stored, deflate's most */
 };
 

@@ -143,7 +143,7 @@ static void read_inside(sap_stream *s, const sap_element *e, const sap_member *m
 static bool read_base(sap_stream *s, const sap_element *e, const sap_member *table, void *out) {
     int array = array_kind(e->name);
     if (strcmp(e->name, "TObject") == 0) {
-        sap_stream_tobject(&s->c);
+        (void)sap_stream_tobject(&s->c);
     } else if (strcmp(e->name, "TNamed") == 0) {
         const char *name, *title;
         sap_stream_named(s, &name, &title);
@@ -220,6 +220,13 @@ static const sap_class leaf_class = {
 bool sap_members_read(sap_stream *s, const char *class_name, const sap_member *table, void *out) {
     sap_frame frame = sap_frame_read(&s->c);
     const sap_class *info = sap_class_find(s->file, class_name, frame.version, frame.checksum);
+    if (!info && frame.checksum) { /* a class whose version is 0 has no checksum behind it */
+        const sap_class *newest = sap_class_find(s->file, class_name, -1, 0);
+        if (newest && newest->version == 0) {
+            info = newest;
+            sap_cursor_seek(&s->c, s->c.position - sizeof frame.checksum);
+        }
+    }
     if (!info && strcmp(class_name, "TLeaf") == 0 && frame.version == leaf_class.version)
         info = &leaf_class;
     if (++s->depth > DEEPEST)

@@ -279,6 +279,10 @@ typedef struct sap_page_piece {
 SAP_MUST_CHECK sap_status sap_page_piece_decode(const sap_ntuple *ntuple, sap_page_piece *piece, sap_scratch *scratch,
                                                 sap_error *err);
 
+/* Whether the page of the piece is there, whole. */
+SAP_MUST_CHECK sap_status sap_page_piece_check(const sap_ntuple *ntuple, const sap_page_piece *piece,
+                                               sap_scratch *scratch, sap_error *err);
+
 /* Once the pieces of an index are decoded: what is to be added to their offsets, and the parts of the items. */
 SAP_MUST_CHECK sap_status sap_index_finish(sap_scan_node *node, sap_page_piece *pieces, size_t part_count,
                                            sap_error *err);
@@ -286,6 +290,41 @@ SAP_MUST_CHECK sap_status sap_index_finish(sap_scan_node *node, sap_page_piece *
 SAP_MUST_CHECK sap_status sap_union_finish(sap_scan_node *node, size_t part_count, sap_error *err);
 /* When all below it is there: counts, optional values, serialised objects; children first. */
 SAP_MUST_CHECK sap_status sap_scan_node_finish(sap_scan_node *node, struct sap_storage *storage, sap_error *err);
+
+/* ---- Fetching ahead, from remote files ----------------------------------------------------------------------------- */
+
+/* Whether the page, with its checksum, stands in one piece in the file. */
+static inline bool sap_page_is_whole(const sap_ntuple *n, const sap_page *page) {
+    uint64_t size = n->tree.file->size, length = page->at.bytes + sizeof(uint64_t);
+    bool inside = page->at.offset <= size && length <= size - page->at.offset;
+    return inside && (!n->max_key_bytes || length <= n->max_key_bytes);
+}
+
+/* Pages that are under way, or have arrived. Zeroed is empty. */
+typedef struct sap_ahead {
+    int64_t begin, end; /* the entries they are for */
+    sap_fetch *fetch;
+    bool arrived;
+    const sap_page **pages; /* (count) by their place in the file; malloc'ed */
+    size_t count;
+} sap_ahead;
+
+/* Starts the fetch of what entries [begin, end) need but `before`, the fetch for the entries before them (or NULL), has. */
+SAP_MUST_CHECK sap_status sap_ahead_start(sap_ahead *ahead, const sap_ntuple *ntuple, const sap_scan_node *tops,
+                                          size_t count, int64_t begin, int64_t end, const sap_ahead *before,
+                                          sap_error *err);
+/* The same for given pages; takes the table of them over in any case. */
+SAP_MUST_CHECK sap_status sap_ahead_fetch(sap_ahead *ahead, const sap_ntuple *ntuple, const sap_page **pages,
+                                          size_t count, sap_error *err);
+SAP_MUST_CHECK sap_status sap_ahead_wait(sap_ahead *ahead, const sap_run *run, sap_error *err);
+/* The stored bytes of a page, NULL when they are not here. Borrowed until it is released. */
+const uint8_t *sap_ahead_find(const sap_ahead *ahead, const sap_page *page);
+void sap_ahead_release(sap_ahead *ahead);
+
+/* ---- Scans, as a whole ------------------------------------------------------------------------------------------------ */
+
+/* Index of the first cluster that ends behind the entry. */
+size_t sap_cluster_of(const sap_ntuple *ntuple, uint64_t entry);
 
 /* Room for a batch's parts. */
 SAP_MUST_CHECK bool sap_parts_reserve(sap_scan_node *node, size_t part_count);

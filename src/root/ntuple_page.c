@@ -153,6 +153,12 @@ static sap_status decode_values(const sap_ntuple *n, sap_page_piece *p, sap_scra
     return SAP_OK;
 }
 
+sap_status sap_page_piece_check(const sap_ntuple *ntuple, const sap_page_piece *p, sap_scratch *scratch,
+                                sap_error *err) {
+    const uint8_t *bytes;
+    return p->page ? page_bytes(ntuple, p, scratch, &scratch->object, false, NULL, &bytes, err) : SAP_OK;
+}
+
 sap_status sap_page_piece_decode(const sap_ntuple *ntuple, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {
     if (!p->page) {
         place_zeros(p);

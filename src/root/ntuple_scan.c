@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 
+/* Fetched for the batch before, for this one, and for the next. */
+enum { MOST_AHEAD = 3 };
+
 typedef struct scan {
     sap_ntuple *ntuple;
     sap_run run;
@@ -14,6 +17,7 @@ typedef struct scan {
     sap_scratch *scratch; /* (slots), one a thread */
     int slots;
     uint64_t batch; /* number of the batch in the making */
+    sap_ahead ahead[MOST_AHEAD];
 } scan;
 
 /* One batch in the making. */
@@ -28,6 +32,7 @@ typedef struct making {
     uint64_t bytes; /* taken so far */
     uint8_t *slab;  /* memory of this level */
     size_t slab_used, slab_size;
+    sap_ahead late; /* pages of this level that nothing had fetched */
 } making;
 
 /* ---- Opening and closing ------------------------------------------------------------------------------------------- */
@@ -97,6 +102,8 @@ void sap_ntuple_scan_close(void *context) {
     scan *s = context;
     if (!s)
         return;
+    for (int i = 0; i < MOST_AHEAD; i++)
+        sap_ahead_release(&s->ahead[i]);
     for (size_t i = 0; i < s->count; i++)
         if (s->tops[i].node)
             release_node(&s->tops[i]);
@@ -109,8 +116,7 @@ void sap_ntuple_scan_close(void *context) {
 
 /* ---- Clusters --------------------------------------------------------------------------------------------------------- */
 
-/* Index of the first cluster that ends behind the entry. */
-static size_t cluster_of(const sap_ntuple *n, uint64_t entry) {
+size_t sap_cluster_of(const sap_ntuple *n, uint64_t entry) {
     size_t low = 0, high = n->cluster_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -124,16 +130,67 @@ static size_t cluster_of(const sap_ntuple *n, uint64_t entry) {
 
 int64_t sap_ntuple_scan_boundary(void *context, int64_t begin, int64_t end) {
     const sap_ntuple *n = ((scan *)context)->ntuple;
-    size_t k = cluster_of(n, (uint64_t)end);
+    size_t k = sap_cluster_of(n, (uint64_t)end);
     int64_t best = k < n->cluster_count ? (int64_t)n->clusters[k].first_entry : end;
     return best > begin + (end - begin) / 2 ? best : end;
 }
 
+/* ---- Fetching ahead ---------------------------------------------------------------------------------------------------- */
+
 sap_status sap_ntuple_scan_prefetch(void *context, int64_t begin, int64_t end, sap_error *err) {
-    (void)context;
-    (void)begin;
-    (void)end;
-    (void)err;
+    scan *s = context;
+    sap_ahead *place = NULL;
+    const sap_ahead *before = NULL;
+    for (int i = 0; i < MOST_AHEAD; i++) {
+        sap_ahead *a = &s->ahead[i];
+        if (a->fetch && a->begin == begin && a->end == end)
+            return SAP_OK;
+        if (!a->fetch)
+            place = a;
+        else if (a->end == begin)
+            before = a;
+    }
+    return place ? sap_ahead_start(place, s->ntuple, s->tops, s->count, begin, end, before, err) : SAP_OK;
+}
+
+/* Bytes that were fetched for this batch or the one before; what is missing comes in one more fetch. */
+static sap_status find_fetched(making *m, sap_error *err) {
+    scan *s = m->scan;
+    const sap_page **missing = calloc(m->count + 1, sizeof(sap_page *));
+    size_t count = 0;
+    sap_status status = missing ? SAP_OK : sap_error_memory(err, s->ntuple->tree.where);
+    for (size_t i = 0; i < m->count && status == SAP_OK; i++) {
+        sap_page_piece *p = &m->pieces[i];
+        if (!p->page || (p->held && p->held->page == p->page))
+            continue;
+        for (int j = 0; j < MOST_AHEAD && !p->fetched; j++)
+            p->fetched = sap_ahead_find(&s->ahead[j], p->page);
+        if (!p->fetched && sap_page_is_whole(s->ntuple, p->page))
+            missing[count++] = p->page;
+    }
+    sap_ahead_release(&m->late);
+    if (status != SAP_OK || count == 0) {
+        free(missing);
+        return status;
+    }
+    SAP_TRY(sap_ahead_fetch(&m->late, s->ntuple, missing, count, err));
+    SAP_TRY(sap_ahead_wait(&m->late, &s->run, err));
+    for (size_t i = 0; i < m->count; i++)
+        if (m->pieces[i].page && !m->pieces[i].fetched)
+            m->pieces[i].fetched = sap_ahead_find(&m->late, m->pieces[i].page);
+    return SAP_OK;
+}
+
+/* Waits for what this batch was promised, and forgets what is behind it. */
+static sap_status await(making *m, int64_t begin, sap_error *err) {
+    scan *s = m->scan;
+    for (int i = 0; i < MOST_AHEAD; i++) {
+        sap_ahead *a = &s->ahead[i];
+        if (a->fetch && a->begin <= begin && begin < a->end)
+            SAP_TRY(sap_ahead_wait(a, &s->run, err));
+        else if (a->fetch && (a->end < begin || !a->arrived) && a->begin < begin)
+            sap_ahead_release(a);
+    }
     return SAP_OK;
 }
 
@@ -260,18 +317,26 @@ static void take_memory(making *m, sap_scan_node *node) {
         c->values = node->values;
 }
 
+static sap_status check_step(void *context, size_t index, int slot, sap_error *err) {
+    const making *m = context;
+    return sap_page_piece_check(m->scan->ntuple, &m->pieces[index], &m->scan->scratch[slot], err);
+}
+
 /* The file's size says how much can be believed before a page of it is read. */
 static sap_status take_slab(making *m, sap_error *err) {
-    enum { ALWAYS = 64 << 20 };
+    enum { BELIEVED = 32 << 20, LIKELY_TIMES = 64, MOST_TIMES = 1040 };
     const sap_ntuple *n = m->scan->ntuple;
     for (size_t i = 0; i < m->node_count; i++)
         if (!m->nodes[i]->same)
             take_memory(m, m->nodes[i]);
     m->bytes += m->slab_size;
-    if (m->bytes > ALWAYS && (m->bytes - ALWAYS) / SAP_LIKELY_RATIO > n->tree.file->size)
+    bool doubtful = m->bytes > BELIEVED && m->bytes / LIKELY_TIMES > n->tree.file->size;
+    if (doubtful && m->bytes / MOST_TIMES > n->tree.file->size)
         return sap_error_set(err, SAP_EMEMORY,
                              "%s: a batch of %llu bytes from a file of %llu; it is damaged, or needs smaller batches",
                              n->tree.where, (unsigned long long)m->bytes, (unsigned long long)n->tree.file->size);
+    if (doubtful)
+        SAP_TRY(sap_loop(&m->scan->run, m->count, check_step, m, err));
     m->slab = sap_storage_alloc(m->storage, m->slab_size + 1);
     if (!m->slab)
         return sap_error_memory(err, n->tree.where);
@@ -344,9 +409,11 @@ static sap_status borrow(making *m, sap_scan_node *node, sap_error *err) {
         return SAP_OK;
     if (!sap_parts_reserve(child, m->part_count))
         return sap_error_memory(err, node->where);
-    for (size_t k = 0; k < m->part_count; k++)
-        child->parts[k] = node->same->items[k];
-    child->length = node->same->offsets[node->length];
+    for (size_t k = 0; k < m->part_count; k++) {
+        const sap_part *items = &node->same->items[k];
+        child->parts[k] = *items;
+        child->length = items->at + (int64_t)(items->to - items->from);
+    }
     return SAP_OK;
 }
 
@@ -360,9 +427,11 @@ static sap_status shift_step(void *context, size_t index, int slot, sap_error *e
     (void)err;
     const making *m = context;
     const sap_page_piece *p = &m->pieces[index];
+    if (p->shift == 0) /* and what is no index has no offsets */
+        return SAP_OK;
     int32_t *offsets = p->node->offsets + p->at;
     size_t n = (size_t)(p->end - p->begin);
-    for (size_t i = 0; p->shift && i < n; i++)
+    for (size_t i = 0; i < n; i++)
         offsets[i] += p->shift;
     return SAP_OK;
 }
@@ -375,6 +444,8 @@ static sap_status read_level(making *m, sap_error *err) {
         if (!m->nodes[i]->same)
             SAP_TRY(plan_node(m, m->nodes[i], err));
     SAP_TRY(take_slab(m, err));
+    if (sap_source_is_remote(m->scan->ntuple->tree.file->source))
+        SAP_TRY(find_fetched(m, err));
     SAP_TRY(sap_loop(&m->scan->run, m->count, decode_step, m, err));
     bool indices = false;
     for (size_t i = 0; i < m->node_count; i++) {
@@ -401,8 +472,8 @@ static sap_status read_level(making *m, sap_error *err) {
 static sap_status start(making *m, int64_t begin, int64_t end, sap_column *columns, sap_error *err) {
     scan *s = m->scan;
     const sap_ntuple *n = s->ntuple;
-    m->first_cluster = cluster_of(n, (uint64_t)begin);
-    m->part_count = cluster_of(n, (uint64_t)end - 1) + 1 - m->first_cluster;
+    m->first_cluster = sap_cluster_of(n, (uint64_t)begin);
+    m->part_count = sap_cluster_of(n, (uint64_t)end - 1) + 1 - m->first_cluster;
     for (size_t i = 0; i < s->count; i++) {
         sap_scan_node *top = &s->tops[i];
         SAP_TRY(sap_column_init(m->storage, &top->node->field, &columns[i], err));
@@ -434,8 +505,9 @@ sap_status sap_ntuple_scan_read(void *context, int64_t begin, int64_t end, struc
     s->batch++;
     m.nodes = calloc(s->node_count + 1, sizeof(sap_scan_node *));
     m.next = calloc(s->node_count + 1, sizeof(sap_scan_node *));
-    sap_status status =
-        m.nodes && m.next ? start(&m, begin, end, columns, err) : sap_error_memory(err, s->ntuple->tree.where);
+    sap_status status = m.nodes && m.next ? await(&m, begin, err) : sap_error_memory(err, s->ntuple->tree.where);
+    if (status == SAP_OK)
+        status = start(&m, begin, end, columns, err);
     while (status == SAP_OK && m.next_count > 0) {
         sap_scan_node **nodes = m.next;
         m.next = m.nodes;
@@ -446,6 +518,7 @@ sap_status sap_ntuple_scan_read(void *context, int64_t begin, int64_t end, struc
     }
     if (status == SAP_OK)
         status = sap_loop(&s->run, s->count, finish_step, &m, err);
+    sap_ahead_release(&m.late);
     free(m.nodes);
     free(m.next);
     free(m.pieces);

@@ -83,19 +83,20 @@ const char *sap_stream_text(sap_stream *s) {
     return text;
 }
 
-void sap_stream_tobject(sap_cursor *c) {
+uint32_t sap_stream_tobject(sap_cursor *c) {
     enum { IS_REFERENCED = 1 << 4 };
     uint16_t version = sap_cursor_u16(c);
     if (version & (SAP_BYTE_COUNT_BIT >> 16)) /* a byte count, for a class that derives from TObject by hand */
         sap_cursor_skip(c, 4);
-    sap_cursor_skip(c, 4);
+    uint32_t id = sap_cursor_u32(c);
     if (sap_cursor_u32(c) & IS_REFERENCED)
         sap_cursor_skip(c, 2);
+    return id;
 }
 
 void sap_stream_named(sap_stream *s, const char **name, const char **title) {
     sap_frame frame = sap_frame_read(&s->c);
-    sap_stream_tobject(&s->c);
+    (void)sap_stream_tobject(&s->c);
     const char *n = sap_stream_text(s), *t = sap_stream_text(s);
     if (name)
         *name = n;
@@ -234,7 +235,7 @@ void sap_stream_objarray(sap_stream *s, sap_object_reader reader, sap_objects *o
     *out = (sap_objects){0};
     sap_frame frame = sap_frame_read(&s->c);
     if (frame.version > 2)
-        sap_stream_tobject(&s->c);
+        (void)sap_stream_tobject(&s->c);
     if (frame.version > 1)
         (void)sap_stream_text(s);
     uint32_t count = sap_cursor_u32(&s->c);
@@ -247,7 +248,7 @@ void sap_stream_list(sap_stream *s, sap_object_reader reader, sap_objects *out) 
     *out = (sap_objects){0};
     sap_frame frame = sap_frame_read(&s->c);
     if (frame.version > 3) {
-        sap_stream_tobject(&s->c);
+        (void)sap_stream_tobject(&s->c);
         (void)sap_stream_text(s);
     }
     uint32_t count = sap_cursor_u32(&s->c);

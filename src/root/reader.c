@@ -3,7 +3,9 @@
 
 #include <stdlib.h>
 
-enum { STANDARD_BATCH_BYTES = 32 << 20 };
+/* Of a batch, when the caller does not say: small enough to stay in the caches until it is used, large enough for each thread
+ * and each column to have something to do. */
+enum { BATCH_BYTES_A_THREAD = 4 << 20, BATCH_BYTES_A_COLUMN = 128 << 10, MOST_BATCH_BYTES = 32 << 20 };
 
 /* The columns that come from one tree: the one that is read, or a friend. */
 typedef struct part {
@@ -145,12 +147,21 @@ static sap_status choose_range(sap_reader *r, int64_t begin, int64_t end, sap_er
     return SAP_OK;
 }
 
+static size_t standard_bytes(const sap_reader *r) {
+    size_t most = MOST_BATCH_BYTES, threads = (size_t)sap_run_threads(&r->run);
+    if (sap_source_is_remote(r->tree->file->source) || threads > most / BATCH_BYTES_A_THREAD ||
+        r->column_count > most / BATCH_BYTES_A_COLUMN)
+        return most; /* from afar, few large requests are best */
+    size_t for_threads = threads * BATCH_BYTES_A_THREAD, for_columns = r->column_count * BATCH_BYTES_A_COLUMN;
+    return for_threads > for_columns ? for_threads : for_columns;
+}
+
 static int64_t standard_entries(const sap_reader *r, size_t batch_bytes) {
     double bytes = 0, entries = r->tree->entries > 0 ? (double)r->tree->entries : 1;
     for (size_t i = 0; i < r->part_count; i++)
         for (size_t j = 0; j < r->parts[i].count; j++)
             bytes += (double)r->parts[i].tree->branches[r->parts[i].branches[j]]->bytes / entries;
-    double n = (double)(batch_bytes ? batch_bytes : STANDARD_BATCH_BYTES) / (bytes > 1 ? bytes : 1);
+    double n = (double)(batch_bytes ? batch_bytes : standard_bytes(r)) / (bytes > 1 ? bytes : 1);
     return n < 1 ? 1 : n > 1e8 ? 100000000 : (int64_t)n;
 }
 

@@ -26,7 +26,7 @@ void sap_codec_release(sap_codec *codec);
 SAP_MUST_CHECK sap_status sap_codec_run(sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out, size_t size,
                                         const char *where, uint64_t offset, sap_error *err);
 /* Checks that the blocks' headers promise `size` bytes, and not more than their codecs can make of so few: done before memory
- * for them is taken. Above 64 MB promises are not enough, and the blocks are decompressed to see whether they keep them. */
+ * for them is taken. Above 32 MB promises are not enough, and the blocks are decompressed to see whether they keep them. */
 SAP_MUST_CHECK sap_status sap_codec_check(const uint8_t *data, size_t length, size_t size, const char *where,
                                           uint64_t offset, sap_error *err);
 /* "zlib", "lzma", … of a payload's first block. Static. */
@@ -73,6 +73,9 @@ struct sap_file {
     uint32_t *class_table; /* open hash by name: index + 1 of the first class of that name, 0: empty */
     size_t class_table_size;
 };
+
+/* The key "dir/name" or "dir/name;cycle", of the highest cycle when none is given; NULL, with the nearest names in `err`. */
+const sap_key *sap_key_find(const sap_file *file, const char *path, sap_error *err);
 
 /* Parses a record's header; `arena` may be NULL when its texts are not wanted. */
 void sap_record_parse(sap_cursor *c, sap_arena *arena, sap_record *out);
@@ -134,7 +137,7 @@ sap_frame sap_frame_read(sap_cursor *c);
 void sap_frame_leave(sap_cursor *c, const sap_frame *frame);
 
 const char *sap_stream_text(sap_stream *s); /* a TString */
-void sap_stream_tobject(sap_cursor *c);
+uint32_t sap_stream_tobject(sap_cursor *c); /* its unique id */
 /* TNamed. name, title: may be NULL. */
 void sap_stream_named(sap_stream *s, const char **name, const char **title);
 

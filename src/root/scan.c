@@ -37,6 +37,7 @@ typedef struct scan {
     scan_column *columns;
     size_t column_count; /* with the hidden ones, which stand behind */
     size_t shown;
+    size_t *order; /* (shown) columns, the largest first: what takes long should not begin last */
     const sap_branch_node *largest;
     ahead ahead[MOST_AHEAD];
     sap_scratch *scratch; /* one a thread */
@@ -53,6 +54,7 @@ typedef struct making {
     sap_piece *pieces;
     size_t count, capacity;
     size_t *first;    /* (column_count + 1) first piece of each column */
+    size_t *order;    /* (count) pieces, the longest first; NULL: as they are */
     int64_t **counts; /* (column_count) of hidden columns: values from `counts_begin` on */
     int64_t *counts_begin;
     uint8_t *slab; /* memory of all columns of the fast shapes */
@@ -96,6 +98,19 @@ static sap_status add_counters(scan *r, sap_error *err) {
     return SAP_OK;
 }
 
+static int by_size(const void *a, const void *b, void *context) {
+    const scan *r = context;
+    size_t i = *(const size_t *)a, j = *(const size_t *)b;
+    uint64_t x = r->columns[i].branch->public.bytes, y = r->columns[j].branch->public.bytes;
+    return x != y ? (x < y) - (x > y) : (i > j) - (i < j);
+}
+
+static void sort_columns(scan *r) {
+    for (size_t i = 0; i < r->shown; i++)
+        r->order[i] = i;
+    qsort_r(r->order, r->shown, sizeof *r->order, by_size, r);
+}
+
 sap_status sap_ttree_scan_open(sap_tree *tree, const size_t *branches, size_t count, const sap_run *run, void **out,
                                sap_error *err) {
     scan *r = calloc(1, sizeof *r);
@@ -106,7 +121,8 @@ sap_status sap_ttree_scan_open(sap_tree *tree, const size_t *branches, size_t co
     r->slots = sap_run_threads(run);
     r->scratch = calloc((size_t)r->slots, sizeof *r->scratch);
     r->columns = calloc(2 * count + 1, sizeof *r->columns); /* each may have a counter */
-    sap_status status = r->scratch && r->columns ? SAP_OK : sap_error_memory(err, tree->where);
+    r->order = calloc(count + 1, sizeof *r->order);
+    sap_status status = r->scratch && r->columns && r->order ? SAP_OK : sap_error_memory(err, tree->where);
     for (size_t i = 0; i < count && status == SAP_OK; i++)
         status = add_column(r, sap_branch_inside(tree->branches[branches[i]]), err);
     r->shown = r->column_count;
@@ -116,9 +132,8 @@ sap_status sap_ttree_scan_open(sap_tree *tree, const size_t *branches, size_t co
         sap_ttree_scan_close(r);
         return status;
     }
-    for (size_t i = 0; i < count; i++)
-        if (!r->largest || r->columns[i].branch->public.bytes > r->largest->public.bytes)
-            r->largest = r->columns[i].branch;
+    sort_columns(r);
+    r->largest = count ? r->columns[r->order[0]].branch : NULL;
     *out = r;
     return SAP_OK;
 }
@@ -146,6 +161,7 @@ void sap_ttree_scan_close(void *context) {
         sap_scratch_release(&r->scratch[i]);
     free(r->scratch);
     free(r->columns);
+    free(r->order);
     sap_arena_release(&r->arena);
     free(r);
 }
@@ -447,7 +463,8 @@ static bool is_doubtful(const making *m, const sap_piece *p) {
 static sap_status count_step(void *context, size_t index, int slot, sap_error *err) {
     making *m = context;
     const scan *r = m->scan;
-    for (size_t i = m->first[index]; i < m->first[index + 1]; i++) {
+    size_t column = r->order[index];
+    for (size_t i = m->first[column]; i < m->first[column + 1]; i++) {
         sap_piece *p = &m->pieces[i];
         scan_column *c = &m->scan->columns[p->column];
         const sap_basket *basket = &c->branch->baskets[p->basket];
@@ -518,7 +535,7 @@ static sap_status decode_beside(const making *m, const sap_branch_node *beside, 
 static sap_status decode_step(void *context, size_t index, int slot, sap_error *err) {
     making *m = context;
     scan *r = m->scan;
-    sap_piece *p = &m->pieces[index];
+    sap_piece *p = &m->pieces[m->order ? m->order[index] : index];
     scan_column *c = &r->columns[p->column];
     sap_basket_data data;
     const held *h = find_held(c, p->basket);
@@ -592,10 +609,10 @@ static sap_status take_memory(making *m, size_t index, sap_error *err) {
     return SAP_OK;
 }
 
-/* Memory of more than 64 MB is taken only for what is really there: when it is much beside the stored bytes, all baskets are
+/* Memory of more than 32 MB is taken only for what is really there: when it is much beside the stored bytes, all baskets are
  * loaded beforehand. More than deflate can make of so few bytes is no table but a decompression bomb. */
 static sap_status check_memory(making *m, sap_error *err) {
-    enum { BELIEVED = 64 << 20, LIKELY_TIMES = 64, MOST_TIMES = 1040 };
+    enum { BELIEVED = 32 << 20, LIKELY_TIMES = 64, MOST_TIMES = 1040 };
     const scan *r = m->scan;
     uint64_t stored = 0, size = r->tree->file->size;
     for (size_t i = 0; i < m->count; i++) {
@@ -700,6 +717,32 @@ static sap_status read_counts(making *m, size_t index, sap_error *err) {
 
 /* ---- Batches ----------------------------------------------------------------------------------------------------------------- */
 
+/* What is held is decompressed already. */
+static uint32_t work_of(const making *m, size_t piece) {
+    const sap_piece *p = &m->pieces[piece];
+    scan_column *c = &m->scan->columns[p->column];
+    return find_held(c, p->basket) ? 0 : c->branch->baskets[p->basket].bytes;
+}
+
+static int by_work(const void *a, const void *b, void *context) {
+    size_t i = *(const size_t *)a, j = *(const size_t *)b;
+    uint32_t x = work_of(context, i), y = work_of(context, j);
+    return x != y ? (x < y) - (x > y) : (i > j) - (i < j);
+}
+
+/* Several threads come to an end at about the same time when the long pieces come first. */
+static sap_status sort_pieces(making *m, sap_error *err) {
+    if (m->scan->slots == 1)
+        return SAP_OK;
+    m->order = calloc(m->count + 1, sizeof *m->order);
+    if (!m->order)
+        return sap_error_memory(err, m->scan->tree->where);
+    for (size_t i = 0; i < m->count; i++)
+        m->order[i] = i;
+    qsort_r(m->order, m->count, sizeof *m->order, by_work, m);
+    return SAP_OK;
+}
+
 static sap_status make_batch(making *m, sap_error *err) {
     scan *r = m->scan;
     const sap_run *run = &r->run;
@@ -721,6 +764,7 @@ static sap_status make_batch(making *m, sap_error *err) {
         return sap_error_memory(err, r->tree->where);
     for (size_t i = 0; i < r->shown; i++)
         SAP_TRY(take_memory(m, i, err));
+    SAP_TRY(sort_pieces(m, err));
     SAP_TRY(sap_loop(run, m->count, decode_step, m, err));
     return sap_loop(run, r->shown, join_step, m, err);
 }
@@ -747,6 +791,7 @@ sap_status sap_ttree_scan_read(void *context, int64_t begin, int64_t end, struct
     free(m.counts);
     free(m.counts_begin);
     free(m.first);
+    free(m.order);
     free(m.pieces);
     if (a)
         forget(a);

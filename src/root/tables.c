@@ -123,9 +123,7 @@ static const sap_key *only_tree(const sap_file *file, sap_error *err) {
     return count == 1 ? found : NULL;
 }
 
-static const sap_key *find_key(const sap_file *file, const char *path, sap_error *err) {
-    if (!path)
-        return only_tree(file, err);
+const sap_key *sap_key_find(const sap_file *file, const char *path, sap_error *err) {
     size_t length = strlen(path);
     const char *semicolon = strrchr(path, ';');
     int cycle = semicolon ? atoi(semicolon + 1) : 0;
@@ -157,7 +155,7 @@ sap_status sap_tree_init(sap_tree *tree, const sap_tree_kind *kind, sap_file *fi
 
 sap_status sap_tree_open(sap_file *file, const char *path, sap_tree **out, sap_error *err) {
     SAP_TRY(sap_classes_read(file, err));
-    const sap_key *key = find_key(file, path, err);
+    const sap_key *key = path ? sap_key_find(file, path, err) : only_tree(file, err);
     if (!key)
         return err && err->status ? err->status : SAP_ENOTFOUND;
     if (!sap_key_is_tree(file, key))

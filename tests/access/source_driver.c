@@ -1,5 +1,5 @@
 /* Reads a source whole through sap_fetch, as a reader of files does: batches, the next ones on their way while one is used.
- * Prints what it took as one JSON object. For tests and benchmarks of remote files.
+ * Prints "reading" when the first bytes are there, and at the end what it took as one JSON object. For tests and benchmarks of remote files.
  *
  *     source_driver URL [--batch MB] [--ahead N] [--scatter BYTES] [--threads N] [--repeat N] [--pause MS] [--hash]
  *
@@ -25,6 +25,7 @@ typedef struct reader {
     sap_source *source;
     sap_status status;
     sap_error error;
+    bool announces;
     uint64_t bytes, sum;
 } reader;
 
@@ -58,6 +59,10 @@ static size_t plan_batch(const options *o, uint64_t size, uint64_t begin, sap_ra
 
 static sap_status use_batch(reader *r, sap_fetch *fetch, const sap_range *ranges, size_t count) {
     SAP_TRY(sap_fetch_wait(fetch, NULL, &r->error));
+    if (r->announces && r->bytes == 0) {
+        (void)puts("reading");
+        (void)fflush(stdout);
+    }
     for (size_t i = 0; i < count; i++) {
         r->bytes += ranges[i].length;
         if (r->o->hash)
@@ -176,7 +181,7 @@ int main(int argc, char **argv) {
     reader *readers = calloc((size_t)o.threads, sizeof *readers);
     pthread_t *threads = calloc((size_t)o.threads, sizeof *threads);
     for (int i = 0; i < o.threads; i++) {
-        readers[i] = (reader){.o = &o, .source = source};
+        readers[i] = (reader){.o = &o, .source = source, .announces = i == 0};
         if (pthread_create(&threads[i], NULL, run_reader, &readers[i]) != 0)
             return 1;
     }

@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 import time
 
@@ -18,7 +20,9 @@ QUICK = {"SAPWOOD_CONNECT_SECONDS": "3", "SAPWOOD_STALL_SECONDS": "0.5", "SAPWOO
 
 
 def environment(**changes):
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith(("AWS_", "BEARER"))}
+    """The caller's, without what says who we are, whom we trust and through whom we go."""
+    others = ("AWS_", "BEARER_", "X509_", "SSL_CERT", "CURL_")
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith(others)}
     return {**kept, **QUICK, **changes}
 
 
@@ -276,6 +280,37 @@ def test_tokens(sapwood, folder, expected, tmp_path):
         assert not any("Authorization" in headers for _, _, headers in does.requests[before:])  # not over plain http
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate that signs itself, for this machine as server and as client."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=sapwood -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    (tmp_path / "both.pem").write_text((tmp_path / "cert.pem").read_text() + (tmp_path / "key.pem").read_text())
+    return tmp_path
+
+
+def test_encryption_and_identity(sapwood, folder, expected, certificate):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate / "both.pem")
+    trusted = {"SSL_CERT_FILE": str(certificate / "cert.pem")}
+    (certificate / "token").write_text("sesame\n")
+    with web_server(folder, tls=tls, token="sesame") as (url, _):
+        message, seconds = failure(sapwood, f"{url}/{FILE}", BEARER_TOKEN="sesame")
+        assert "certificate" in message and seconds < 2  # nobody trusts it
+        assert digest(sapwood, f"{url}/{FILE}", BEARER_TOKEN="sesame", **trusted) == expected
+        renewed = {"BEARER_TOKEN_FILE": str(certificate / "token")}
+        assert digest(sapwood, f"{url}/{FILE}".replace("https", "davs"), **renewed, **trusted) == expected
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(certificate / "cert.pem")
+    with web_server(folder, tls=tls) as (url, _):
+        proxy = {"X509_USER_PROXY": str(certificate / "both.pem")}
+        assert digest(sapwood, f"{url}/{FILE}", **proxy, **trusted) == expected
+        assert "certificate" in failure(sapwood, f"{url}/{FILE}", SAPWOOD_CONNECT_SECONDS="1", **trusted)[0]
+
+
 def test_netrc(sapwood, folder, expected, tmp_path):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     with web_server(folder) as (url, does):
@@ -306,6 +341,25 @@ def test_cache(sapwood, folder, expected, tmp_path):
         before = len(does.requests)
         assert digest(sapwood, f"{url}/{FILE}", SAPWOOD_CACHE=str(tmp_path / "cache")) == expected
         assert len(does.requests) - before == 1  # whether it is still the same file
+
+
+FORKING = """
+import os, sys, sapwood
+tree = sapwood.open(sys.argv[1])["Delphes"]
+column = tree.arrow(["Jet.PT"]).column(0).to_pylist()
+child = os.fork()
+if child == 0:  # its own connection; the parent's stays the parent's
+    os._exit(0 if tree.arrow(["Jet.PT"]).column(0).to_pylist() == column and column else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert tree.arrow(["Jet.PT"]).column(0).to_pylist() == column
+"""
+
+
+def test_fork(folder):
+    with web_server(folder) as (url, _):
+        command = [sys.executable, "-c", FORKING, f"{url}/{FILE}"]
+        result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
 
 
 def test_interrupting(folder):

@@ -124,22 +124,22 @@ static void test_patterns(void **state) {
     char **names;
     size_t count;
     sap_error error = {0};
-    assert_int_equal(sap_source_glob("run*.root", &names, &count, &error), SAP_OK);
+    assert_int_equal(sap_source_glob("run*.root", NULL, &names, &count, &error), SAP_OK);
     assert_int_equal(count, 3);
     assert_string_equal(names[0], "run1.root");
     assert_string_equal(names[1], "run2.root");
     assert_string_equal(names[2], "run10.root");
     free(names);
-    assert_int_equal(sap_source_glob("run{10,2}.root", &names, &count, &error), SAP_OK);
+    assert_int_equal(sap_source_glob("run{10,2}.root", NULL, &names, &count, &error), SAP_OK);
     assert_int_equal(count, 2);
     free(names);
-    assert_int_equal(sap_source_glob("a[1].root", &names, &count, &error), SAP_OK); /* the name itself */
+    assert_int_equal(sap_source_glob("a[1].root", NULL, &names, &count, &error), SAP_OK); /* the name itself */
     assert_int_equal(count, 1);
     free(names);
-    assert_int_equal(sap_source_glob("root://host//x.root", &names, &count, &error), SAP_OK);
+    assert_int_equal(sap_source_glob("root://host//x.root", NULL, &names, &count, &error), SAP_OK);
     assert_string_equal(names[0], "root://host//x.root");
     free(names);
-    assert_int_equal(sap_source_glob("nothing*.root", &names, &count, &error), SAP_ENOTFOUND);
+    assert_int_equal(sap_source_glob("nothing*.root", NULL, &names, &count, &error), SAP_ENOTFOUND);
 }
 
 int main(void) {

@@ -5,15 +5,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import servers
-from conftest import BUILD, CLASSES, SAMPLE, SOURCE, driver
+from conftest import BUILD, CLASSES, COMMAND, SAMPLE, SOURCE, driver
 
 pytestmark = pytest.mark.skipif(
     bool(servers.missing("xrootd", "cmsd", "setpriv")) or not (BUILD / "lib/libsapwood-xrootd.so").exists(),
@@ -83,17 +83,26 @@ def relay(folder, request):
         one.kill()
 
 
-def read(*arguments, check=True, timeout=120, **settings):
-    """Runs the driver, which reads all bytes. Returns (its report or message, seconds it took)."""
-    begin = time.monotonic()
+def read(*arguments, check=True, timeout=120, meanwhile=(), **settings):
+    """Runs the driver, which reads all bytes. Returns (its report or message, seconds it took). meanwhile: what to do, one
+    thing a second, from when it reads."""
     command = [driver("source_driver"), *map(str, arguments), "--hash"]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, env={**os.environ, **settings})
+    begin = time.monotonic()
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **settings})
+    started = process.stdout.readline() if meanwhile else ""
+    for action in meanwhile:
+        time.sleep(1)
+        action()
+    try:
+        out, error = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
     seconds = time.monotonic() - begin
     if check:
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout), seconds
-    assert result.returncode == 1, result
-    return result.stderr, seconds
+        assert process.returncode == 0, error
+        return json.loads((started + out).splitlines()[-1]), seconds
+    assert process.returncode == 1, started + out
+    return error, seconds
 
 
 @pytest.fixture(scope="module")
@@ -219,39 +228,22 @@ def test_what_cannot_be_opened(server, name, message):
 # ---- Servers that die and freeze -------------------------------------------------------------------------------------------
 
 
-def after(seconds, *actions):
-    """Does things in the background, one every so many seconds."""
-
-    def act():
-        for action in actions:
-            time.sleep(seconds)
-            action()
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    return thread
-
-
 @pytest.fixture
 def slow(folder):
-    """How the driver reads for some seconds: 48 batches, 60 ms each."""
+    """How the driver reads for three seconds at least: 48 batches, 60 ms each."""
     return ("--batch", 1, "--pause", 60, "--ahead", 1)
 
 
 def test_killed_and_back_is_not_noticed(serve, expected, slow):
     server = serve("phoenix")
-    actions = after(1, server.kill, server.start)
-    report, seconds = read(server.url("big.bin"), *slow, **PATIENT)
-    actions.join()
+    report, seconds = read(server.url("big.bin"), *slow, meanwhile=(server.kill, server.start), **PATIENT)
     assert report["sum"] == expected and report["retries"] > 0
     assert seconds < 15
 
 
 def test_killed_for_good_is_an_error_within_the_deadline(serve, slow):
     server = serve("mortal")
-    actions = after(1, server.kill)
-    error, seconds = read(server.url("big.bin"), *slow, check=False, **HASTY)
-    actions.join()
+    error, seconds = read(server.url("big.bin"), *slow, check=False, meanwhile=(server.kill,), **HASTY)
     assert re.search(r"//big\.bin @0x[0-9a-f]+: .*tried \d+ times, given up after", error), error
     assert seconds < 1 + 4 + 3
 
@@ -259,27 +251,22 @@ def test_killed_for_good_is_an_error_within_the_deadline(serve, slow):
 def test_frozen_is_an_error_within_the_deadline(serve, slow):
     """Also at the end: neither closing the file nor leaving the program waits for the server."""
     server = serve("frozen")
-    actions = after(1, server.freeze)
-    error, seconds = read(server.url("big.bin"), *slow, check=False, **HASTY)
-    actions.join()
+    error, seconds = read(server.url("big.bin"), *slow, check=False, meanwhile=(server.freeze,), **HASTY)
     assert re.search(r"//big\.bin @0x[0-9a-f]+: .*given up after", error), error
     assert seconds < 1 + 4 + 3
 
 
 def test_frozen_for_a_while_is_not_noticed(serve, expected, slow):
     server = serve("frosty")
-    actions = after(1, server.freeze, lambda: None, lambda: None, server.thaw)
-    report, _ = read(server.url("big.bin"), *slow, **PATIENT)
-    actions.join()
+    actions = (server.freeze, lambda: None, lambda: None, server.thaw)
+    report, _ = read(server.url("big.bin"), *slow, meanwhile=actions, **PATIENT)
     assert report["sum"] == expected
 
 
 def test_connection_that_is_dead_without_a_word_is_replaced(server, relay, expected, slow):
     """As when a router forgets it: only a new connection helps, and XrdCl would wait for the old one."""
     far = relay(server.port)
-    actions = after(1, far.cut)
-    report, seconds = read(far.url("big.bin"), *slow, **PATIENT)
-    actions.join()
+    report, seconds = read(far.url("big.bin"), *slow, meanwhile=(far.cut,), **PATIENT)
     assert report["sum"] == expected and report["retries"] > 0
     assert seconds < 15
 
@@ -297,32 +284,40 @@ def test_opening_ends_in_time(serve, how):
     assert seconds < 3 + 3
 
 
+@pytest.mark.parametrize("name", ["big.bin", "*.root"])
+def test_interrupted_while_the_server_is_frozen(serve, name):
+    """Ctrl-C ends opening and listing at once, not after SAPWOOD_CONNECT_SECONDS."""
+    server = serve("stuck")
+    server.freeze()
+    process = subprocess.Popen([COMMAND, "ls", server.url(name)], stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=5)
+    assert process.returncode == 130, error
+
+
 def test_closed_while_the_server_is_frozen(serve):
     """A file that was read without trouble: leaving it behind takes no time."""
     server = serve("late")
-    relay_free = read(server.url("qcd.root"), "--pause", 1500, "--batch", 100, **HASTY)  # one batch, then a pause
-    assert relay_free[1] < 10
-    actions = after(0.7, server.freeze)
-    _, seconds = read(server.url("qcd.root"), "--pause", 1500, "--batch", 100, **HASTY)
-    actions.join()
-    assert seconds < 1.5 + 2
+    pause = ("--pause", 2500, "--batch", 100)  # one batch, then a pause, in which the server freezes
+    _, seconds = read(server.url("qcd.root"), *pause, meanwhile=(server.freeze,), **HASTY)
+    assert seconds < 2.5 + 3
 
 
 def test_file_that_changed_meanwhile_is_refused(folder, serve, slow):
     """Same name, same size, other bytes: half of each would be worse than an error."""
     changing = folder.make("changing")
-    (changing / "x.bin").write_bytes(os.urandom(20_000_000))
+    (changing / "x.bin").write_bytes(os.urandom(BIG))
     server = serve("changing", changing)
 
     def change():
         server.kill()
-        (changing / "x.bin").write_bytes(os.urandom(20_000_000))
+        (changing / "x.bin").write_bytes(os.urandom(BIG))
         os.utime(changing / "x.bin", (1e9, 1e9))
         server.start()
 
-    actions = after(0.5, change)
-    error, _ = read(server.url("x.bin"), *slow, check=False, **PATIENT)
-    actions.join()
+    error, _ = read(server.url("x.bin"), *slow, check=False, meanwhile=(change,), **PATIENT)
     assert "changed on the server" in error
 
 
@@ -358,9 +353,8 @@ def test_redirector(sapwood, cluster):
 
 
 def test_data_server_behind_a_redirector_is_killed_and_back(cluster, expected, slow):
-    actions = after(1, cluster.servers[1].kill, cluster.servers[1].start)
-    report, _ = read(cluster.url("set/big.bin"), *slow, **PATIENT)
-    actions.join()
+    actions = (cluster.servers[1].kill, cluster.servers[1].start)
+    report, _ = read(cluster.url("set/big.bin"), *slow, meanwhile=actions, **PATIENT)
     assert report["sum"] == expected and report["retries"] > 0
 
 

@@ -155,14 +155,16 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def web_server(folder, port=0, **changes):
-    """(URL, behaviour) of a server for the files of a folder."""
+def web_server(folder, port=0, tls=None, **changes):
+    """(URL, behaviour) of a server for the files of a folder. tls: an ssl.SSLContext."""
     server = Server(("127.0.0.1", port), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.does = Behaviour(folder, **changes)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", server.does
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}", server.does
     finally:
         server.does.frozen.clear()
         server.shutdown()

@@ -79,6 +79,18 @@ WRITERS = """
 #include "TH1.h"
 #include "TDirectory.h"
 #include "ROOT/TIOFeatures.hxx"
+#include <ROOT/RField.hxx>
+#include <ROOT/RNTupleModel.hxx>
+#include <ROOT/RNTupleWriteOptions.hxx>
+#include <ROOT/RNTupleWriter.hxx>
+#include <array>
+#include <bitset>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <variant>
+#include <vector>
 
 void write_flat(const char *path, int compression, bool sizes) {
     TFile file(path, "RECREATE", "", compression);
@@ -161,6 +173,48 @@ void write_clones(const char *path, int split) {
     tree.Write();
 }
 
+std::unique_ptr<ROOT::RNTupleWriter> open_ntuple(const char *path, std::unique_ptr<ROOT::RNTupleModel> model) {
+    ROOT::RNTupleWriteOptions options;
+    options.SetCompression(0);
+    return ROOT::RNTupleWriter::Recreate(std::move(model), "n", path, options);
+}
+
+void write_ntuple(const char *path) {
+    auto model = ROOT::RNTupleModel::Create();
+    auto b = model->MakeField<bool>("b"); auto i = model->MakeField<int>("i"); auto l = model->MakeField<std::uint64_t>("l");
+    auto f = model->MakeField<float>("f"); auto d = model->MakeField<double>("d"); auto s = model->MakeField<std::string>("s");
+    auto v = model->MakeField<std::vector<float>>("v"); auto vv = model->MakeField<std::vector<std::vector<int>>>("vv");
+    auto o = model->MakeField<std::optional<float>>("o"); auto u = model->MakeField<std::variant<int, std::string>>("u");
+    auto p = model->MakeField<Track>("p"); auto t = model->MakeField<std::tuple<int, float>>("t");
+    auto a = model->MakeField<std::array<int, 3>>("a"); auto bits = model->MakeField<std::bitset<9>>("bits");
+    auto half = std::make_unique<ROOT::RField<float>>("half"); half->SetHalfPrecision(); model->AddField(std::move(half));
+    auto cut = std::make_unique<ROOT::RField<float>>("cut"); cut->SetTruncated(20); model->AddField(std::move(cut));
+    auto quant = std::make_unique<ROOT::RField<double>>("quant"); quant->SetQuantized(0, 10, 12); model->AddField(std::move(quant));
+    auto half_value = model->GetDefaultEntry().GetPtr<float>("half");
+    auto writer = open_ntuple(path, std::move(model));
+    for (int e = 0; e < 12; e++) {
+        *b = e % 2; *i = e; *l = 1ull << e; *f = e / 2.f; *d = e / 3.; *s = std::string(e % 5, 's'); v->assign(e % 4, e);
+        vv->assign(e % 3, std::vector<int>(e % 2, e)); if (e % 2) *o = e; else o->reset(); if (e % 2) *u = e; else *u = std::string("u");
+        fill(*p, e); *t = {e, 1}; *a = {e, e, e}; *bits = e; *half_value = e;
+        writer->Fill();
+        if (e == 7) writer->CommitCluster();
+    }
+}
+
+void write_ntuple_late(const char *path) {
+    auto model = ROOT::RNTupleModel::Create();
+    auto i = model->MakeField<int>("i");
+    auto writer = open_ntuple(path, std::move(model));
+    for (int e = 0; e < 4; e++) { *i = e; writer->Fill(); }
+    writer->CommitCluster();
+    auto updater = writer->CreateModelUpdater();
+    updater->BeginUpdate();
+    auto late = updater->MakeField<std::vector<int>>("late");
+    updater->AddProjectedField(std::make_unique<ROOT::RField<int>>("alias"), [](const std::string &) { return "i"; });
+    updater->CommitUpdate();
+    for (int e = 0; e < 4; e++) { late->assign(e, e); writer->Fill(); }
+}
+
 void write_directories(const char *path) {
     TFile file(path, "RECREATE", "", 0);
     TH1F h("h", "title", 4, 0, 1);
@@ -198,6 +252,8 @@ def write_files(folder):
         "vector_whole.root": lambda p: ROOT.write_vector(p, 0),
         "clones.root": lambda p: ROOT.write_clones(p, 99),
         "clones_whole.root": lambda p: ROOT.write_clones(p, 0),
+        "ntuple.root": lambda p: ROOT.write_ntuple(p),
+        "ntuple_late.root": lambda p: ROOT.write_ntuple_late(p),
         "directories.root": lambda p: ROOT.write_directories(p),
     }
     for name, write in files.items():
@@ -222,6 +278,24 @@ def cut_records():
                 if branch.num_baskets > 0 and branch.member("fBasketSeek")[0]:
                     seek, size = branch.member("fBasketSeek")[0], branch.member("fBasketBytes")[0]
                     store("basket", f"basket-{stem}-{at}", bytes([number, at]) + data[seek : seek + size])
+
+
+def cut_ntuples():
+    """Inputs of the targets `envelope` and `page`: their pages are short, so the input may be."""
+    for number, stem in enumerate(("ntuple", "ntuple_late")):
+        data = (CORPUS / "columns" / f"{stem}.root").read_bytes()
+        at = data.index(b"\rROOT::RNTuple") + 14
+        at += 1 + data[at]
+        at += 1 + data[at] + 14
+        anchor = struct.unpack(">7Q", data[at : at + 56])
+        footer = data[anchor[3] : anchor[3] + anchor[4]]
+        extension = struct.unpack("<Q", footer[24:32])[0]
+        size, at = struct.unpack("<iQ", footer[24 + extension + 12 + 8 + 20 + 8 :][:12])
+        for kind, envelope in enumerate((data[anchor[0] : anchor[0] + anchor[1]], footer, data[at : at + size])):
+            assert envelope[0] == kind + 1
+            store("envelope", f"envelope-{stem}-{kind}", bytes([number, kind]) + envelope[8:-8])
+        for page in range(0, 60, 3):
+            store("page", f"page-{stem}-{page}", bytes([number, page]) + b"\1\0\0\0\2\0\0\0")
 
 
 def write_others():
@@ -292,6 +366,7 @@ def main():
         write_models(Path(folder))
         write_datasets(Path(folder))
     cut_records()
+    cut_ntuples()
     write_examples()
     write_others()
     total = sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file())

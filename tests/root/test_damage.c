@@ -46,6 +46,7 @@ static const char *const others[] = {
     UNROOT "tree_with_custom_struct.root",
     UNROOT "RNTuple/test_stl_containers_rntuple_v1-0-0-0.root",
     UNROOT "tdir_complicated.root",
+    UNROOT "histograms1d2d.root",
     ROOTTEST "tree/selectorreader/trees/TreeVectorClass0.root",
     ROOTTEST "tree/selectorreader/trees/TreeNestedVector.root",
     ROOTTEST "tree/selectorreader/trees/TreeTObjArray.root",
@@ -94,6 +95,23 @@ static void read_column(sap_tree *tree, const sap_branch *branch) {
     sap_reader_close(reader);
 }
 
+static void read_histogram(sap_file *file, const char *name) {
+    sap_histogram *histogram;
+    sap_error error = {0};
+    if (sap_histogram_open(file, name, &histogram, &error) != SAP_OK) {
+        check_error(&error);
+        return;
+    }
+    double sum = 0; /* touches everything */
+    for (int64_t i = 0; i < histogram->cells; i++)
+        sum += histogram->values[i] + histogram->variances[i];
+    for (int32_t a = 0; a < histogram->dimensions; a++)
+        sum += histogram->axes[a].edges[0] + histogram->axes[a].edges[histogram->axes[a].bins];
+    volatile double kept = sum;
+    (void)kept;
+    sap_histogram_close(histogram);
+}
+
 /* Returns whether the file could be opened as if nothing was the matter. */
 static bool read_all(void) {
     sap_file *file;
@@ -106,9 +124,11 @@ static bool read_all(void) {
         const sap_key *key = sap_file_key(file, i);
         sap_tree *tree;
         char name[300];
+        (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
+        if (sap_key_is_histogram(file, key))
+            read_histogram(file, name);
         if (!sap_key_is_tree(file, key))
             continue;
-        (void)snprintf(name, sizeof name, "%s;%d", key->path, key->cycle);
         if (sap_tree_open(file, name, &tree, &error) != SAP_OK) {
             check_error(&error);
             continue;

@@ -1,0 +1,41 @@
+/* What the files of the binding share. */
+#ifndef SAP_PYTHON_CORE_H
+#define SAP_PYTHON_CORE_H
+
+#define Py_LIMITED_API 0x030A0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <sapwood/sapwood.h>
+
+/* Converters for "O&". Names in a file that are not UTF-8 are Latin-1, as on the command line; a message may quote such names, and
+ * may be cut off inside a character. */
+PyObject *core_name(void *text);
+PyObject *core_message(void *text);
+
+/* Raises what `err` says, with the attribute `status`. Returns NULL. */
+PyObject *core_raise(const sap_error *err);
+
+/* sapwood._core.Tree; its file is kept open by it. */
+typedef struct tree_object {
+    PyObject ob_base;
+    PyObject *file;
+    sap_tree *tree;
+} tree_object;
+extern PyTypeObject *core_tree_type;
+
+/* ---- Long calls (_jobs.c) -------------------------------------------------------------------------------------- */
+
+typedef sap_status (*core_work)(void *context, const sap_run *run, sap_error *err);
+
+/* Runs work(context) on a thread of its own, with a pool of so many threads, while this one looks for signals and tells `callback`
+ * (or None) how far it is. 0, or -1 with an exception set. */
+int core_run(core_work work, void *context, int threads, PyObject *callback);
+
+extern PyMethodDef core_job_functions[];
+
+/* ---- Selections, export, comparison (_tables.c) ------------------------------------------------------------------ */
+
+extern PyMethodDef core_table_functions[];
+
+#endif
