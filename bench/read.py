@@ -130,11 +130,10 @@ def measure_tables(folder, codecs, rounds, root):
     files = {(form, codec): folder / f"{form}-{codec}.root" for form in FORMATS for codec in codecs}
     for codec in codecs:
         make(folder, "table", codec)
-    for path in files.values():
-        settle(path)
     seconds = {key: [] for key in files}
     for round_ in range(rounds):
         for key, path in files.items():
+            settle(path)
             seconds[key].append({name: measure(*command) for name, command in table_readers(path, root).items()})
         print(f"tables: round {round_ + 1} of {rounds}", file=sys.stderr)
     megabytes = {form: next((s["sapwood"]["bytes"] / 1e6 for (f, _), r in seconds.items() if f == form for s in r if s["sapwood"]), 0) for form in FORMATS}

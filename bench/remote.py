@@ -23,7 +23,7 @@ import servers  # noqa: E402
 from machine import describe_machine, write_results  # noqa: E402
 
 BUILD = SOURCE / "build/release"
-FILES = ("table-none", "table-lz4", "table-zstd")
+FILES = ("table-none", "table-lz4", "table-zstd", "ntuple-none")
 FAR_MS = 25  # each way
 
 
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--data", type=Path, default=SOURCE / "out/bench")
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
-    for codec in (name.split("-")[1] for name in FILES):
+    for codec in sorted({name.split("-")[1] for name in FILES}):
         subprocess.run([sys.executable, SOURCE / "bench/read_table.py", given.data, "table", codec], check=True)
 
     folder = servers.Folder()

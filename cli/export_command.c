@@ -23,7 +23,7 @@ int sap_command_export(int argc, char **argv) {
         {"where", "CONDITION", "entries to keep, such as \"nMuon >= 2 && MET_pt > 30\"", CONSOLE_TEXT, &where},
         {"entries", "A:B", "entries to look at, of all files together", CONSOLE_TEXT, &entries},
         {"format", "NAME", "parquet, arrow, csv or npz; default: by the ending of the file", CONSOLE_TEXT, &format},
-        {"batch", "N", "entries read at a time; default: about 32 MB", CONSOLE_NUMBER, &batch},
+        {"batch", "N", "entries read at a time; default: 4 to 32 MB of them", CONSOLE_NUMBER, &batch},
         {"force", NULL, "replace a file that exists", CONSOLE_SWITCH, &force},
         {"threads", "N", "threads; default: one for each core", CONSOLE_NUMBER, &threads},
         {"quiet", NULL, "no progress", CONSOLE_SWITCH, &quiet},

@@ -13,7 +13,8 @@ static const char help[] =
     "codec,\n"
     "baskets, sizes and compression ratio. Columns that this version cannot read are listed with the reason.\n\n"
     "  --json       one line of JSON a file\n"
-    "  --threads N  threads; default: one for each core\n\n"
+    "  --threads N  threads; default: one for each core\n"
+    "  --verbose    what reading remote files has cost, on standard error\n\n"
     "Exit status: 0 listed, 1 a file could not be read, 2 wrong usage.\n";
 
 /* ---- Text --------------------------------------------------------------------------------------------------- */

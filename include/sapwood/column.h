@@ -18,8 +18,8 @@ extern "C" {
 /* ---- Types ------------------------------------------------------------------------------------------- */
 
 typedef enum sap_type {
-    SAP_TYPE_NONE = 0,
-    SAP_BOOL, /* one byte a value here, 0 or 1; packed into bits when exported to Arrow */
+    SAP_TYPE_NONE = 0, /* no values: every entry is null, as in Arrow's null type; an alternative of unions */
+    SAP_BOOL,          /* one byte a value here, 0 or 1; packed into bits when exported to Arrow */
     SAP_INT8,
     SAP_UINT8,
     SAP_INT16,

@@ -127,9 +127,9 @@ static PyObject *file_tree(PyObject *self, PyObject *arguments) {
 static PyObject *file_info(PyObject *self, PyObject *unused) {
     (void)unused;
     const sap_file *file = ((file_object *)self)->file;
-    return Py_BuildValue("{s:O&, s:K, s:i, s:s}", "name", core_name, sap_file_name(file), "bytes",
+    return Py_BuildValue("{s:O&, s:K, s:i, s:s, s:O&}", "name", core_name, sap_file_name(file), "bytes",
                          (unsigned long long)sap_file_size(file), "version", sap_file_version(file), "compression",
-                         sap_file_compression(file));
+                         sap_file_compression(file), "note", core_message, sap_file_note(file));
 }
 
 /* ---- Trees ------------------------------------------------------------------------------------------------------- */
@@ -138,6 +138,7 @@ static void tree_dealloc(PyObject *self) {
     tree_object *object = (tree_object *)self;
     sap_tree_close(object->tree);
     Py_XDECREF(object->file);
+    Py_XDECREF(object->friends);
     free_object(self);
 }
 
@@ -166,6 +167,22 @@ static PyObject *describe_branch(const sap_branch *branch) {
     if (text != small)
         free(text);
     return item;
+}
+
+static PyObject *tree_add_friend(PyObject *self, PyObject *arguments) {
+    tree_object *object = (tree_object *)self;
+    PyObject *other;
+    const char *alias;
+    sap_error err = {0};
+    if (!PyArg_ParseTuple(arguments, "O!z", core_tree_type, &other, &alias))
+        return NULL;
+    if (!object->friends && !(object->friends = PyList_New(0)))
+        return NULL;
+    if (PyList_Append(object->friends, other) != 0) /* it must live as long */
+        return NULL;
+    if (sap_tree_add_friend(object->tree, ((tree_object *)other)->tree, alias, &err) != SAP_OK)
+        return core_raise(&err);
+    Py_RETURN_NONE;
 }
 
 static PyObject *tree_find(PyObject *self, PyObject *arguments) {
@@ -292,6 +309,7 @@ static PyType_Spec file_spec = {"sapwood._core.File", sizeof(file_object), 0,
 
 static PyMethodDef tree_methods[] = {
     {"info", tree_info, METH_NOARGS, "Path and entries."},
+    {"add_friend", tree_add_friend, METH_VARARGS, "add_friend(tree, alias or None)"},
     {"find", tree_find, METH_VARARGS, "find(name) -> a branch as a dict"},
     {"branches", tree_branches, METH_NOARGS, "Branches, a dict each."},
     {NULL, NULL, 0, NULL},

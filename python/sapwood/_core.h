@@ -16,10 +16,11 @@ PyObject *core_message(void *text);
 /* Raises what `err` says, with the attribute `status`. Returns NULL. */
 PyObject *core_raise(const sap_error *err);
 
-/* sapwood._core.Tree; its file is kept open by it. */
+/* sapwood._core.Tree; its file and its friends are kept open by it. */
 typedef struct tree_object {
     PyObject ob_base;
     PyObject *file;
+    PyObject *friends; /* a list, or NULL */
     sap_tree *tree;
 } tree_object;
 extern PyTypeObject *core_tree_type;

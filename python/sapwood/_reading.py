@@ -280,6 +280,12 @@ class Tree:
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
+    def add_friend(self, other: Tree, alias: str | None = None) -> Tree:
+        """Reads `other` beside this tree, entry by entry: its columns are found by their names, and as "alias.name" (alias: the last part of
+        its path). Returns this tree."""
+        self._tree.add_friend(other._tree, alias)
+        return self
+
     def select(
         self,
         columns: Columns = None,
@@ -406,6 +412,11 @@ class File:
     def histograms(self) -> list[str]:
         """Paths of the histograms, each once."""
         return list(dict.fromkeys(key["path"] for key in self._file.keys() if key["is_histogram"]))
+
+    @property
+    def note(self) -> str | None:
+        """What was lost of a file that was not closed properly, or None."""
+        return self._file.info()["note"]
 
     def __getitem__(self, path: str) -> Tree | Histogram:
         name, _, cycle = path.partition(";")

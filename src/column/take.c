@@ -93,6 +93,8 @@ static bool take_column(const sap_column *column, const ranges *kept, struct sap
     ranges items = {0};
     bool well = true;
     switch (column->type) {
+    case SAP_TYPE_NONE:
+        break;
     case SAP_UNION:
         return take_union(column, kept, storage, out);
     case SAP_RECORD:

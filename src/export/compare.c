@@ -22,6 +22,8 @@ static bool same_range(const sap_column *a, int64_t i, const sap_column *b, int6
         return false;
     size_t size = sap_type_size(a->type);
     switch (a->type) {
+    case SAP_TYPE_NONE:
+        return true;
     case SAP_UNION:
         return false;
     case SAP_LIST:

@@ -83,7 +83,7 @@ static void put_json_text(sap_text *out, const char *text, size_t length) {
 }
 
 static void put_json(sap_text *out, const sap_column *c, int64_t i) {
-    if (c->valid && !c->valid[i]) {
+    if (c->type == SAP_TYPE_NONE || (c->valid && !c->valid[i])) {
         put(out, "null");
         return;
     }

@@ -253,8 +253,8 @@ static sap_status write_batch(void *writer, sap_batch *batch, sap_error *err) {
 
 /* Little-endian numbers, one after another. */
 static uint8_t *put(uint8_t *out, uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; i++)
-        *out++ = (uint8_t)(value >> (8 * i));
+    for (int i = 0; i < bytes; i++, value >>= 8)
+        *out++ = (uint8_t)value;
     return out;
 }
 

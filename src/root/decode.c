@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { MAP_OFFSET = 2 };
+enum { MAP_OFFSET = 2, MOST_EMPTY = 1 << 24 };
 
 static sap_status bad(const sap_decoding *d, int32_t entry, sap_error *err, const char *what) {
     return sap_error_set(err, SAP_EFORMAT, "%s @0x%llx: entry %lld: %s", d->where, (unsigned long long)d->place,
@@ -244,6 +244,8 @@ static sap_status decode_tree(const sap_decoding *d, sap_piece *piece, sap_error
     SAP_TRY(find_starts(d, &s, err));
     if (s.counts)
         return bad(d, piece->begin, err, "the basket has no offsets, and its items are no numbers");
+    if (d->basket->bytes == 0 && piece->end - piece->begin > MOST_EMPTY)
+        return bad(d, piece->begin, err, "so many entries have no bytes at all");
     piece->builders = calloc((size_t)d->program->slots, sizeof *piece->builders);
     if (!piece->builders)
         return sap_error_memory(err, d->where);

@@ -259,24 +259,20 @@ static sap_status read_header(sap_file *file, directory *top, sap_error *err) {
     return status;
 }
 
-/* A file that was not closed, or is cut short, has no list of keys: what can be found without is better than nothing. */
+/* A file that was not closed has no list of keys: what can be found without is better than nothing. Not so one that is cut
+ * short, as by a transfer that broke off: the rest of it is elsewhere. */
 static sap_status open_directory(sap_file *file, const directory *top, sap_error *err) {
-    sap_error error = {0};
-    sap_status status = SAP_EFORMAT;
     if (file->end > file->size)
-        (void)sap_error_set(&error, status, "%s: the file is cut short: its header says %llu bytes, it has %llu",
-                            file->name, (unsigned long long)file->end, (unsigned long long)file->size);
-    else if (top->keys_offset == 0)
-        (void)sap_error_set(&error, status, "%s: the file was not closed by its writer: it has no list of keys",
-                            file->name);
-    else
-        status = read_directory(file, top, "", 0, &error);
-    if (status == SAP_EFORMAT) {
-        sap_status recovered = sap_file_recover(file, err);
-        if (recovered != SAP_OK || file->key_count > 0)
-            return recovered;
-    }
-    return status == SAP_OK ? SAP_OK : sap_error_set(err, status, "%s", error.message);
+        return sap_error_set(err, SAP_EFORMAT, "%s: the file is cut short: its header says %llu bytes, it has %llu",
+                             file->name, (unsigned long long)file->end, (unsigned long long)file->size);
+    if (top->keys_offset != 0)
+        return read_directory(file, top, "", 0, err);
+    SAP_TRY(sap_file_recover(file, err));
+    if (file->key_count == 0)
+        return sap_error_set(err, SAP_EFORMAT,
+                             "%s: the file was not closed by its writer: it has no list of keys, and no whole object",
+                             file->name);
+    return SAP_OK;
 }
 
 sap_status sap_file_open(const char *url, const sap_run *run, sap_file **out, sap_error *err) {

@@ -142,13 +142,18 @@ sap_status sap_ntuple_scan_prefetch(void *context, int64_t begin, int64_t end, s
     sap_ahead *place = NULL;
     const sap_ahead *before = NULL;
     for (int i = 0; i < MOST_AHEAD; i++) {
-        sap_ahead *a = &s->ahead[i];
+        const sap_ahead *a = &s->ahead[i];
         if (a->fetch && a->begin == begin && a->end == end)
             return SAP_OK;
+        if (a->fetch && a->end == begin)
+            before = a;
+    }
+    for (int i = 0; i < MOST_AHEAD; i++) {
+        sap_ahead *a = &s->ahead[i];
+        if (a->fetch && before && a->end < before->begin) /* two batches before the one that is read next */
+            sap_ahead_release(a);
         if (!a->fetch)
             place = a;
-        else if (a->end == begin)
-            before = a;
     }
     return place ? sap_ahead_start(place, s->ntuple, s->tops, s->count, begin, end, before, err) : SAP_OK;
 }
@@ -443,9 +448,9 @@ static sap_status read_level(making *m, sap_error *err) {
     for (size_t i = 0; i < m->node_count; i++)
         if (!m->nodes[i]->same)
             SAP_TRY(plan_node(m, m->nodes[i], err));
-    SAP_TRY(take_slab(m, err));
     if (sap_source_is_remote(m->scan->ntuple->tree.file->source))
         SAP_TRY(find_fetched(m, err));
+    SAP_TRY(take_slab(m, err));
     SAP_TRY(sap_loop(&m->scan->run, m->count, decode_step, m, err));
     bool indices = false;
     for (size_t i = 0; i < m->node_count; i++) {

@@ -18,6 +18,7 @@ typedef struct part {
 /* A column of the batches. */
 typedef struct shown {
     size_t part, index; /* which of the part's */
+    const char *name;   /* "alias.name" of a friend's column that was asked for so; NULL: the branch's */
 } shown;
 
 struct sap_reader {
@@ -66,10 +67,13 @@ static part *part_of(sap_reader *r, const sap_tree *tree) {
     return &r->parts[r->part_count++];
 }
 
-static sap_status add_column(sap_reader *r, const sap_tree *owner, size_t index, sap_error *err) {
+/* asked: how it was named, if not by a pattern. */
+static sap_status add_column(sap_reader *r, const sap_tree *owner, size_t index, const char *asked, sap_error *err) {
     const sap_branch *b = owner->branches[index];
+    bool alias = asked && owner != r->tree && strcmp(asked, b->name) != 0 && strcmp(asked, b->path) != 0;
+    const char *name = alias ? sap_arena_text(&r->arena, asked, strlen(asked)) : NULL;
     part *p = part_of(r, owner);
-    if (!p)
+    if (!p || (alias && !name))
         return sap_error_memory(err, r->tree->where);
     for (size_t i = 0; i < p->count; i++)
         if (p->branches[i] == index)
@@ -80,7 +84,7 @@ static sap_status add_column(sap_reader *r, const sap_tree *owner, size_t index,
     if (!sap_grow((void **)&p->branches, &p->capacity, p->count, sizeof *p->branches) ||
         !sap_grow((void **)&r->columns, &r->column_capacity, r->column_count, sizeof *r->columns))
         return sap_error_memory(err, r->tree->where);
-    r->columns[r->column_count++] = (shown){(size_t)(p - r->parts), p->count};
+    r->columns[r->column_count++] = (shown){(size_t)(p - r->parts), p->count, name};
     p->branches[p->count++] = index;
     return SAP_OK;
 }
@@ -98,7 +102,7 @@ static sap_status choose_columns(sap_reader *r, const sap_reader_options *o, sap
             continue;
         all = false;
         if (sap_tree_locate(r->tree, name, &owner, &index, has_pattern(name) ? &ignored : err) == SAP_OK) {
-            SAP_TRY(add_column(r, owner, index, err));
+            SAP_TRY(add_column(r, owner, index, name, err));
             continue;
         }
         if (!has_pattern(name))
@@ -109,14 +113,14 @@ static sap_status choose_columns(sap_reader *r, const sap_reader_options *o, sap
                 continue;
             matched++;
             if (is_chosen(plain, o) && sap_tree_branch(r->tree, j)->field)
-                SAP_TRY(add_column(r, r->tree, j, err));
+                SAP_TRY(add_column(r, r->tree, j, NULL, err));
         }
         if (matched == 0)
             return sap_error_set(err, SAP_ENOTFOUND, "%s: no branch matches \"%s\"", r->tree->where, name);
     }
     for (size_t j = 0; all && j < n; j++)
         if (is_chosen(r->tree->branches[j], o) && sap_tree_branch(r->tree, j)->field)
-            SAP_TRY(add_column(r, r->tree, j, err));
+            SAP_TRY(add_column(r, r->tree, j, NULL, err));
     return SAP_OK;
 }
 
@@ -172,6 +176,8 @@ static sap_status open_scans(sap_reader *r, sap_error *err) {
     for (size_t i = 0; i < r->column_count; i++) {
         const part *p = &r->parts[r->columns[i].part];
         r->fields[i] = *p->tree->branches[p->branches[r->columns[i].index]]->field;
+        if (r->columns[i].name)
+            r->fields[i].name = r->columns[i].name;
     }
     for (size_t i = 0; i < r->part_count; i++) {
         part *p = &r->parts[i];
@@ -289,9 +295,13 @@ static sap_status read_parts(sap_reader *r, int64_t begin, int64_t end, sap_batc
         const part *p = &r->parts[i];
         if (p->scan)
             SAP_TRY(p->tree->kind->scan_read(p->scan, begin, end, out->storage, columns + first, err));
-        for (size_t j = 0; j < r->column_count; j++)
-            if (r->columns[j].part == i)
-                out->columns[j] = columns[first + r->columns[j].index];
+        for (size_t j = 0; j < r->column_count; j++) {
+            if (r->columns[j].part != i)
+                continue;
+            out->columns[j] = columns[first + r->columns[j].index];
+            if (r->columns[j].name && !(out->columns[j].name = sap_storage_text(out->storage, r->columns[j].name)))
+                return sap_error_memory(err, r->tree->where);
+        }
         first += p->count;
     }
     return SAP_OK;

@@ -174,6 +174,19 @@ static sap_status note_friends(sap_tree *tree, const sap_objects *list, sap_erro
 
 /* ---- From parts to a tree -------------------------------------------------------------------------------------- */
 
+/* What a branch says of its size serves to choose batches: it is believed as far as its baskets can bear it out. */
+static void limit_bytes(const sap_tree *tree, sap_branch_node *b) {
+    enum { MOST_LIKELY = 1040 }; /* of deflate */
+    uint64_t stored = 0, most = tree->file->size;
+    for (size_t i = 0; i < b->basket_count && stored < most; i++)
+        stored += b->baskets[i].embedded ? b->baskets[i].embedded->data_bytes : b->baskets[i].bytes;
+    most = (stored < most ? stored : most) * MOST_LIKELY;
+    if (b->total_bytes < 0 || b->public.bytes > most)
+        b->public.bytes = most;
+    if (b->zip_bytes < 0 || b->public.stored_bytes > tree->file->size)
+        b->public.stored_bytes = stored;
+}
+
 static sap_status list_baskets(sap_tree *tree, sap_branch_node *b, sap_error *err) {
     size_t n = b->write_basket >= 0 ? (size_t)b->write_basket + 1 : 0;
     if (n > (size_t)b->basket_seek_count && n > b->embedded.count)
@@ -185,6 +198,9 @@ static sap_status list_baskets(sap_tree *tree, sap_branch_node *b, sap_error *er
         sap_basket basket = {0};
         if (i < (size_t)b->basket_seek_count && b->basket_seek[i] > 0 && i < (size_t)b->basket_bytes_count &&
             b->basket_bytes[i] > 0) {
+            if (b->basket_bytes[i] > UINT32_MAX)
+                return sap_error_set(err, SAP_EFORMAT, "%s: branch %s: basket %zu of %lld bytes", tree->where, b->name,
+                                     i, (long long)b->basket_bytes[i]);
             basket.offset = (uint64_t)b->basket_seek[i];
             basket.bytes = (uint32_t)b->basket_bytes[i];
         } else if (i < b->embedded.count && b->embedded.items[i].object &&
@@ -204,6 +220,7 @@ static sap_status list_baskets(sap_tree *tree, sap_branch_node *b, sap_error *er
         b->baskets[b->basket_count++] = basket;
     }
     b->public.baskets = (int64_t)b->basket_count;
+    limit_bytes(tree, b);
     return SAP_OK;
 }
 

@@ -75,6 +75,7 @@ class Server:
                 if s.connect_ex(("127.0.0.1", self.port)) == 0:
                     return self
             time.sleep(0.05)
+        self.kill()
         raise RuntimeError(f"{self.command[0]} does not start: {self.log.read_text(errors='replace')[-2000:]}")
 
     def signal(self, number):
@@ -152,10 +153,14 @@ class Cluster:
             self.controls.append(Xrootd(folder, f"data{i}", data, more=server, program="cmsd"))
 
     def start(self):
-        for one in (*self.managers, *self.servers):
-            one.start()
-        for one in self.controls: # they call the manager, and nobody calls them
-            one.start(listens=False)
+        try:
+            for one in (*self.managers, *self.servers):
+                one.start()
+            for one in self.controls:  # they call the manager, and nobody calls them
+                one.start(listens=False)
+        except Exception:
+            self.kill()
+            raise
         return self
 
     def kill(self):

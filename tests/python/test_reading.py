@@ -61,7 +61,7 @@ def test_files(tmp_path):
     with sapwood.open(FILES[0]) as file:
         assert "Delphes" in file.keys(cycle=False) and file.keys("Del*") == ["Delphes;1"] and len(file) == len(file.keys())
         assert file.classnames()["Delphes;1"] == "TTree" and isinstance(file["Delphes;1"], sapwood.Tree)
-        assert file.histograms() == []
+        assert file.histograms() == [] and file.note is None
     place = os.fsencode(tmp_path) + b"/odd \xff name.root"
     with open(place, "wb") as out:
         out.write(FILES[0].read_bytes())
@@ -172,6 +172,18 @@ def test_many_files_like_uproot():
     assert table["Jet_size"].to_pylist() == [n for n in want["Jet_size"][700:720].to_list() if n > 3]
     with pytest.raises(sapwood.Error, match="none.root"):
         sapwood.concatenate(SAMPLE / "none.root")
+
+
+def test_friends(tmp_path):
+    values = np.arange(10.0)
+    for name, columns in (("main", {"x": values}), ("more", {"y": values * 2, "x": -values})):
+        with uproot.recreate(tmp_path / f"{name}.root") as file:
+            file["t"] = columns
+    tree = sapwood.open(f"{tmp_path / 'main.root'}:t").add_friend(sapwood.open(f"{tmp_path / 'more.root'}:t"), "more")
+    got = tree.numpy(["x", "y", "more.x"], where="y >= 6 && more.x > -8")
+    assert [array.tolist() for array in got.values()] == [[3, 4, 5, 6, 7], [6, 8, 10, 12, 14], [-3, -4, -5, -6, -7]]
+    with pytest.raises(TypeError):
+        tree._tree.add_friend("t", None)
 
 
 def test_export_and_compare(tree, tmp_path):

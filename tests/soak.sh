@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# What takes too long for every test run: each fuzz target for minutes, the damage sweep over all files there are, and a file of
+# more than 2 GB. One line for each with what was done and found; the exit status is 1 when something was found.
+# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`; all when none is named)
+# SOAK_SECONDS: of CPU time for each fuzz target (600), SOAK_PLACES: seeded places of damage in each file (2000), SOAK_SEED.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seconds=${SOAK_SECONDS:-600} places=${SOAK_PLACES:-2000} seed=${SOAK_SEED:-$(date +%s)}
+data=${SAPWOOD_DATA:-../shared/data}
+corpus=tests/fuzz/corpus found_folder=build/soak/findings
+targets=$(sed -n 's/^set(targets \(.*\))$/\1/p' tests/fuzz/CMakeLists.txt)
+findings=0
+
+build() {
+    [[ -e build/$1/build.ninja ]] || cmake --preset "$1" >/dev/null
+    cmake --build --preset "$1" ${2:+--target "$2"} -- --quiet | { grep -v "no work to do" || true; } >&2
+}
+
+# report NAME STATUS FIGURES
+report() {
+    if (( $2 == 0 )); then
+        printf '%-10s ok     %s\n' "$1" "$3"
+    else
+        printf '%-10s FOUND  %s\n' "$1" "$3"
+        findings=1
+    fi
+}
+
+fuzz() {
+    local seeds=$corpus/$1 grown=build/soak/corpus/$1 log=build/soak/$1.log status=0
+    [[ $1 == file ]] && seeds=$corpus/columns # the same inputs
+    mkdir -p "$grown" "$found_folder"
+    build fuzz "fuzz_$1"
+    [[ $1 == keras ]] && build fuzz sapwood-keras
+    ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+        "build/fuzz/fuzz/fuzz_$1" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=3000 -max_len=65536 -seed="$seed" \
+        -print_final_stats=1 -artifact_prefix="$found_folder/$1-" "$grown" "$seeds" >"$log" 2>&1 || status=$?
+    local runs
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    local coverage
+    coverage=$(sed -n 's/.*cov: \([0-9]*\).*/\1/p' "$log" | tail -1)
+    local what="${runs:-0} inputs in $seconds s, ${coverage:-0} edges, seed $seed"
+    (( status == 0 )) || what+="; $(grep -m1 -E '^SUMMARY|allocated,' "$log" || echo "status $status"), see $log"
+    report "$1" "$status" "$what"
+}
+
+damage() {
+    build asan root_test_damage
+    local status=0 files=() log=build/soak/damage.log
+    mkdir -p build/soak
+    mapfile -t files < <(find $corpus/columns "$data/corpus" -name '*.root' -size -200k 2>/dev/null | sort)
+    ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 build/asan/tests/root_test_damage "$places" "${files[@]}" \
+        >"$log" 2>&1 || status=$?
+    report damage "$status" "${#files[@]} files, each cut at up to 4096 lengths and damaged at $places places; log $log"
+}
+
+large() {
+    build release product
+    local status=0 log=build/soak/large.log
+    mkdir -p build/soak
+    PYTHONPATH=build/release/python SAPWOOD_COMMAND=$PWD/build/release/bin/sapwood SAPWOOD_BUILD=$PWD/build/release SAPWOOD_SOAK=1 \
+        .venv/bin/python -m pytest -q -p no:cacheprovider tests/root/test_large.py >"$log" 2>&1 || status=$?
+    report large "$status" "$(tail -1 "$log")"
+}
+
+for target in ${*:-$targets damage large}; do
+    case $target in
+    damage | large) "$target" ;;
+    *)
+        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large" >&2; exit 2; }
+        fuzz "$target"
+        ;;
+    esac
+done
+exit "$findings"
