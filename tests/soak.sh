@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every test run: each fuzz target for minutes, the damage sweep over all files there are, and a file of
 # more than 2 GB. One line for each with what was done and found; the exit status is 1 when something was found.
-# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`; all when none is named)
+# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`, `support`; all when none is named)
 # SOAK_SECONDS: of CPU time for each fuzz target (600), SOAK_PLACES: seeded places of damage in each file (2000), SOAK_SEED.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,6 +11,7 @@ data=${SAPWOOD_DATA:-../shared/data}
 corpus=tests/fuzz/corpus found_folder=build/soak/findings
 targets=$(sed -n 's/^set(targets \(.*\))$/\1/p' tests/fuzz/CMakeLists.txt)
 findings=0
+mkdir -p build/soak "$found_folder"
 
 build() {
     [[ -e build/$1/build.ninja ]] || cmake --preset "$1" >/dev/null
@@ -30,7 +31,7 @@ report() {
 fuzz() {
     local seeds=$corpus/$1 grown=build/soak/corpus/$1 log=build/soak/$1.log status=0
     [[ $1 == file ]] && seeds=$corpus/columns # the same inputs
-    mkdir -p "$grown" "$found_folder"
+    mkdir -p "$grown"
     build fuzz "fuzz_$1"
     [[ $1 == keras ]] && build fuzz sapwood-keras
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -48,7 +49,6 @@ fuzz() {
 damage() {
     build asan root_test_damage
     local status=0 files=() log=build/soak/damage.log
-    mkdir -p build/soak
     mapfile -t files < <(find $corpus/columns "$data/corpus" -name '*.root' -size -200k 2>/dev/null | sort)
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 build/asan/tests/root_test_damage "$places" "${files[@]}" \
         >"$log" 2>&1 || status=$?
@@ -58,17 +58,26 @@ damage() {
 large() {
     build release product
     local status=0 log=build/soak/large.log
-    mkdir -p build/soak
     PYTHONPATH=build/release/python SAPWOOD_COMMAND=$PWD/build/release/bin/sapwood SAPWOOD_BUILD=$PWD/build/release SAPWOOD_SOAK=1 \
         .venv/bin/python -m pytest -q -p no:cacheprovider tests/root/test_large.py >"$log" 2>&1 || status=$?
     report large "$status" "$(tail -1 "$log")"
 }
 
-for target in ${*:-$targets damage large}; do
+# The table of what is read by whom, in docs/support.md, measured anew.
+support() {
+    build release product
+    [[ -e build/peers/node_modules/jsroot ]] || ! command -v npm >/dev/null ||
+        npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/peers jsroot >&2
+    local status=0
+    PYTHONPATH=build/release/python .venv/bin/python tests/support_table.py write >build/soak/support.log 2>&1 || status=$?
+    report support "$status" "docs/support.md; log build/soak/support.log"
+}
+
+for target in ${*:-$targets damage large support}; do
     case $target in
-    damage | large) "$target" ;;
+    damage | large | support) "$target" ;;
     *)
-        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large" >&2; exit 2; }
+        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large support" >&2; exit 2; }
         fuzz "$target"
         ;;
     esac

@@ -51,6 +51,8 @@ SAP_API const char *sap_file_compression(const sap_file *file); /* the file's de
 /* What was not as it should be with the file, in words: a file that was not closed properly is opened all the same, with the
  * objects that its records show. NULL: nothing. Borrowed until the file is closed. */
 SAP_API const char *sap_file_note(const sap_file *file);
+/* Hands the note, if there is one, to the run's progress as a message "FILE: note". */
+SAP_API void sap_file_report_note(const sap_file *file, const sap_run *run);
 /* Whether objects of this class are tables that sap_tree_open opens, by class or base class. */
 SAP_API bool sap_key_is_tree(const sap_file *file, const sap_key *key);
 

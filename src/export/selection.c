@@ -120,6 +120,8 @@ static sap_status open_tree(sap_selection *s, const sap_run *run, sap_error *err
     if (s->tree || (s->url_count > 1 && !s->where))
         return SAP_OK;
     SAP_TRY(sap_file_open(s->urls[0], run, &s->file, err));
+    if (s->url_count == 1) /* a chain of files says it itself */
+        sap_file_report_note(s->file, run);
     return sap_tree_open(s->file, s->path, &s->tree, err);
 }
 

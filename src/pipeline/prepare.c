@@ -83,8 +83,10 @@ sap_status sap_features_read(const sap_features_of *job, const char *url, int64_
     sap_status status = columns ? SAP_OK : sap_error_memory(err, url);
     if (status == SAP_OK)
         status = sap_file_open(url, job->run, &file, err);
-    if (status == SAP_OK)
+    if (status == SAP_OK) {
+        sap_file_report_note(file, job->run);
         status = sap_tree_open(file, job->tree ? job->tree : recipe->tree, &tree, err);
+    }
     if (status != SAP_OK)
         goto done;
     sap_text_add(&where, "%s:%s", url, sap_tree_path(tree));

@@ -108,6 +108,7 @@ static sap_status enter(sap_chain *c, sap_error *err) {
     c->current = c->next;
     c->next = (link){0};
     SAP_TRY(status);
+    sap_file_report_note(c->current.file, &c->run);
     bool first = !c->fields;
     SAP_TRY(open_reader(c, err));
     if (c->current.reader)

@@ -313,6 +313,15 @@ void sap_file_close(sap_file *file) {
     free(file);
 }
 
+void sap_file_report_note(const sap_file *file, const sap_run *run) {
+    sap_text text = {0};
+    if (!file->note)
+        return;
+    sap_text_add(&text, "%s: %s", file->name, file->note);
+    sap_run_report(run, "open", "files", 0, 0, text.failed ? file->note : text.data);
+    sap_text_release(&text);
+}
+
 size_t sap_file_key_count(const sap_file *file) {
     return file->key_count;
 }

@@ -139,7 +139,10 @@ static int by_first_entry(const void *a, const void *b) {
     return (x->entries > y->entries) - (x->entries < y->entries);
 }
 
+/* Entries without a stored value, as late columns have them, cost no bytes: the file's size says how many can be believed, bits
+ * that a codec made thousands of times smaller among them. */
 static sap_status order_clusters(sap_ntuple *n, sap_error *err) {
+    enum { BELIEVED = 1 << 20, MOST_TIMES = 16384 };
     if (n->cluster_count > 1)
         qsort(n->clusters, n->cluster_count, sizeof *n->clusters, by_first_entry);
     uint64_t entries = 0;
@@ -150,6 +153,10 @@ static sap_status order_clusters(sap_ntuple *n, sap_error *err) {
                                  n->tree.where, i, (unsigned long long)c->entries, (unsigned long long)c->first_entry,
                                  (unsigned long long)entries);
         entries += c->entries;
+        if (entries / MOST_TIMES > n->tree.file->size + BELIEVED / MOST_TIMES)
+            return sap_error_set(err, SAP_EFORMAT, "%s: cluster %zu brings %llu entries, in a file of %llu bytes",
+                                 n->tree.where, i, (unsigned long long)c->entries,
+                                 (unsigned long long)n->tree.file->size);
     }
     n->tree.entries = (int64_t)entries;
     return SAP_OK;

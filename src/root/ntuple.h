@@ -133,6 +133,9 @@ static inline uint64_t sap_page_bytes(const sap_ntuple_column *column, uint64_t 
 /* The decoded values [begin, begin + n) of a page of `elements` into `out`. Indices stored as differences: begin is 0. */
 void sap_page_decode(const sap_ntuple_column *column, const uint8_t *page, size_t elements, size_t begin, size_t n,
                      void *out);
+/* A page of n > 0 indices, stored as differences of so many bits. out[i]: index i less the first. False when they do not rise,
+ * span 2^31 or more, or reach 2^63, or 2^32 in 32 bits. */
+bool sap_deltas_sum(const uint8_t *page, size_t n, size_t bits, uint64_t *first, int32_t *out);
 /* n numbers of one floating-point type to a wider one. */
 void sap_floats_widen(sap_type from, const void *values, size_t n, sap_type to, void *out);
 
@@ -235,9 +238,11 @@ typedef struct sap_part {
 
 /* A page of which a later batch needs the rest. */
 typedef struct sap_held_page {
-    const sap_page *page; /* NULL: none */
-    uint64_t batch;       /* the last that used it */
-    const uint8_t *bytes; /* uncompressed, in the memory or in the mapped file; of indices: the decoded values */
+    const sap_page *page;   /* NULL: none */
+    uint64_t batch;         /* the last that used it */
+    const uint8_t *bytes;   /* uncompressed, in the memory or in the mapped file; of indices: the decoded values … */
+    const int32_t *offsets; /* … or, if not NULL, these less the first */
+    uint64_t first;
     sap_space memory;
 } sap_held_page;
 

@@ -55,6 +55,11 @@ static inline bytes16 load(const uint8_t *p) {
     return v;
 }
 
+/* One by one: copied as a whole, an array of vectors goes by way of the stack. */
+static inline void store(bytes16 v, uint8_t *p) {
+    memcpy(p, &v, sizeof v);
+}
+
 /* The low and the high halves of a and b, lane by lane. */
 static inline shorts8 low8(bytes16 a, bytes16 b) {
     return (shorts8)__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -90,9 +95,8 @@ static inline __attribute__((always_inline)) void unsplit2(const uint8_t *page, 
     for (; i + LANES <= n; i += LANES) {
         bytes16 a = load(page + i), b = load(page + apart + i);
         shorts8 v[2] = {low8(a, b), high8(a, b)};
-        for (int k = 0; zigzag && k < 2; k++)
-            v[k] = ZIGZAG(v[k]);
-        memcpy(out + 2 * i, v, sizeof v);
+        for (size_t k = 0; k < 2; k++)
+            store((bytes16)(zigzag ? ZIGZAG(v[k]) : v[k]), out + 2 * i + 16 * k);
     }
     for (; i < n; i++) {
         uint16_t v = (uint16_t)(page[i] | page[apart + i] << 8);
@@ -102,22 +106,35 @@ static inline __attribute__((always_inline)) void unsplit2(const uint8_t *page, 
     }
 }
 
+/* Sixteen numbers of four bytes each. */
+static inline __attribute__((always_inline)) void join4(const uint8_t *page, size_t apart, ints4 out[4]) {
+    bytes16 a = load(page), b = load(page + apart), c = load(page + 2 * apart), d = load(page + 3 * apart);
+    shorts8 ab = low8(a, b), cd = low8(c, d), ab2 = high8(a, b), cd2 = high8(c, d);
+    out[0] = low16(ab, cd);
+    out[1] = high16(ab, cd);
+    out[2] = low16(ab2, cd2);
+    out[3] = high16(ab2, cd2);
+}
+
+/* One number of `size` bytes. */
+static inline uint64_t join(const uint8_t *page, size_t apart, size_t size) {
+    uint64_t v = 0;
+    for (size_t k = 0; k < size; k++)
+        v |= (uint64_t)page[k * apart] << (8 * k);
+    return v;
+}
+
 static inline __attribute__((always_inline)) void unsplit4(const uint8_t *page, size_t apart, size_t n, bool zigzag,
                                                            uint8_t *out) {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        bytes16 a = load(page + i), b = load(page + apart + i), c = load(page + 2 * apart + i),
-                d = load(page + 3 * apart + i);
-        shorts8 ab = low8(a, b), cd = low8(c, d), ab2 = high8(a, b), cd2 = high8(c, d);
-        ints4 v[4] = {low16(ab, cd), high16(ab, cd), low16(ab2, cd2), high16(ab2, cd2)};
-        for (int k = 0; zigzag && k < 4; k++)
-            v[k] = ZIGZAG(v[k]);
-        memcpy(out + 4 * i, v, sizeof v);
+        ints4 v[4];
+        join4(page + i, apart, v);
+        for (size_t k = 0; k < 4; k++)
+            store((bytes16)(zigzag ? ZIGZAG(v[k]) : v[k]), out + 4 * i + 16 * k);
     }
     for (; i < n; i++) {
-        uint32_t v = 0;
-        for (size_t k = 0; k < 4; k++)
-            v |= (uint32_t)page[k * apart + i] << (8 * k);
+        uint32_t v = (uint32_t)join(page + i, apart, sizeof v);
         if (zigzag)
             v = ZIGZAG(v);
         memcpy(out + 4 * i, &v, sizeof v);
@@ -129,26 +146,16 @@ static inline __attribute__((always_inline)) void unsplit8(const uint8_t *page, 
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         ints4 half[2][4];
-        for (size_t h = 0; h < 2; h++) {
-            const uint8_t *p = page + 4 * h * apart + i;
-            bytes16 a = load(p), b = load(p + apart), c = load(p + 2 * apart), d = load(p + 3 * apart);
-            shorts8 ab = low8(a, b), cd = low8(c, d), ab2 = high8(a, b), cd2 = high8(c, d);
-            half[h][0] = low16(ab, cd);
-            half[h][1] = high16(ab, cd);
-            half[h][2] = low16(ab2, cd2);
-            half[h][3] = high16(ab2, cd2);
-        }
+        join4(page + i, apart, half[0]);
+        join4(page + 4 * apart + i, apart, half[1]);
         for (size_t k = 0; k < 4; k++) {
             longs2 v[2] = {low32(half[0][k], half[1][k]), high32(half[0][k], half[1][k])};
-            for (int j = 0; zigzag && j < 2; j++)
-                v[j] = ZIGZAG(v[j]);
-            memcpy(out + 8 * i + 32 * k, v, sizeof v);
+            for (size_t j = 0; j < 2; j++)
+                store((bytes16)(zigzag ? ZIGZAG(v[j]) : v[j]), out + 8 * i + 32 * k + 16 * j);
         }
     }
     for (; i < n; i++) {
-        uint64_t v = 0;
-        for (size_t k = 0; k < 8; k++)
-            v |= (uint64_t)page[k * apart + i] << (8 * k);
+        uint64_t v = join(page + i, apart, sizeof v);
         if (zigzag)
             v = ZIGZAG(v);
         memcpy(out + 8 * i, &v, sizeof v);
@@ -175,25 +182,51 @@ static void unzigzag(const uint8_t *page, size_t apart, size_t n, size_t size, u
 
 /* ---- Indices ------------------------------------------------------------------------------------------------------- */
 
-/* Widens n 32-bit numbers, which stand in the second half of `out`. */
-static void widen_in_place(uint64_t *out, size_t n) {
-    const uint8_t *half = (const uint8_t *)out + 4 * n;
-    for (size_t i = 0; i < n; i++)
-        out[i] = sap_le32(half + 4 * i);
-}
-
 /* § Delta: each but the first is the difference to the one before. */
 static void undelta(const uint8_t *page, size_t apart, size_t n, size_t bits, uint64_t *out) {
-    if (bits == 64) {
-        unsplit8(page, apart, n, false, (uint8_t *)out);
-        for (size_t i = 1; i < n; i++)
-            out[i] += out[i - 1];
-        return;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += join(page + i, apart, bits / 8);
+        out[i] = bits == 64 ? sum : (uint32_t)sum;
     }
-    unsplit4(page, apart, n, false, (uint8_t *)out + 4 * n);
-    widen_in_place(out, n);
-    for (size_t i = 1; i < n; i++)
-        out[i] = (uint32_t)(out[i] + out[i - 1]);
+}
+
+/* To each lane, those before it are added. */
+static inline ints4 running_sum(ints4 v) {
+    const ints4 none = {0};
+    v += __builtin_shufflevector(none, v, 0, 4, 5, 6);
+    return v + __builtin_shufflevector(none, v, 0, 1, 4, 5);
+}
+
+bool sap_deltas_sum(const uint8_t *page, size_t n, size_t bits, uint64_t *first, int32_t *out) {
+    const size_t size = bits / 8, half = 4;
+    *first = join(page, n, size);
+    out[0] = 0;
+    ints4 sums = {0}, low = {0}; /* low: of all differences and sums, whose top bit must not be set */
+    bytes16 high = {0};          /* the upper halves of the differences */
+    size_t i = 1;
+    for (; i + LANES <= n; i += LANES) {
+        ints4 v[4];
+        join4(page + i, n, v);
+        for (size_t k = half; k < size; k++)
+            high |= load(page + k * n + i);
+        for (size_t k = 0; k < 4; k++) {
+            low |= v[k];
+            v[k] = running_sum(v[k]) + sums;
+            low |= v[k];
+            sums = __builtin_shufflevector(v[k], v[k], 3, 3, 3, 3);
+            store((bytes16)v[k], (uint8_t *)(out + i + 4 * k));
+        }
+    }
+    longs2 highs = (longs2)high;
+    uint64_t sum = sums[0], wrong = highs[0] | highs[1] | (low[0] | low[1] | low[2] | low[3]) >> 31;
+    for (; i < n; i++) {
+        uint64_t difference = join(page + i, n, size);
+        sum += difference;
+        wrong |= (difference | sum) >> 31;
+        out[i] = (int32_t)(uint32_t)sum;
+    }
+    return wrong == 0 && (*first | (*first + sum)) >> (bits == 64 ? 63 : 32) == 0;
 }
 
 static void plain_index(const uint8_t *page, size_t n, size_t bits, uint64_t *out) {

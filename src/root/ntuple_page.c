@@ -17,6 +17,17 @@ static sap_status place_indices(sap_page_piece *p, const uint8_t *values, size_t
     return SAP_OK;
 }
 
+/* As above, from a page whose offsets are known; a whole page's are in their place already. */
+static void place_offsets(sap_page_piece *p, const sap_held_page *held) {
+    const int32_t *from = held->offsets + p->begin;
+    int32_t *to = p->node->offsets + p->at, before = *from;
+    size_t n = (size_t)(p->end - p->begin);
+    p->first = held->first + (uint32_t)before;
+    p->last = held->first + (uint32_t)from[n - 1];
+    for (size_t i = 0; from != to && i < n; i++)
+        to[i] = from[i] - before;
+}
+
 /* § Switch: the index among the items of an alternative, and which alternative. */
 static sap_status place_switches(sap_page_piece *p, const uint8_t *values, size_t n, sap_error *err) {
     enum { SWITCH = 12 };
@@ -96,28 +107,46 @@ static sap_status page_bytes(const sap_ntuple *n, const sap_page_piece *p, sap_s
 }
 
 /* Of differences, each batch needs those from the page's first on: so it is their sums that are held. */
-static sap_status decode_indices(const sap_ntuple *n, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {
-    const sap_page *page = p->page;
-    const size_t size = sizeof(uint64_t);
-    bool ready = sap_column_type_get(p->column->type)->encoding == SAP_ENCODING_INDEX && p->column->bits == 8 * size;
-    const uint8_t *bytes = p->held && p->held->page == page ? p->held->bytes : NULL;
-    if (!bytes) {
-        sap_space *memory = p->held ? &p->held->memory : &scratch->gathered;
-        if (p->held)
-            p->held->page = NULL;
-        SAP_TRY(page_bytes(n, p, scratch, ready ? memory : &scratch->object, ready && p->held, NULL, &bytes, err));
-        if (!ready) {
-            if (!sap_space_reserve(memory, page->elements * size))
-                return sap_error_memory(err, p->node->where);
-            sap_page_decode(p->column, bytes, page->elements, 0, page->elements, memory->data);
-            bytes = memory->data;
-        }
-        if (p->held) {
-            p->held->page = page;
-            p->held->bytes = bytes;
+static sap_status load_indices(const sap_ntuple *n, const sap_page_piece *p, sap_scratch *scratch, sap_held_page *held,
+                               sap_error *err) {
+    const size_t elements = (size_t)p->page->elements, bits = p->column->bits;
+    bool delta = sap_column_type_get(p->column->type)->encoding == SAP_ENCODING_DELTA, ready = !delta && bits == 64;
+    bool whole = !p->held && p->end - p->begin == elements;
+    sap_space *memory = p->held ? &held->memory : &scratch->gathered;
+    const uint8_t *bytes;
+    SAP_TRY(page_bytes(n, p, scratch, ready ? memory : &scratch->object, ready && p->held, NULL, &bytes, err));
+    held->bytes = bytes;
+    held->offsets = NULL;
+    if (ready)
+        return SAP_OK;
+    if (delta) {
+        if (!whole && !sap_space_reserve(memory, elements * sizeof *held->offsets))
+            return sap_error_memory(err, p->node->where);
+        int32_t *offsets = whole ? p->node->offsets + p->at : (int32_t *)memory->data;
+        if (sap_deltas_sum(bytes, elements, bits, &held->first, offsets)) {
+            held->offsets = offsets;
+            return SAP_OK;
         }
     }
-    return place_indices(p, bytes + p->begin * size, (size_t)(p->end - p->begin), err);
+    if (!sap_space_reserve(memory, elements * sizeof(uint64_t)))
+        return sap_error_memory(err, p->node->where);
+    sap_page_decode(p->column, bytes, elements, 0, elements, memory->data);
+    held->bytes = memory->data;
+    return SAP_OK;
+}
+
+static sap_status decode_indices(const sap_ntuple *n, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {
+    sap_held_page once = {0}, *held = p->held ? p->held : &once;
+    if (held->page != p->page) {
+        held->page = NULL;
+        SAP_TRY(load_indices(n, p, scratch, held, err));
+        held->page = p->page;
+    }
+    if (held->offsets) {
+        place_offsets(p, held);
+        return SAP_OK;
+    }
+    return place_indices(p, held->bytes + p->begin * sizeof(uint64_t), (size_t)(p->end - p->begin), err);
 }
 
 static sap_status decode_values(const sap_ntuple *n, sap_page_piece *p, sap_scratch *scratch, sap_error *err) {

@@ -82,30 +82,36 @@ static sap_status take_record(recovery *r, const sap_record *record, sap_error *
     return SAP_OK;
 }
 
-/* The header of the record at `at`; *bytes: how far the next is. Returns whether there is one: where a gap is, *gap. */
-static bool read_record(const sap_file *file, uint64_t at, sap_record *record, uint64_t *bytes, bool *gap) {
+/* What stands at a place where a record should begin. */
+typedef struct found {
+    bool record; /* one that fits its place */
+    bool gap;    /* one that was deleted */
+    uint64_t bytes;
+} found;
+
+/* Bytes that cannot be read end the recovery with an error; bytes that make no sense are the end of the records. */
+static sap_status read_record(const sap_file *file, uint64_t at, sap_record *record, found *out, sap_error *err) {
     uint8_t memory[SAP_BASKET_HEADER_MOST];
-    size_t length = file->size - at < LIKELY ? (size_t)(file->size - at) : LIKELY;
-    *gap = false;
-    if (length < 4 || sap_source_read(file->source, &(sap_range){at, length, memory}, 1, file->opening, NULL) != SAP_OK)
-        return false;
+    size_t most = file->size - at < sizeof memory ? (size_t)(file->size - at) : sizeof memory,
+           length = most < LIKELY ? most : LIKELY;
+    *out = (found){0};
+    if (length < 4)
+        return SAP_OK;
+    SAP_TRY(sap_source_read(file->source, &(sap_range){at, length, memory}, 1, file->opening, err));
     int32_t size = (int32_t)sap_be32(memory);
-    *gap = size < 0;
-    *bytes = (uint64_t)(size < 0 ? -(int64_t)size : size);
-    if (*gap)
-        return true;
-    if (*bytes < RECORD_LEAST || *bytes > file->size - at)
-        return false;
-    if (length >= 16 && sap_be16(memory + 14) > length) { /* long names */
-        length = file->size - at < sizeof memory ? (size_t)(file->size - at) : sizeof memory;
-        if (sap_source_read(file->source, &(sap_range){at, length, memory}, 1, file->opening, NULL) != SAP_OK)
-            return false;
+    out->gap = size < 0;
+    out->bytes = (uint64_t)(size < 0 ? -(int64_t)size : size);
+    if (out->gap || out->bytes < RECORD_LEAST || out->bytes > file->size - at)
+        return SAP_OK;
+    if (length >= 16 && sap_be16(memory + 14) > length && length < most) { /* long names */
+        length = most;
+        SAP_TRY(sap_source_read(file->source, &(sap_range){at, length, memory}, 1, file->opening, err));
     }
     sap_cursor c = sap_cursor_init(memory, length, at);
     sap_record_parse(&c, (sap_arena *)(uintptr_t)&file->arena, record);
-    bool fits = !c.failed && record->offset == at && record->header_bytes <= record->bytes;
+    out->record = !c.failed && record->offset == at && record->header_bytes <= record->bytes;
     record->offset = at;
-    return fits;
+    return SAP_OK;
 }
 
 static sap_status describe(recovery *r, uint64_t end, sap_error *err) {
@@ -129,13 +135,13 @@ sap_status sap_file_recover(sap_file *file, sap_error *err) {
     file->info_offset = 0;
     for (size_t i = 0; i < MOST_RECORDS && at < file->size && status == SAP_OK; i++) {
         sap_record record;
-        uint64_t bytes = 0;
-        bool gap;
-        if (!read_record(file, at, &record, &bytes, &gap) || bytes == 0)
-            break;
-        if (!gap)
+        found next;
+        status = read_record(file, at, &record, &next, err);
+        if (status == SAP_OK && next.record)
             status = take_record(&r, &record, err);
-        at += bytes;
+        if ((!next.record && !next.gap) || next.bytes == 0)
+            break;
+        at += next.bytes;
     }
     if (status == SAP_OK)
         status = describe(&r, at < file->size ? at : file->size, err);

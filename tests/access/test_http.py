@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+import servers
 from conftest import COMMAND, SAMPLE
 from web_server import web_server
 

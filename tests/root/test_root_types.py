@@ -264,6 +264,8 @@ def test_crashed_writer(tmp_path, sapwood):
     root(tmp_path, CRASH, path)
     listing = sapwood("ls", path).stdout
     assert "not closed properly: 2 objects recovered" in listing and "are lost" in listing
+    exported = sapwood("export", f"{path}:sub/t", "--columns", "x", "-o", tmp_path / "x.csv")
+    assert "crashed.root: not closed properly" in exported.stderr
     tree = module.open(path)["sub/t"]
     assert tree.entries == 10000
     table = tree.arrow()
@@ -320,7 +322,7 @@ import sys
 from array import array
 import ROOT
 file = ROOT.TFile(sys.argv[1], "RECREATE", "", 0)
-file.SetEND(3_000_000_000)  # as if so much stood before: the file has a hole there
+file.GetListOfFree().Last().SetFirst(3_000_000_000)  # free space begins here: the file has a hole before
 tree = ROOT.TTree("t", "t")
 x = array("d", [0])
 tree.Branch("x", x, "x/D", 8000)
