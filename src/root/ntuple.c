@@ -142,7 +142,7 @@ static int by_first_entry(const void *a, const void *b) {
 /* Entries without a stored value, as late columns have them, cost no bytes: the file's size says how many can be believed, bits
  * that a codec made thousands of times smaller among them. */
 static sap_status order_clusters(sap_ntuple *n, sap_error *err) {
-    enum { BELIEVED = 1 << 20, MOST_TIMES = 16384 };
+    enum { BELIEVED = 1 << 20, MOST_TIMES = 1 << 18 }; /* a page of 2^23 bits takes some 80 bytes at least */
     if (n->cluster_count > 1)
         qsort(n->clusters, n->cluster_count, sizeof *n->clusters, by_first_entry);
     uint64_t entries = 0;
