@@ -184,6 +184,14 @@ void console_json_text(const char *text) {
     json_decref(json);
 }
 
+void console_json_member(const char *name, const char *text) {
+    (void)printf("\"%s\":", name);
+    if (text)
+        console_json_text(text);
+    else
+        (void)fputs("null", stdout);
+}
+
 void console_traffic(const sap_file *file) {
     const sap_source *source = sap_file_source(file);
     if (!console.verbose || !sap_source_is_remote(source))

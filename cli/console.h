@@ -27,6 +27,8 @@ void console_pad(const char *text, int width);
 
 /* Prints a text as JSON; bytes that are not UTF-8 are taken as Latin-1. */
 void console_json_text(const char *text);
+/* "name":"text", or "name":null. */
+void console_json_member(const char *name, const char *text);
 
 /* After --verbose: what reading a remote file has cost, as a line on stderr. */
 void console_traffic(const sap_file *file);

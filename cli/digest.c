@@ -19,14 +19,6 @@ typedef struct hasher {
     struct hasher *children;
 } hasher;
 
-static const char *dtype_of(sap_type type) {
-    static const char *const names[] = {
-        [SAP_BOOL] = "|b1",   [SAP_INT8] = "|i1",    [SAP_UINT8] = "|u1",   [SAP_INT16] = "<i2",
-        [SAP_UINT16] = "<u2", [SAP_INT32] = "<i4",   [SAP_UINT32] = "<u4",  [SAP_INT64] = "<i8",
-        [SAP_UINT64] = "<u8", [SAP_FLOAT16] = "<f2", [SAP_FLOAT32] = "<f4", [SAP_FLOAT64] = "<f8"};
-    return (size_t)type < sizeof names / sizeof *names && names[type] ? names[type] : "-";
-}
-
 /* The alternatives of a union that can be nothing at all count as optional, as they do in awkward arrays. */
 static bool are_optional(const sap_field *field) {
     bool any = false;
@@ -144,7 +136,7 @@ static void hasher_finish(hasher *h, const sap_field *field, sha256 *out) {
             add_line(out, "norec", "-", h->present, &h->values);
         break;
     default:
-        add_line(out, "data", dtype_of(field->type), h->present, &h->values);
+        add_line(out, "data", sap_type_dtype(field->type), h->present, &h->values);
         break;
     }
     for (int32_t i = 0; i < field->count; i++)
@@ -181,28 +173,23 @@ static sap_status digest_column(sap_tree *tree, const sap_branch *branch, const 
 
 /* ---- Lines of JSON ---------------------------------------------------------------------------------------------- */
 
-static void print_member(const char *name, const char *text) {
-    (void)printf("\"%s\":", name);
-    console_json_text(text);
-}
-
 static void print_branch(sap_tree *tree, const sap_branch *branch, const sap_run *run, bool first, bool *all) {
     char digest[65];
     sap_error error = {0};
     (void)printf(first ? "{" : ",{");
-    print_member("name", branch->path);
+    console_json_member("name", branch->path);
     (void)putchar(',');
-    print_member("type", branch->type_name);
+    console_json_member("type", branch->type_name);
     if (!branch->field)
         (void)sap_error_set(&error, SAP_EUNSUPPORTED, "%s", branch->reason ? branch->reason : "cannot be read");
     else
         (void)digest_column(tree, branch, run, digest, &error);
     if (error.status == SAP_OK) {
         (void)putchar(',');
-        print_member("digest", digest);
+        console_json_member("digest", digest);
     } else {
         (void)printf(",\"digest\":null,");
-        print_member("error", error.message);
+        console_json_member("error", error.message);
         *all = false;
     }
     (void)putchar('}');
@@ -216,14 +203,14 @@ static bool print_object(sap_file *file, const sap_key *key, const char *url, co
     bool all = true, first = true;
     (void)snprintf(object, sizeof object, "%s;%d", key->path, key->cycle);
     (void)putchar('{');
-    print_member("object", object);
+    console_json_member("object", object);
     (void)putchar(',');
-    print_member("cls", key->class_name);
+    console_json_member("cls", key->class_name);
     if (sap_tree_open(file, object, &tree, &error) != SAP_OK) {
         (void)printf(",\"status\":\"object_error\",");
-        print_member("error", error.message);
+        console_json_member("error", error.message);
         (void)putchar(',');
-        print_member("file", url);
+        console_json_member("file", url);
         (void)printf(",\"branches\":[]}\n");
         return false;
     }
@@ -236,7 +223,7 @@ static bool print_object(sap_file *file, const sap_key *key, const char *url, co
         first = false;
     }
     (void)printf("],\"status\":\"%s\",", all ? "ok" : "partial");
-    print_member("file", url);
+    console_json_member("file", url);
     (void)printf("}\n");
     sap_tree_close(tree);
     return all;
@@ -259,9 +246,9 @@ static bool print_file(const char *url, const sap_run *run, bool json) {
     size_t trees = 0;
     if (sap_file_open(url, run, &file, &error) != SAP_OK) {
         (void)printf("{\"status\":\"open_error\",");
-        print_member("error", error.message);
+        console_json_member("error", error.message);
         (void)putchar(',');
-        print_member("file", url);
+        console_json_member("file", url);
         (void)printf(",\"branches\":[]}\n");
         return false;
     }
@@ -274,7 +261,7 @@ static bool print_file(const char *url, const sap_run *run, bool json) {
     }
     if (trees == 0) {
         (void)printf("{\"status\":\"no_tree\",");
-        print_member("file", url);
+        console_json_member("file", url);
         (void)printf(",\"branches\":[]}\n");
     }
     console_traffic(file);

@@ -112,13 +112,10 @@ static bool print_file(sap_file *file) {
 
 /* ---- JSON --------------------------------------------------------------------------------------------------- */
 
-/* "name": "text" or "name": null, with a comma before. */
+/* With a comma before. */
 static void put_member(const char *name, const char *text) {
-    (void)printf(",\"%s\":", name);
-    if (text)
-        console_json_text(text);
-    else
-        (void)fputs("null", stdout);
+    (void)putchar(',');
+    console_json_member(name, text);
 }
 
 static void put_branch(const sap_branch *b, const char *codec) {

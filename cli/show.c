@@ -190,19 +190,11 @@ static void print_text(const sap_file *file, const sap_tree *tree) {
     release_rows(&all);
 }
 
-static void print_member(const char *name, const char *text) {
-    (void)printf("\"%s\":", name);
-    if (text)
-        console_json_text(text);
-    else
-        (void)printf("null");
-}
-
 static void print_json(const sap_file *file, const sap_tree *tree) {
     (void)putchar('{');
-    print_member("file", sap_file_name(file));
+    console_json_member("file", sap_file_name(file));
     (void)putchar(',');
-    print_member("tree", sap_tree_path(tree));
+    console_json_member("tree", sap_tree_path(tree));
     size_t clusters = 0;
     const int64_t *first = sap_tree_clusters(tree, &clusters);
     (void)printf(",\"entries\":%" PRId64 ",\"clusters\":[", sap_tree_entries(tree));
@@ -216,16 +208,16 @@ static void print_json(const sap_file *file, const sap_tree *tree) {
         if (type)
             (void)sap_field_text(b->field, type, length + 1);
         (void)fputs(i ? ",{" : "{", stdout);
-        print_member("name", b->name);
+        console_json_member("name", b->name);
         (void)putchar(',');
-        print_member("path", b->path);
+        console_json_member("path", b->path);
         (void)putchar(',');
-        print_member("cpp_type", b->type_name);
+        console_json_member("cpp_type", b->type_name);
         (void)putchar(',');
-        print_member("type", type);
+        console_json_member("type", type);
         if (!b->field && !b->container) {
             (void)putchar(',');
-            print_member("reason", b->reason);
+            console_json_member("reason", b->reason);
         }
         (void)printf(",\"depth\":%d,\"baskets\":%" PRId64 ",\"stored_bytes\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
                      b->depth, b->baskets, b->stored_bytes, b->bytes);

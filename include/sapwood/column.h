@@ -40,6 +40,8 @@ typedef enum sap_type {
 
 /* "float32", "list", …; static. */
 SAP_API const char *sap_type_name(sap_type type);
+/* The same in numpy's words, for primitive types: "<f4", "|b1", …; NULL for the others. Static. */
+SAP_API const char *sap_type_dtype(sap_type type);
 /* Bytes of one value of a primitive type, 0 for the nested ones and strings. */
 SAP_API size_t sap_type_size(sap_type type);
 

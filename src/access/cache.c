@@ -72,30 +72,6 @@ static uint64_t block_hash(const sap_cache *cache, uint64_t index, const void *d
 
 /* ---- Reading and writing ------------------------------------------------------------------------------------------- */
 
-static bool read_all(int fd, void *data, size_t length) {
-    for (size_t done = 0; done < length;) {
-        ssize_t n = read(fd, (char *)data + done, length - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
-    }
-    return true;
-}
-
-static bool write_all(int fd, const void *data, size_t length) {
-    for (size_t done = 0; done < length;) {
-        ssize_t n = write(fd, (const char *)data + done, length - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
-    }
-    return true;
-}
-
 bool sap_cache_read(const sap_cache *cache, uint64_t index, void *data, size_t length) {
     char path[PATH_BYTES];
     struct stat info;
@@ -105,7 +81,8 @@ bool sap_cache_read(const sap_cache *cache, uint64_t index, void *data, size_t l
     if (fd < 0)
         return false;
     bool sound = fstat(fd, &info) == 0 && info.st_size == (off_t)(sizeof head + length) &&
-                 read_all(fd, &head, sizeof head) && head.length == length && read_all(fd, data, length) &&
+                 sap_descriptor_read(fd, &head, sizeof head, 0) == sizeof head && head.length == length &&
+                 sap_descriptor_read(fd, data, length, sizeof head) == length &&
                  head.hash == block_hash(cache, index, data, length);
     if (!sound)
         (void)unlink(path);
@@ -129,7 +106,7 @@ void sap_cache_write(sap_cache *cache, uint64_t index, const void *data, size_t 
         fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    bool well = write_all(fd, &head, sizeof head) && write_all(fd, data, length);
+    bool well = sap_descriptor_write(fd, &head, sizeof head) && sap_descriptor_write(fd, data, length);
     well = close(fd) == 0 && well;
     if (!well || rename(aside, path) != 0)
         (void)unlink(aside);

@@ -69,18 +69,12 @@ struct sap_channel {
     sap_source_stats stats;
 };
 
-static int64_t now_nanoseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static double now(void) {
-    return (double)now_nanoseconds() * 1e-9;
+    return (double)sap_nanoseconds() * 1e-9;
 }
 
 static void mark_life(sap_channel *c) {
-    __atomic_store_n(&c->life, now_nanoseconds(), __ATOMIC_RELAXED);
+    __atomic_store_n(&c->life, sap_nanoseconds(), __ATOMIC_RELAXED);
 }
 
 /* 0.1 s, doubled with each try up to 5 s, and spread so that many readers do not come back at the same moment. */
@@ -89,7 +83,7 @@ static double pause_after(int tries, const void *salt) {
     for (int i = 1; i < tries && pause < LONGEST_PAUSE_SECONDS; i++)
         pause *= 2;
     pause = pause < LONGEST_PAUSE_SECONDS ? pause : LONGEST_PAUSE_SECONDS;
-    return pause * (0.5 + sap_unit(sap_mix((uint64_t)(uintptr_t)salt, (uint64_t)now_nanoseconds())));
+    return pause * (0.5 + sap_unit(sap_mix((uint64_t)(uintptr_t)salt, (uint64_t)sap_nanoseconds())));
 }
 
 /* ---- Opening ------------------------------------------------------------------------------------------------- */
@@ -358,7 +352,7 @@ static void send_ready(sap_channel *c) {
 }
 
 static void drop_stalled(sap_channel *c) {
-    double quiet = (double)(now_nanoseconds() - __atomic_load_n(&c->life, __ATOMIC_RELAXED)) * 1e-9;
+    double quiet = (double)(sap_nanoseconds() - __atomic_load_n(&c->life, __ATOMIC_RELAXED)) * 1e-9;
     if (!c->under_way || quiet < c->stall_seconds + (double)c->under_way_bytes / SLOWEST_BYTES_PER_SECOND)
         return;
     char reason[100];

@@ -94,12 +94,6 @@ static struct engine {
     transfer *transfers; /* the thread's own */
 } engine = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static int64_t now_nanoseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* ---- Files ---------------------------------------------------------------------------------------------------------- */
 
 static void release(http_file *f) {
@@ -174,38 +168,24 @@ static bool copy_more(task *t, const char *data, size_t length) {
     if (f->whole < 0)
         f->whole = open_temporary();
     __atomic_store_n(&f->copying, true, __ATOMIC_RELAXED);
-    __atomic_store_n(&f->life, now_nanoseconds(), __ATOMIC_RELAXED);
+    __atomic_store_n(&f->life, sap_nanoseconds(), __ATOMIC_RELAXED);
     if (f->size + length > f->whole_limit) {
         (void)fail(t, SAP_EUNSUPPORTED,
                    "the server reads no ranges, and the whole file is larger than SAPWOOD_CACHE_BYTES (%llu)",
                    (unsigned long long)f->whole_limit);
         return false;
     }
-    for (size_t done = 0; done < length;) {
-        ssize_t n = f->whole < 0 ? -1 : write(f->whole, data + done, length - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            (void)fail(t, SAP_EIO, "the server reads no ranges, and a temporary copy cannot be written: %s",
-                       strerror(errno));
-            return false;
-        }
-        done += (size_t)n;
+    if (f->whole < 0 || !sap_descriptor_write(f->whole, data, length)) {
+        (void)fail(t, SAP_EIO, "the server reads no ranges, and a temporary copy cannot be written: %s",
+                   strerror(errno));
+        return false;
     }
     f->size += length;
     return true;
 }
 
 static bool read_copy(const http_file *f, const sap_range *range) {
-    for (size_t done = 0; done < range->length;) {
-        ssize_t n = pread(f->whole, (char *)range->data + done, range->length - done, (off_t)(range->offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        done += (size_t)n;
-    }
-    return true;
+    return sap_descriptor_read(f->whole, range->data, range->length, range->offset) == range->length;
 }
 
 /* ---- Transfers ------------------------------------------------------------------------------------------------------- */
@@ -700,10 +680,10 @@ static void http_submit(void *state, sap_request *request) {
 /* Until the answer is there; as long as it takes while the whole file comes. Called with the lock. */
 static sap_status wait_until_open(http_file *f, const sap_access_settings *settings, const sap_run *run,
                                   sap_error *err) {
-    const int64_t begin = now_nanoseconds();
+    const int64_t begin = sap_nanoseconds();
     while (!f->opened) {
         bool copying = __atomic_load_n(&f->copying, __ATOMIC_RELAXED);
-        int64_t since = copying ? __atomic_load_n(&f->life, __ATOMIC_RELAXED) : begin, now = now_nanoseconds();
+        int64_t since = copying ? __atomic_load_n(&f->life, __ATOMIC_RELAXED) : begin, now = sap_nanoseconds();
         double quiet = (double)(now - since) * 1e-9;
         if (run && run->cancel && __atomic_load_n(run->cancel, __ATOMIC_RELAXED))
             return sap_error_set(err, SAP_ECANCELLED, "%s: cancelled", f->name);

@@ -99,19 +99,12 @@ static const uint8_t *local_map(void *state, uint64_t offset, size_t length) {
 static sap_status local_read(void *state, const char *name, const sap_range *ranges, size_t count, sap_error *err) {
     const local_file *file = state;
     for (size_t i = 0; i < count; i++) {
-        size_t done = 0;
-        while (done < ranges[i].length) {
-            ssize_t n = pread(file->descriptor, (char *)ranges[i].data + done, ranges[i].length - done,
-                              (off_t)(ranges[i].offset + done));
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0)
-                return sap_error_errno(err, name);
-            if (n == 0)
-                return sap_error_set(err, SAP_EIO, "%s @0x%llx: the file has become shorter while it was read", name,
-                                     (unsigned long long)(ranges[i].offset + done));
-            done += (size_t)n;
-        }
+        size_t done = sap_descriptor_read(file->descriptor, ranges[i].data, ranges[i].length, ranges[i].offset);
+        if (done < ranges[i].length && errno)
+            return sap_error_errno(err, name);
+        if (done < ranges[i].length)
+            return sap_error_set(err, SAP_EIO, "%s @0x%llx: the file has become shorter while it was read", name,
+                                 (unsigned long long)(ranges[i].offset + done));
     }
     return SAP_OK;
 }

@@ -80,6 +80,11 @@ const char *sap_text_base_name(const char *url, size_t *length);
 
 /* ---- Files -------------------------------------------------------------------------------------------- */
 
+/* Read and write all bytes, going on after short counts and signals. Reading, at an offset, returns how many there were: fewer
+ * than asked for at the end (errno is 0 then) or after an error (errno). Writing goes on where the descriptor stands; false: errno. */
+size_t sap_descriptor_read(int descriptor, void *data, size_t length, uint64_t offset);
+SAP_MUST_CHECK bool sap_descriptor_write(int descriptor, const void *data, size_t length);
+
 /* Whole text file, terminated; the caller frees. limit: more bytes are refused. */
 SAP_MUST_CHECK sap_status sap_file_load(const char *path, size_t limit, char **out, size_t *length, sap_error *err);
 /* Writes `path` aside and renames it when it is whole and on disk. */

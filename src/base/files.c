@@ -64,17 +64,33 @@ done:
     return status;
 }
 
-static sap_status write_all(int fd, const char *path, const char *data, size_t length, sap_error *err) {
-    while (length > 0) {
-        ssize_t put = write(fd, data, length);
+size_t sap_descriptor_read(int descriptor, void *data, size_t length, uint64_t offset) {
+    size_t done = 0;
+    while (done < length) {
+        ssize_t got = pread(descriptor, (char *)data + done, length - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got == 0)
+            errno = 0;
+        if (got <= 0)
+            break;
+        done += (size_t)got;
+    }
+    return done;
+}
+
+bool sap_descriptor_write(int descriptor, const void *data, size_t length) {
+    for (size_t done = 0; done < length;) {
+        ssize_t put = write(descriptor, (const char *)data + done, length - done);
         if (put < 0 && errno == EINTR)
             continue;
-        if (put < 0)
-            return sap_error_errno(err, path);
-        data += put;
-        length -= (size_t)put;
+        if (put == 0)
+            errno = EIO;
+        if (put <= 0)
+            return false;
+        done += (size_t)put;
     }
-    return SAP_OK;
+    return true;
 }
 
 sap_status sap_file_store(const char *path, const void *data, size_t length, sap_error *err) {
@@ -89,7 +105,7 @@ sap_status sap_file_store(const char *path, const void *data, size_t length, sap
     if (fd < 0) {
         status = sap_error_errno(err, aside.data);
     } else {
-        status = write_all(fd, aside.data, data, length, err);
+        status = sap_descriptor_write(fd, data, length) ? SAP_OK : sap_error_errno(err, aside.data);
         if (status == SAP_OK && fsync(fd) != 0 && errno != EINVAL)
             status = sap_error_errno(err, aside.data);
         if (close(fd) != 0 && status == SAP_OK)

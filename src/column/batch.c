@@ -38,6 +38,17 @@ void *sap_storage_alloc(struct sap_storage *storage, size_t bytes) {
     return (char *)b + ALIGNMENT;
 }
 
+void *sap_slab_take(sap_slab *slab, size_t bytes) {
+    uint8_t *p = slab->data ? slab->data + slab->used : NULL;
+    *(slab->data ? &slab->used : &slab->size) += (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    return p;
+}
+
+bool sap_slab_open(sap_slab *slab, struct sap_storage *storage) {
+    slab->data = sap_storage_alloc(storage, slab->size);
+    return slab->data != NULL;
+}
+
 bool sap_storage_adopt(struct sap_storage *storage, void *data) {
     block *b = aligned_alloc(ALIGNMENT, ALIGNMENT);
     if (!b)

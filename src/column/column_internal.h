@@ -15,6 +15,17 @@ void *sap_storage_alloc(struct sap_storage *storage, size_t bytes);
 bool sap_storage_adopt(struct sap_storage *storage, void *block);
 char *sap_storage_text(struct sap_storage *storage, const char *text);
 
+/* The memory of many columns as one block. What they need is asked for twice in the same order: before the slab is open it is
+ * counted, and NULL returned; then it is handed out, aligned to 64 bytes. Zeroed is empty. */
+typedef struct sap_slab {
+    uint8_t *data;
+    size_t used, size;
+} sap_slab;
+
+void *sap_slab_take(sap_slab *slab, size_t bytes);
+/* Takes what was counted from the storage; false when memory is out. */
+SAP_MUST_CHECK bool sap_slab_open(sap_slab *slab, struct sap_storage *storage);
+
 /* Makes a column, with its children, of the type of `field`: names, types and sizes set, buffers empty, lengths 0. */
 SAP_MUST_CHECK sap_status sap_column_init(struct sap_storage *storage, const sap_field *field, sap_column *out,
                                           sap_error *err);

@@ -21,6 +21,14 @@ const char *sap_type_name(sap_type type) {
     return known(type) ? types[type].name : "unknown";
 }
 
+const char *sap_type_dtype(sap_type type) {
+    static const char *const names[] = {
+        [SAP_BOOL] = "|b1",   [SAP_INT8] = "|i1",    [SAP_UINT8] = "|u1",   [SAP_INT16] = "<i2",
+        [SAP_UINT16] = "<u2", [SAP_INT32] = "<i4",   [SAP_UINT32] = "<u4",  [SAP_INT64] = "<i8",
+        [SAP_UINT64] = "<u8", [SAP_FLOAT16] = "<f2", [SAP_FLOAT32] = "<f4", [SAP_FLOAT64] = "<f8"};
+    return (size_t)type < sizeof names / sizeof *names ? names[type] : NULL;
+}
+
 size_t sap_type_size(sap_type type) {
     return known(type) ? types[type].size : 0;
 }

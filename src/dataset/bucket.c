@@ -7,19 +7,9 @@
 #include <unistd.h>
 
 static sap_status read_all(int fd, const char *path, char *to, size_t bytes, uint64_t offset, sap_error *err) {
-    while (bytes > 0) {
-        ssize_t got = pread(fd, to, bytes, (off_t)offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return sap_error_errno(err, path);
-        if (got == 0)
-            return sap_error_set(err, SAP_EIO, "%s: has become shorter", path);
-        to += got;
-        bytes -= (size_t)got;
-        offset += (uint64_t)got;
-    }
-    return SAP_OK;
+    if (sap_descriptor_read(fd, to, bytes, offset) == bytes)
+        return SAP_OK;
+    return errno ? sap_error_errno(err, path) : sap_error_set(err, SAP_EIO, "%s: has become shorter", path);
 }
 
 /* Appends the bucket's part of one spool file at `to`. */

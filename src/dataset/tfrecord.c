@@ -106,15 +106,8 @@ void sap_tfrecord_writer_close(sap_tfrecord_writer *writer) {
 }
 
 static sap_status flush(sap_tfrecord_writer *writer, sap_error *err) {
-    size_t done = 0;
-    while (done < writer->length) {
-        ssize_t put = write(writer->fd, writer->data + done, writer->length - done);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return sap_error_errno(err, writer->path);
-        done += (size_t)put;
-    }
+    if (!sap_descriptor_write(writer->fd, writer->data, writer->length))
+        return sap_error_errno(err, writer->path);
     writer->length = 0;
     return SAP_OK;
 }

@@ -60,17 +60,9 @@ static sap_status write_at(const npz *w, int fd, const void *data, size_t bytes,
 }
 
 static sap_status read_at(const npz *w, void *data, size_t bytes, uint64_t at, sap_error *err) {
-    while (bytes > 0) {
-        ssize_t got = pread(w->waiting, data, bytes, (off_t)at);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return sap_error_errno(err, w->path);
-        data = (char *)data + got;
-        bytes -= (size_t)got;
-        at += (uint64_t)got;
-    }
-    return SAP_OK;
+    if (sap_descriptor_read(w->waiting, data, bytes, at) == bytes)
+        return SAP_OK;
+    return errno ? sap_error_errno(err, w->path) : sap_error_set(err, SAP_EIO, "%s: has become shorter", w->path);
 }
 
 /* More of an array's values. */
@@ -94,14 +86,6 @@ static sap_status append(npz *w, array *a, const void *data, int64_t count, size
 }
 
 /* ---- Arrays of a column ----------------------------------------------------------------------------------------- */
-
-static const char *dtype_of(sap_type type) {
-    static const char *const names[] = {
-        [SAP_BOOL] = "|b1",   [SAP_INT8] = "|i1",    [SAP_UINT8] = "|u1",   [SAP_INT16] = "<i2",
-        [SAP_UINT16] = "<u2", [SAP_INT32] = "<i4",   [SAP_UINT32] = "<u4",  [SAP_INT64] = "<i8",
-        [SAP_UINT64] = "<u8", [SAP_FLOAT16] = "<f2", [SAP_FLOAT32] = "<f4", [SAP_FLOAT64] = "<f8"};
-    return names[type];
-}
 
 /* What stands around a node. */
 typedef struct around {
@@ -167,7 +151,7 @@ static sap_status add_field(npz *w, const sap_field *field, const char *path, ar
         }
         return SAP_OK;
     default:
-        return add_array(w, path, "", dtype_of(field->type), &at, err);
+        return add_array(w, path, "", sap_type_dtype(field->type), &at, err);
     }
 }
 
@@ -274,16 +258,21 @@ static uint8_t *put_member(uint8_t *out, const array *a, size_t extra) {
     return put(out, extra, 2);
 }
 
+/* The name, and the ZIP64 field of so many bytes as far as the two sizes. */
+static uint8_t *put_name(uint8_t *out, const array *a, size_t extra) {
+    size_t length = strlen(a->name);
+    memcpy(out, a->name, length);
+    out = put(out + length, ZIP64_FIELD, 2);
+    out = put(out, extra - 4, 2);
+    out = put(out, a->bytes, 8);
+    return put(out, a->bytes, 8);
+}
+
 static sap_status write_local(npz *w, const array *a, sap_error *err) {
     enum { EXTRA = 20 };
     uint8_t *out = put(w->block, 0x04034b50, 4);
     out = put_member(out, a, EXTRA);
-    memcpy(out, a->name, strlen(a->name));
-    out += strlen(a->name);
-    out = put(out, ZIP64_FIELD, 2);
-    out = put(out, EXTRA - 4, 2);
-    out = put(out, a->bytes, 8);
-    out = put(out, a->bytes, 8);
+    out = put_name(out, a, EXTRA);
     return write_at(w, w->out, w->block, (size_t)(out - w->block), a->at, err);
 }
 
@@ -341,12 +330,7 @@ static sap_status write_directory(npz *w, sap_error *err) {
         out = put_member(out, a, EXTRA);
         out = put(out, 0, 2 + 2 + 2 + 4); /* comment, disk, attributes */
         out = put(out, UINT32_MAX, 4);
-        memcpy(out, a->name, strlen(a->name));
-        out += strlen(a->name);
-        out = put(out, ZIP64_FIELD, 2);
-        out = put(out, EXTRA - 4, 2);
-        out = put(out, a->bytes, 8);
-        out = put(out, a->bytes, 8);
+        out = put_name(out, a, EXTRA);
         out = put(out, a->at, 8);
         SAP_TRY(write_at(w, w->out, w->block, (size_t)(out - w->block), w->at, err));
         w->at += (uint64_t)(out - w->block);

@@ -30,8 +30,7 @@ typedef struct making {
     sap_page_piece *pieces;
     size_t count, capacity;
     uint64_t bytes; /* taken so far */
-    uint8_t *slab;  /* memory of this level */
-    size_t slab_used, slab_size;
+    sap_slab slab;  /* memory of this level */
     sap_ahead late; /* pages of this level that nothing had fetched */
 } making;
 
@@ -294,28 +293,13 @@ static sap_status plan_node(making *m, sap_scan_node *node, sap_error *err) {
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------------------ */
 
-static size_t rounded(size_t bytes) {
-    enum { ALIGNMENT = 64 };
-    return (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-}
-
-/* Before the slab is there its size is counted, and NULL returned. */
-static void *take(making *m, size_t bytes) {
-    uint8_t *p = m->slab ? m->slab + m->slab_used : NULL;
-    if (m->slab)
-        m->slab_used += rounded(bytes);
-    else
-        m->slab_size += rounded(bytes);
-    return p;
-}
-
 static void take_memory(making *m, sap_scan_node *node) {
     const sap_series *series = node->node->series;
     size_t n = (size_t)node->length;
     bool is_union = node->node->kind == SAP_NODE_UNION, number = series->type != SAP_TYPE_NONE;
     sap_column *c = node->column;
-    node->values = is_union ? take(m, n) : number ? take(m, n * series->size) : NULL;
-    node->offsets = number ? NULL : take(m, (n + !is_union) * sizeof *node->offsets);
+    node->values = is_union ? sap_slab_take(&m->slab, n) : number ? sap_slab_take(&m->slab, n * series->size) : NULL;
+    node->offsets = number ? NULL : sap_slab_take(&m->slab, (n + !is_union) * sizeof *node->offsets);
     if (is_union || node->node->kind == SAP_NODE_STRING || node->node->kind == SAP_NODE_LIST)
         c->offsets = node->offsets;
     if (node->values && c)
@@ -334,7 +318,7 @@ static sap_status take_slab(making *m, sap_error *err) {
     for (size_t i = 0; i < m->node_count; i++)
         if (!m->nodes[i]->same)
             take_memory(m, m->nodes[i]);
-    m->bytes += m->slab_size;
+    m->bytes += m->slab.size;
     bool doubtful = m->bytes > BELIEVED && m->bytes / LIKELY_TIMES > n->tree.file->size;
     if (doubtful && m->bytes / MOST_TIMES > n->tree.file->size)
         return sap_error_set(err, SAP_EMEMORY,
@@ -342,8 +326,7 @@ static sap_status take_slab(making *m, sap_error *err) {
                              n->tree.where, (unsigned long long)m->bytes, (unsigned long long)n->tree.file->size);
     if (doubtful)
         SAP_TRY(sap_loop(&m->scan->run, m->count, check_step, m, err));
-    m->slab = sap_storage_alloc(m->storage, m->slab_size + 1);
-    if (!m->slab)
+    if (!sap_slab_open(&m->slab, m->storage))
         return sap_error_memory(err, n->tree.where);
     for (size_t i = 0; i < m->node_count; i++)
         if (!m->nodes[i]->same)
@@ -443,8 +426,7 @@ static sap_status shift_step(void *context, size_t index, int slot, sap_error *e
 
 static sap_status read_level(making *m, sap_error *err) {
     m->count = 0;
-    m->slab = NULL;
-    m->slab_size = m->slab_used = 0;
+    m->slab = (sap_slab){0};
     for (size_t i = 0; i < m->node_count; i++)
         if (!m->nodes[i]->same)
             SAP_TRY(plan_node(m, m->nodes[i], err));

@@ -57,8 +57,7 @@ typedef struct making {
     size_t *order;    /* (count) pieces, the longest first; NULL: as they are */
     int64_t **counts; /* (column_count) of hidden columns: values from `counts_begin` on */
     int64_t *counts_begin;
-    uint8_t *slab; /* memory of all columns of the fast shapes */
-    size_t slab_used, slab_size;
+    sap_slab slab;   /* memory of all columns of the fast shapes */
     bool distrusted; /* what baskets' headers promise is not believed: they are loaded to see */
 } making;
 
@@ -554,21 +553,6 @@ static sap_status decode_step(void *context, size_t index, int slot, sap_error *
 
 /* ---- Memory of a batch ------------------------------------------------------------------------------------------------- */
 
-static size_t rounded(size_t bytes) {
-    enum { ALIGNMENT = 64 };
-    return (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-}
-
-/* Before the slab is there its size is counted, and NULL returned. */
-static void *take(making *m, size_t bytes) {
-    uint8_t *p = m->slab ? m->slab + m->slab_used : NULL;
-    if (m->slab)
-        m->slab_used += rounded(bytes);
-    else
-        m->slab_size += rounded(bytes);
-    return p;
-}
-
 static void take_numbers(making *m, const sap_step_node *step, int64_t items, sap_column *column) {
     for (int i = 0; i < step->dim_count; i++) {
         column->length = items;
@@ -576,7 +560,7 @@ static void take_numbers(making *m, const sap_step_node *step, int64_t items, sa
         column = &column->children[0];
     }
     column->length = items;
-    column->values = take(m, (size_t)items * step->number.size);
+    column->values = sap_slab_take(&m->slab, (size_t)items * step->number.size);
 }
 
 static sap_status take_jagged(making *m, size_t index, const sap_program *program, sap_column *column, sap_error *err) {
@@ -588,7 +572,7 @@ static sap_status take_jagged(making *m, size_t index, const sap_program *progra
             return sap_error_set(err, SAP_EMEMORY, "%s: more than 2^31 items in one batch; ask for smaller batches",
                                  m->scan->columns[index].where);
     }
-    int32_t *offsets = take(m, ((size_t)column->length + 1) * sizeof *offsets);
+    int32_t *offsets = sap_slab_take(&m->slab, ((size_t)column->length + 1) * sizeof *offsets);
     if (offsets)
         offsets[0] = 0;
     column->offsets = offsets;
@@ -621,18 +605,18 @@ static sap_status check_memory(making *m, sap_error *err) {
     }
     if (stored > size) /* the same bytes again and again */
         stored = size;
-    if (m->slab_size <= BELIEVED || m->slab_size / LIKELY_TIMES <= stored)
+    if (m->slab.size <= BELIEVED || m->slab.size / LIKELY_TIMES <= stored)
         return SAP_OK;
-    if (m->slab_size / MOST_TIMES > stored)
+    if (m->slab.size / MOST_TIMES > stored)
         return sap_error_set(
             err, SAP_EFORMAT,
             "%s: %llu stored bytes promise %zu for entries %lld to %lld: more than %d times as many; if "
             "that is so, ask for smaller batches",
-            r->tree->where, (unsigned long long)stored, m->slab_size, (long long)m->begin, (long long)m->end,
+            r->tree->where, (unsigned long long)stored, m->slab.size, (long long)m->begin, (long long)m->end,
             MOST_TIMES);
     m->distrusted = true;
     SAP_TRY(sap_loop(&r->run, r->shown, count_step, m, err));
-    m->slab_size = 0;
+    m->slab.size = 0;
     for (size_t i = 0; i < r->shown; i++)
         SAP_TRY(take_memory(m, i, err));
     return SAP_OK;
@@ -759,8 +743,7 @@ static sap_status make_batch(making *m, sap_error *err) {
         SAP_TRY(take_memory(m, i, err)); /* how much */
     }
     SAP_TRY(check_memory(m, err));
-    m->slab = sap_storage_alloc(m->storage, m->slab_size);
-    if (!m->slab)
+    if (!sap_slab_open(&m->slab, m->storage))
         return sap_error_memory(err, r->tree->where);
     for (size_t i = 0; i < r->shown; i++)
         SAP_TRY(take_memory(m, i, err));

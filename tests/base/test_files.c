@@ -2,6 +2,8 @@
 #include "base/base_internal.h"
 #include "test_support.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -101,6 +103,24 @@ static void folders(void **state) {
     assert_ok(sap_folder_remove(deep, err));
 }
 
+static void whole_reads_and_writes(void **state) {
+    (void)state;
+    char file[400], got[8] = "";
+    (void)snprintf(file, sizeof file, "%s/bytes", folder);
+    int fd = open(file, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_true(sap_descriptor_write(fd, "012345", 6) && sap_descriptor_write(fd, "6789", 4));
+    assert_int_equal(sap_descriptor_read(fd, got, 4, 3), 4);
+    assert_memory_equal(got, "3456", 4);
+    errno = EPERM;
+    assert_int_equal(sap_descriptor_read(fd, got, 8, 7), 3); /* the end is no error */
+    assert_int_equal(errno, 0);
+    close(fd);
+    assert_int_equal(sap_descriptor_read(fd, got, 1, 0), 0);
+    assert_int_equal(errno, EBADF);
+    assert_false(sap_descriptor_write(fd, got, 1));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(store_and_load),
@@ -108,6 +128,7 @@ int main(void) {
         cmocka_unit_test(missing_files_are_named),
         cmocka_unit_test(a_full_disk_leaves_the_old_file),
         cmocka_unit_test(folders),
+        cmocka_unit_test(whole_reads_and_writes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -66,6 +66,17 @@ void fuzz_read_tree(sap_tree *tree) {
     }
 }
 
+void fuzz_read_bytes(const uint8_t *data, size_t size) {
+    sap_file *file;
+    sap_error error = {0};
+    if (sap_file_open(fuzz_path(data, size), NULL, &file, &error) != SAP_OK) {
+        fuzz_check_error(&error);
+        return;
+    }
+    fuzz_read_file(file);
+    sap_file_close(file);
+}
+
 void fuzz_read_file(sap_file *file) {
     for (size_t i = 0; i < sap_file_key_count(file); i++) {
         const sap_key *key = sap_file_key(file, i);

@@ -21,7 +21,8 @@ const char *fuzz_path_slot(int slot, const uint8_t *data, size_t size);
 /* Ends the program unless the error says something. */
 void fuzz_check_error(const sap_error *error);
 
-/* Reads all columns of all trees of the file, or just all of one tree. */
+/* Reads all columns of all trees of a file that holds these bytes, of an open one, or just all of one tree. */
+void fuzz_read_bytes(const uint8_t *data, size_t size);
 void fuzz_read_file(sap_file *file);
 void fuzz_read_tree(sap_tree *tree);
 void fuzz_read_column(sap_tree *tree, const sap_branch *branch);

@@ -12,13 +12,6 @@ void fuzz_input(const uint8_t *data, size_t size) {
     uint8_t *bytes = fuzz_template_extend(base, base->streamer, data + 1, size - 1, &length);
     fuzz_put32(bytes + FUZZ_INFO, (uint32_t)base->size);
     fuzz_put32(bytes + FUZZ_INFO_BYTES, (uint32_t)(length - base->size));
-    sap_file *file;
-    sap_error error = {0};
-    if (sap_file_open(fuzz_path(bytes, length), NULL, &file, &error) == SAP_OK) {
-        fuzz_read_file(file);
-        sap_file_close(file);
-    } else {
-        fuzz_check_error(&error);
-    }
+    fuzz_read_bytes(bytes, length);
     free(bytes);
 }

@@ -14,13 +14,6 @@ void fuzz_input(const uint8_t *data, size_t size) {
     fuzz_put32(key, (uint32_t)(length - base->size));
     fuzz_put32(key + FUZZ_OBJECT_BYTES, (uint32_t)(size - 1));
     fuzz_put32(key + FUZZ_SEEK, (uint32_t)base->size);
-    sap_file *file;
-    sap_error error = {0};
-    if (sap_file_open(fuzz_path(bytes, length), NULL, &file, &error) == SAP_OK) {
-        fuzz_read_file(file);
-        sap_file_close(file);
-    } else {
-        fuzz_check_error(&error);
-    }
+    fuzz_read_bytes(bytes, length);
     free(bytes);
 }
