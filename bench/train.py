@@ -1,11 +1,11 @@
-"""Trains the HLF network (14-50-20-10-3, Adam) side by side with Keras and PyTorch, in one sitting, on one core.
+"""Trains the published networks side by side with Keras, PyTorch and JAX, in one sitting, on one core.
 
-    python bench/train.py [--rounds 5] [--rows 204800] [--core 0] [--build build/release]
+    python bench/train.py [--networks hlf,inclusive_gru,…] [--rounds 5] [--core 0] [--build build/release] [--only PEERS]
 
 Every program is started, warmed up and then told to train one epoch at a time, in turn, so that all of them see the same
 noise of the machine. All draw their batches in random order from arrays in memory. What counts is the median over the rounds
 of samples a CPU second; samples a wall second stand beside it. TensorFlow comes from the interpreter that runs this, PyTorch and
-JAX from a virtual environment of their own, which is made in build/bench-venv on the first run.
+JAX from a virtual environment of their own, which is made in build/bench-venv on the first run (6 GB).
 """
 
 import argparse
@@ -15,145 +15,47 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import machine as bench_machine
+
 ROOT = Path(__file__).resolve().parents[1]
-WIDTHS = (14, 50, 20, 10, 3)
-BY_HAND = "JAX by hand, an epoch an execution"  # what one can get with expert work for this network alone
-PEERS = {  # name: (interpreter, backend, options)
-    "Keras/TensorFlow": ("main", "tensorflow", {"jit_compile": False}),
-    "Keras/TensorFlow, XLA": ("main", "tensorflow", {"jit_compile": True}),
-    "Keras/TensorFlow, 50 steps an execution": ("main", "tensorflow", {"jit_compile": False, "steps_per_execution": 50}),
-    "Keras/TensorFlow, XLA, 50 steps an execution": ("main", "tensorflow",
-                                                     {"jit_compile": True, "steps_per_execution": 50}),
-    "Keras/JAX": ("bench", "jax", {}),
-    "Keras/JAX, 50 steps an execution": ("bench", "jax", {"steps_per_execution": 50}),
-    BY_HAND: ("bench", "jax", None),
-    "PyTorch, eager": ("bench", "torch", {"compile": False}),
-    "PyTorch, compiled": ("bench", "torch", {"compile": "loss"}),
-    "PyTorch, optimizer compiled too": ("bench", "torch", {"compile": "step"}),
+BY_HAND = "JAX by hand, an epoch an execution"  # what one can get with expert work for the HLF network alone
+HLF, INCLUSIVE = {"hlf": 14}, {"particles": 19, "hlf": 14}  # inputs and their widths
+SITTINGS = {  # name: network, inputs, rows an epoch, batch, mean particles an event, asked for: times the best peer
+    "HLF, batch 128": ("hlf", HLF, 204800, 128, 0, 10),
+    "HLF, batch 4096": ("hlf", HLF, 204800, 4096, 0, None),
+    "inclusive GRU, 801 particles, batch 128": ("inclusive_gru", INCLUSIVE, 512, 128, 801, 4.5),
+    "inclusive GRU, 430 particles on average, batch 128": ("inclusive_gru", INCLUSIVE, 1024, 128, 430, None),
+    "inclusive LSTM, 801 particles, batch 128": ("inclusive_lstm", INCLUSIVE, 512, 128, 801, 3),
+    "inclusive transformer, 801 particles, batch 128": ("inclusive_transformer", INCLUSIVE, 128, 128, 801, 3),
+    "inclusive transformer, 430 particles on average, batch 128": ("inclusive_transformer", INCLUSIVE, 128, 128, 430, 3),
 }
-
-
-# ---- Peers: each in a process of its own -------------------------------------------------------------------------
-
-
-def serve(train_epoch):
-    """Warms up, then trains an epoch for every line on stdin."""
-    train_epoch()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = train_epoch()
-        print(time.perf_counter() - wall, time.process_time() - cpu, loss, flush=True)
-
-
-def load(folder, rows):
-    import numpy as np
-    x = np.fromfile(f"{folder}/x.f32", np.float32).reshape(rows, WIDTHS[0])
-    return x, np.fromfile(f"{folder}/label.i32", np.int32)
-
-
-def keras_peer(folder, rows, batch, options):
-    import keras
-    import numpy as np
-    x, label = load(folder, rows)
-    y = np.eye(WIDTHS[-1], dtype=np.float32)[label]
-    layers = [keras.layers.Dense(w, activation="relu") for w in WIDTHS[1:-1]]
-    model = keras.Sequential([keras.Input((WIDTHS[0],)), *layers, keras.layers.Dense(WIDTHS[-1], activation="softmax")])
-    model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", **options)
-    serve(lambda: model.fit(x, y, batch_size=batch, epochs=1, shuffle=True, verbose=0).history["loss"][0])
-
-
-def torch_peer(folder, rows, batch, options):
-    import torch
-    torch.set_num_threads(1)
-    x, label = (torch.from_numpy(a) for a in load(folder, rows))
-    label = label.long()
-    layers = []
-    for a, b in zip(WIDTHS[:-1], WIDTHS[1:]):
-        layers += [torch.nn.Linear(a, b), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1])
-    fused = options["compile"] != "step"
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-7, fused=fused, foreach=not fused)
-
-    def loss_of(inputs, target):
-        return torch.nn.functional.cross_entropy(model(inputs), target)
-
-    step = optimizer.step
-    if options["compile"]:
-        loss_of = torch.compile(loss_of)
-    if options["compile"] == "step":
-        step = torch.compile(optimizer.step)
-
-    def train_epoch():
-        order, loss = torch.randperm(rows), None
-        inputs, target = x[order], label[order]  # at once: cheaper than batch by batch
-        for i in range(0, rows, batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(inputs[i:i + batch], target[i:i + batch])
-            loss.backward()
-            step()
-        return float(loss.detach())
-
-    serve(train_epoch)
-
-
-def jax_peer(folder, rows, batch, _):
-    """By hand: the whole epoch is one compiled scan, so nothing is left of Python's overhead."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    shuffler = np.random.default_rng(1)
-    x, label = load(folder, rows)
-    keys = jax.random.split(jax.random.key(1), len(WIDTHS))
-    weights = [(jax.nn.initializers.glorot_uniform()(k, (a, b)), jnp.zeros(b))
-               for k, a, b in zip(keys, WIDTHS[:-1], WIDTHS[1:])]
-    steps = rows // batch
-
-    def loss_of(weights, inputs, target):
-        for kernel, bias in weights[:-1]:
-            inputs = jax.nn.relu(inputs @ kernel + bias)
-        scores = jax.nn.log_softmax(inputs @ weights[-1][0] + weights[-1][1])
-        return -jnp.mean(jnp.take_along_axis(scores, target[:, None], 1))
-
-    def step(state, data):
-        weights, m, v, n = state
-        loss, gradients = jax.value_and_grad(loss_of)(weights, *data)
-        m = jax.tree.map(lambda a, g: a + 0.1 * (g - a), m, gradients)
-        v = jax.tree.map(lambda a, g: a + 0.001 * (g * g - a), v, gradients)
-        alpha = 1e-3 * jnp.sqrt(1 - 0.999**n) / (1 - 0.9**n)
-        weights = jax.tree.map(lambda w, a, b: w - alpha * a / (jnp.sqrt(b) + 1e-7), weights, m, v)
-        return (weights, m, v, n + 1), loss
-
-    @jax.jit
-    def epoch(state, inputs, target):
-        return jax.lax.scan(step, state, (inputs, target))
-
-    zeros = jax.tree.map(jnp.zeros_like, weights)
-    state = [(weights, zeros, zeros, jnp.float32(1))]
-
-    def train_epoch():
-        order = shuffler.permutation(rows)[:steps * batch]
-        inputs, target = x[order].reshape(steps, batch, -1), label[order].reshape(steps, batch)
-        state[0], losses = epoch(state[0], inputs, target)
-        return float(losses.mean())
-
-    serve(train_epoch)
-
-
-# ---- The sitting ----------------------------------------------------------------------------------------------------
+MANY = {"steps_per_execution": 50}
+PEERS = {  # name: (framework, interpreter, Keras' backend, options)
+    "Keras/TensorFlow": ("keras", "main", "tensorflow", {"jit_compile": False}),
+    "Keras/TensorFlow, XLA": ("keras", "main", "tensorflow", {"jit_compile": True}),
+    "Keras/TensorFlow, 50 steps an execution": ("keras", "main", "tensorflow", {"jit_compile": False} | MANY),
+    "Keras/TensorFlow, XLA, 50 steps an execution": ("keras", "main", "tensorflow", {"jit_compile": True} | MANY),
+    "Keras/JAX": ("keras", "bench", "jax", {}),
+    "Keras/JAX, 50 steps an execution": ("keras", "bench", "jax", MANY),
+    BY_HAND: ("jax", "bench", "jax", {}),
+    "PyTorch, eager": ("torch", "bench", "torch", {"compile": False}),
+    "PyTorch, compiled": ("torch", "bench", "torch", {"compile": "loss"}),
+    "PyTorch, optimizer compiled too": ("torch", "bench", "torch", {"compile": "step"}),
+}
+HLF_ONLY = {BY_HAND, "Keras/TensorFlow, 50 steps an execution", "Keras/TensorFlow, XLA, 50 steps an execution",
+            "Keras/JAX, 50 steps an execution", "PyTorch, optimizer compiled too"}  # an epoch is a few steps elsewhere
 
 
 class Program:
     """A training program that takes its turns."""
 
-    def __init__(self, name, command, environment, core, own):
-        self.name, self.own, self.times = name, own, []
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    def __init__(self, name, command, environment, core):
+        self.name, self.times = name, []
+        self.process = subprocess.Popen([str(c) for c in command], env=environment, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True,
                                         preexec_fn=lambda: os.sched_setaffinity(0, {core}))
-        self.first = True
         self.read()  # its warm-up
 
     def read(self):
@@ -202,93 +104,97 @@ def versions(python, names):
     return json.loads(subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True).stdout)
 
 
-def start_programs(options, folder, batch):
+def start_programs(options, folder, network, inputs, rows, batch):
     driver = ROOT / options.build / "bin" / "train_driver"
     python = {"main": sys.executable, "bench": peers_python()}
-    yield Program("Sapwood", [driver, ROOT / "models" / "hlf.keras", f"{folder}/x.f32", f"{folder}/label.i32",
-                              str(options.rows), str(batch), str(options.rounds + 2), "1"],
-                  environment("tensorflow"), options.core, own=True)
-    for name, (interpreter, backend, settings) in PEERS.items():
-        if options.only and options.only not in name:
+    yield Program("Sapwood", [driver, ROOT / "models" / f"{network}.keras", folder, rows, batch, options.rounds + 2, 1],
+                  environment("tensorflow"), options.core)
+    for name, (framework, interpreter, backend, settings) in PEERS.items():
+        if (options.only and options.only not in name) or (network != "hlf" and name in HLF_ONLY):
             continue
-        task = json.dumps({"backend": backend, "folder": folder, "rows": options.rows, "batch": batch,
-                           "options": settings})
+        task = json.dumps({"framework": framework, "network": network, "inputs": inputs, "folder": folder, "rows": rows,
+                           "batch": batch, "options": settings})
         try:
-            yield Program(name, [python[interpreter], __file__, "--peer", task], environment(backend), options.core,
-                          own=False)
+            yield Program(name, [python[interpreter], ROOT / "bench" / "peers.py", task], environment(backend), options.core)
         except RuntimeError as error:
             print(f"left out: {error}", file=sys.stderr)
 
 
-def sit(options, folder, batch):
+def sit(options, name):
     """Samples a second of every program, and how many times its peers' Sapwood's are."""
-    programs = list(start_programs(options, folder, batch))
-    for _ in range(options.rounds):
-        for program in programs:
-            program.turn()
+    network, inputs, rows, batch, particles, asked = SITTINGS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        make_data(folder, inputs, rows, particles)
+        programs = list(start_programs(options, folder, network, inputs, rows, batch))
+        for _ in range(options.rounds):
+            for program in programs:
+                program.turn()
     results = []
     for program in programs:
         program.close()
         cpu = statistics.median(t[1] for t in program.times)
         wall = statistics.median(t[0] for t in program.times)
-        results.append({"program": program.name, "samples_per_cpu_second": round(options.rows / cpu),
-                        "samples_per_second": round(options.rows / wall), "loss": program.times[-1][2]})
-    sitting = {"batch": batch, "programs": results}
+        results.append({"program": program.name, "samples_per_cpu_second": round(rows / cpu),
+                        "samples_per_second": round(rows / wall), "loss": program.times[-1][2]})
+    sitting = {"name": name, "asked": asked, "programs": results}
     frameworks = [r for r in results[1:] if r["program"] != BY_HAND]
-    for name, rivals in (("frameworks", frameworks), ("by_hand", [r for r in results if r["program"] == BY_HAND])):
+    for who, rivals in (("frameworks", frameworks), ("by_hand", [r for r in results if r["program"] == BY_HAND])):
         for clock in ("samples_per_cpu_second", "samples_per_second"):
             if rivals:
-                sitting[f"times_{name}_{clock}"] = round(results[0][clock] / max(r[clock] for r in rivals), 2)
+                sitting[f"times_{who}_{clock}"] = round(results[0][clock] / max(r[clock] for r in rivals), 2)
     return sitting
 
 
-def make_data(folder, rows):
+def make_data(folder, inputs, rows, particles):
+    """Classes that can be told apart. Sequences of 801, or of uniform lengths around the mean."""
     import numpy as np
     rng = np.random.default_rng(1)
-    label = rng.integers(0, WIDTHS[-1], rows)
-    centres = rng.normal(0, 0.5, (WIDTHS[-1], WIDTHS[0]))
-    (rng.normal(size=(rows, WIDTHS[0])) + centres[label]).astype(np.float32).tofile(f"{folder}/x.f32")
+    label = rng.integers(0, 3, rows)
     label.astype(np.int32).tofile(f"{folder}/label.i32")
+    for name, width in inputs.items():
+        centres = rng.normal(0, 0.5, (3, width))
+        if name != "particles":
+            (rng.normal(size=(rows, width)) + centres[label]).astype(np.float32).tofile(f"{folder}/{name}.f32")
+            continue
+        spread = 801 - particles
+        length = rng.integers(particles - spread, 802, rows)
+        offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        offsets.tofile(f"{folder}/{name}.i64")
+        steps = rng.normal(size=(offsets[-1], width)) + centres[np.repeat(label, length)] * 0.1
+        steps.astype(np.float32).tofile(f"{folder}/{name}.f32")
 
 
-def write_table(path, machine, sittings):
-    lines = [f"# HLF training on one core ({machine['cpu']}, {', '.join(machine['vector']) or 'no AVX2'})", "",
-             "Samples a CPU second (a wall second), forward, backward and Adam; medians over alternating rounds.", "",
-             "| program | " + " | ".join(f"batch {s['batch']}" for s in sittings) + " |", "|---|" + "---|" * len(sittings)]
-    for row in range(len(sittings[0]["programs"])):
-        cells = [s["programs"][row] for s in sittings]
-        lines.append(f"| {cells[0]['program']} | " + " | ".join(
-            f"{c['samples_per_cpu_second']:,} ({c['samples_per_second']:,})" for c in cells) + " |")
-    for name, title in (("frameworks", "the best framework"), ("by_hand", "JAX by hand")):
-        key = f"times_{name}_samples_per_cpu_second"
-        if key in sittings[0]:
-            lines.append(f"| **Sapwood, times {title}** | " + " | ".join(str(s[key]) for s in sittings) + " |")
-    lines += ["", ", ".join(f"{k} {v}" for k, v in machine["packages"].items())]
+def write_tables(path, machine, sittings):
+    lines = [f"# Training on one core ({machine['cpu']}, {', '.join(machine['vector']) or 'no AVX2'})", "",
+             "Samples a CPU second (a wall second), forward, backward and Adam; medians over alternating rounds.", ""]
+    for sitting in sittings:
+        lines += [f"| {sitting['name']} | samples a CPU second (a wall second) |", "|---|---|"]
+        lines += [f"| {r['program']} | {r['samples_per_cpu_second']:,} ({r['samples_per_second']:,}) |"
+                  for r in sitting["programs"]]
+        for who, title in (("frameworks", "the best framework"), ("by_hand", "JAX by hand")):
+            key = f"times_{who}_samples_per_cpu_second"
+            asked = f" (asked: {sitting['asked']})" if who == "frameworks" and sitting["asked"] else ""
+            if key in sitting:
+                lines.append(f"| **Sapwood, times {title}**{asked} | **{sitting[key]}** |")
+        lines.append("")
+    lines.append(", ".join(f"{k} {v}" for k, v in machine["packages"].items()))
     path.write_text("\n".join(lines) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", help="those whose sitting's name holds one of these, comma-separated; all")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=204800)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--only", help="peers whose name holds this")
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peer:
-        task = json.loads(options.peer)
-        run = torch_peer if task["backend"] == "torch" else keras_peer if task["options"] is not None else jax_peer
-        run(task["folder"], task["rows"], task["batch"], task["options"])
-        return
-    import machine as bench_machine
-    with tempfile.TemporaryDirectory() as folder:
-        make_data(folder, options.rows)
-        sittings = [sit(options, folder, batch) for batch in (128, 4096)]
+    wanted = (options.networks or "").split(",")
+    sittings = [sit(options, name) for name in SITTINGS if any(w in name for w in wanted)]
     machine = bench_machine.describe_machine("tensorflow-cpu", "keras")
     machine["packages"] |= versions(peers_python(), ["torch", "jax"])
     path = bench_machine.write_results("train", machine, " ".join(["bench/train.py", *sys.argv[1:]]), sittings)
-    write_table(path.with_suffix(".md"), machine, sittings)
+    write_tables(path.with_suffix(".md"), machine, sittings)
     print(path.with_suffix(".md").read_text())
 
 

@@ -103,24 +103,45 @@ SAP_API SAP_MUST_CHECK sap_status sap_dataset_read_part(const sap_dataset *datas
 
 /* ---- Feeding: rows for a network, scaled ------------------------------------------------------------------ */
 
-/* Rows of examples; all arrays borrowed until the next call on their feed. */
+/* Rows of examples for a network. From a feed all arrays are borrowed until the next call on it. */
 typedef struct sap_examples {
     int64_t rows;
     int32_t inputs;
-    const float *const
-        *x; /* (inputs) arrays (rows, values[i]): a feature scaled, a sequence in its dense form (pad_rows, width) */
-    const int64_t *values;    /* (inputs) numbers a row of each input */
-    const int32_t *label;     /* (rows) class number, -1: not known */
-    const uint64_t *identity; /* (rows) hash of the event's identity: keys random numbers */
+    const float *const *x; /* (inputs) arrays (rows, values[i]); ragged: (offsets[i][rows], values[i]), the steps of all
+                              rows one after another */
+    const int64_t *values; /* (inputs) numbers a row, or a step where ragged */
+    const int64_t *const *offsets; /* (inputs) NULL or (rows + 1) first step of each row, offsets[i][0] = 0; `offsets`
+                                      itself may be NULL: nothing is ragged */
+    const int32_t *label;          /* (rows) class number of a model with one output, -1: not known; NULL: see y */
+    const uint64_t *identity;      /* (rows) hash of the event's identity: keys random numbers; NULL: the row number */
+    int32_t targets;               /* outputs that y is for; 0: `label` */
+    const float *const *y; /* (targets) arrays (rows, target_values[o]): probabilities, values, or class numbers for
+                                 sparse losses */
+    const int64_t *target_values; /* (targets) */
+    const float *weight;          /* (rows) of each row in the loss; NULL: 1 */
 } sap_examples;
 
+/* Where rows for a network come from: in stored order or shuffled, batch after batch. Belongs to one thread; the threads of the
+ * run that it was opened with gather the next batches while the caller works on one. */
 typedef struct sap_feed sap_feed;
 
-/* Examples from arrays of the caller's, borrowed until the feed is closed. label and identity may be NULL (identity is then the row number). */
-SAP_API SAP_MUST_CHECK sap_status sap_feed_open_arrays(const sap_examples *examples, sap_feed **out, sap_error *err);
-/* Examples of a split; inputs: (count) names of features, in the order of the network's inputs. */
+/* Examples from arrays of the caller's, borrowed until the feed is closed. run may be NULL; its pool is borrowed as long. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run, sap_feed **out,
+                                                       sap_error *err);
+
+/* What a feed of a dataset hands out. Zeroed fields take their defaults. */
+typedef struct sap_feed_options {
+    const char *const *inputs; /* (input_count) names of features, in the order of the network's inputs */
+    size_t input_count;
+    const char *weight; /* a plain feature of one number: as stored, the weight of each event in the loss; NULL: 1 */
+    uint64_t memory;    /* bytes that rows may take in memory; 0: SAPWOOD_FEED_MEMORY ("4G"), else half of what is free.
+                            More rows are kept, scaled, in a file without a name in `scratch`, which takes as much disk */
+    const char *scratch; /* folder; NULL: SAPWOOD_SCRATCH, else TMPDIR, else /var/tmp */
+} sap_feed_options;
+
+/* Examples of a split, features scaled. Rows come in the same order from memory and from a scratch file. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_open_dataset(const sap_dataset *dataset, const char *split,
-                                                        const char *const *inputs, size_t count, const sap_run *run,
+                                                        const sap_feed_options *options, const sap_run *run,
                                                         sap_feed **out, sap_error *err);
 /* Examples from features that sap_recipe_run made (ordered false: sequences are ordered here) or that
  * sap_dataset_read_part gave (ordered true for an ordered dataset), with the constants of `dataset`: a folder's own, or
@@ -131,9 +152,19 @@ SAP_API SAP_MUST_CHECK sap_status sap_feed_open_batch(const sap_dataset *dataset
 SAP_API void sap_feed_close(sap_feed *feed);
 SAP_API int64_t sap_feed_rows(const sap_feed *feed);
 
+/* Hands out sequences in their dense form (pad_rows, width) instead of ragged, from the next epoch on. Sequences whose padding is
+ * not zero rows at the end (scaled with the padding, or ordered with it) always are dense. Ragged arrays have no dense form:
+ * SAP_EARGUMENT. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_dense(sap_feed *feed, sap_error *err);
+
 /* Starts an epoch in the order that (seed, epoch) fix, the same for any number of threads; epoch < 0: in stored order. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_error *err);
-/* The next `rows` examples, fewer at the end, rows 0 after it. */
+/* Rows (all of the feed's) in the order in which this epoch hands them out, numbered in stored order, for those who hold the rows
+ * themselves; NULL: stored order. Borrowed until the next epoch. */
+SAP_API const int64_t *sap_feed_order(const sap_feed *feed);
+/* Leaves out the next `rows` examples of the epoch without reading them. */
+SAP_API void sap_feed_skip(sap_feed *feed, int64_t rows);
+/* The next `rows` examples, fewer at the end, rows 0 after it. After an error the same examples are tried again. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_error *err);
 
 /* ---- Tables ------------------------------------------------------------------------------------------------ */

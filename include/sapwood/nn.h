@@ -26,16 +26,17 @@ SAP_API SAP_MUST_CHECK sap_status sap_model_write(const sap_model *model, const 
 /* Draws all weights anew as the layers' initialisers say. */
 SAP_API SAP_MUST_CHECK sap_status sap_model_reset(sap_model *model, uint64_t seed, sap_error *err);
 
-/* An input or the output of a model. Borrowed until it is closed. */
+/* An input or an output of a model. Borrowed until it is closed. */
 typedef struct sap_tensor_info {
     const char *name;
     int32_t rank;         /* without the batch dimension */
-    const int64_t *shape; /* (rank); -1: any */
+    const int64_t *shape; /* (rank); -1: a time dimension of any length */
 } sap_tensor_info;
 
 SAP_API size_t sap_model_input_count(const sap_model *model);
 SAP_API const sap_tensor_info *sap_model_input(const sap_model *model, size_t index);
-SAP_API const sap_tensor_info *sap_model_output(const sap_model *model);
+SAP_API size_t sap_model_output_count(const sap_model *model);
+SAP_API const sap_tensor_info *sap_model_output(const sap_model *model, size_t index);
 SAP_API int64_t sap_model_parameter_count(const sap_model *model);
 
 /* The layers, one line each (name, class, output shape, parameters), as text. Borrowed until the model is closed. */
@@ -53,9 +54,9 @@ typedef struct sap_weight {
 SAP_API size_t sap_model_weight_count(const sap_model *model);
 SAP_API const sap_weight *sap_model_weight(sap_model *model, size_t index);
 
-/* Output for each row: scores (rows, outputs). */
+/* The outputs of each row: outputs[o] is an array (rows, values of output o). */
 SAP_API SAP_MUST_CHECK sap_status sap_model_predict(const sap_model *model, const sap_examples *examples,
-                                                    const sap_run *run, float *scores, sap_error *err);
+                                                    const sap_run *run, float *const *outputs, sap_error *err);
 
 typedef enum sap_loss { SAP_LOSS_CATEGORICAL_CROSSENTROPY = 0 } sap_loss;
 

@@ -66,6 +66,12 @@ SAP_MUST_CHECK bool sap_sequence_sort(const sap_feature *feature, float *rows, i
  * sequence (count is then 1). constants may be NULL where the scaling needs none. */
 void sap_dense(const sap_feature *feature, const sap_constants *constants, const float *rows, int64_t count,
                float *out);
+/* Scales rows in training order, as sap_dense does, without padding: out is (the returned number of rows, at most pad_rows, width).
+ * `out` may be `rows`. For features whose padding is zero rows at the end. */
+int64_t sap_ragged(const sap_feature *feature, const sap_constants *constants, const float *rows, int64_t count,
+                   float *out);
+/* Whether the dense form is more than the rows and zero rows behind them. */
+bool sap_feature_is_padded(const sap_feature *feature);
 /* Whether scaling it takes constants. */
 bool sap_feature_needs_constants(const sap_feature *feature);
 /* Numbers a row of the form that networks see. */

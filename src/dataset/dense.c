@@ -68,6 +68,10 @@ bool sap_feature_needs_constants(const sap_feature *feature) {
     return feature->scaling == SAP_SCALING_MINMAX || feature->scaling == SAP_SCALING_STANDARD;
 }
 
+bool sap_feature_is_padded(const sap_feature *feature) {
+    return feature->sequence && (feature->scaling == SAP_SCALING_STANDARD_EVENT || feature->pad_before_order);
+}
+
 int64_t sap_feature_values(const sap_feature *feature) {
     return feature->sequence ? (int64_t)feature->pad_rows * feature->width : feature->width;
 }
@@ -138,7 +142,7 @@ static scale scale_of(const sap_feature *feature, const sap_constants *constants
 /* out: (count, width) */
 static void scale_rows(const scale *s, int32_t width, const float *rows, int64_t count, float *out) {
     if (!s->shift) {
-        if (count > 0)
+        if (count > 0 && out != rows)
             memcpy(out, rows, (size_t)(count * width) * sizeof *out);
         return;
     }
@@ -176,4 +180,13 @@ void sap_dense(const sap_feature *feature, const sap_constants *constants, const
     scale_rows(&s, width, rows, before, out);
     pad_rows(&s, width, padding, out + before * width);
     scale_rows(&s, width, rows + before * width, count - before, out + (before + padding) * width);
+}
+
+int64_t sap_ragged(const sap_feature *feature, const sap_constants *constants, const float *rows, int64_t count,
+                   float *out) {
+    if (feature->pad_rows > 0 && count > feature->pad_rows)
+        count = feature->pad_rows;
+    scale s = scale_of(feature, constants, rows, count, NULL);
+    scale_rows(&s, feature->width, rows, count, out);
+    return count;
 }

@@ -1,28 +1,44 @@
-/* Feeds: the order of an epoch, and rows gathered into batches. */
+/* Feeds: opening and closing them, and handing batches out of windows, the next of which is gathered meanwhile. */
 #include "feed_internal.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
-enum { LOOK_AHEAD = 16 }; /* rows whose memory is asked for before it is copied */
-
-sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t shards, const sap_run *run, sap_feed **out,
-                         sap_error *err) {
+sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t targets, int32_t shards, const sap_run *run,
+                         sap_feed **out, sap_error *err) {
     sap_feed *feed = calloc(1, sizeof *feed);
     if (!feed)
         return sap_error_memory(err, "feed");
     if (run)
-        feed->run = *run;
+        feed->run = (sap_run){.pool = run->pool, .cancel = run->cancel}; /* progress is the caller's to report */
     feed->rows = rows;
     feed->input_count = inputs;
+    feed->target_count = targets;
     feed->shard_count = shards;
-    size_t count = (size_t)inputs;
-    feed->inputs = sap_arena_array(&feed->arena, count, sizeof *feed->inputs);
-    feed->x = sap_arena_array(&feed->arena, count, sizeof *feed->x);
-    feed->values = sap_arena_array(&feed->arena, count, sizeof *feed->values);
-    feed->shard_begin = sap_arena_array(&feed->arena, (size_t)shards + 1, sizeof *feed->shard_begin);
-    if (!feed->inputs || !feed->x || !feed->values || !feed->shard_begin) {
+    feed->block_rows = INT64_MAX / 2;
+    feed->scratch = -1;
+    feed->where = "feed";
+    size_t x = (size_t)inputs, y = (size_t)targets + 1;
+    sap_arena *arena = &feed->arena;
+    feed->inputs = sap_arena_array(arena, x, sizeof *feed->inputs);
+    feed->y = sap_arena_array(arena, y, sizeof *feed->y);
+    feed->x = sap_arena_array(arena, x, sizeof *feed->x);
+    feed->values = sap_arena_array(arena, x, sizeof *feed->values);
+    feed->offsets = sap_arena_array(arena, x, sizeof *feed->offsets);
+    feed->targets = sap_arena_array(arena, y, sizeof *feed->targets);
+    feed->target_values = sap_arena_array(arena, y, sizeof *feed->target_values);
+    feed->shard_begin = sap_arena_array(arena, (size_t)shards + 1, sizeof *feed->shard_begin);
+    sap_status status = feed->inputs && feed->y && feed->x && feed->values && feed->offsets && feed->targets &&
+                                feed->target_values && feed->shard_begin
+                            ? SAP_OK
+                            : sap_error_memory(err, "feed");
+    if (status == SAP_OK)
+        status = sap_window_init(feed, &feed->now, arena, err);
+    if (status == SAP_OK)
+        status = sap_window_init(feed, &feed->next, arena, err);
+    if (status != SAP_OK) {
         sap_feed_close(feed);
-        return sap_error_memory(err, "feed");
+        return status;
     }
     feed->shard_begin[shards] = rows;
     *out = feed;
@@ -40,36 +56,76 @@ void *sap_feed_alloc(sap_feed *feed, size_t count, size_t size) {
     return block;
 }
 
+/* Ends what is gathered ahead; its window then holds nothing. */
+static void drop_windows(sap_feed *feed) {
+    sap_status ignored = sap_task_wait(feed->task, NULL);
+    (void)ignored;
+    feed->task = NULL;
+    feed->now.rows = feed->next.rows = 0;
+}
+
 void sap_feed_close(sap_feed *feed) {
     if (!feed)
         return;
+    drop_windows(feed);
+    sap_window_release(feed, &feed->now);
+    sap_window_release(feed, &feed->next);
     for (size_t i = 0; i < feed->block_count; i++)
         free(feed->blocks[i]);
     free(feed->blocks);
-    for (int32_t i = 0; feed->inputs && i < feed->input_count; i++)
-        free(feed->inputs[i].buffer);
-    free(feed->label_buffer);
-    free(feed->identity_buffer);
     free(feed->order);
+    if (feed->scratch >= 0)
+        close(feed->scratch);
     sap_arena_release(&feed->arena);
     free(feed);
 }
 
-sap_status sap_feed_open_arrays(const sap_examples *examples, sap_feed **out, sap_error *err) {
-    if (examples->rows < 0 || examples->inputs < 1 || !examples->x || !examples->values)
-        return sap_error_set(err, SAP_EARGUMENT, "examples: %lld rows of %d inputs cannot be fed",
-                             (long long)examples->rows, (int)examples->inputs);
-    for (int32_t i = 0; i < examples->inputs; i++)
-        if (examples->values[i] < 1 || (!examples->x[i] && examples->rows > 0))
+/* ---- Arrays ------------------------------------------------------------------------------------------------- */
+
+static sap_status check_offsets(const int64_t *offsets, int64_t rows, int32_t input, sap_error *err) {
+    bool right = offsets[0] == 0;
+    for (int64_t i = 0; i < rows && right; i++)
+        right = offsets[i + 1] >= offsets[i];
+    return right
+               ? SAP_OK
+               : sap_error_set(err, SAP_EARGUMENT, "examples: the offsets of input %d do not rise from 0", (int)input);
+}
+
+static sap_status check_arrays(const sap_examples *e, sap_error *err) {
+    if (e->rows < 0 || e->inputs < 1 || !e->x || !e->values)
+        return sap_error_set(err, SAP_EARGUMENT, "examples: %lld rows of %d inputs cannot be fed", (long long)e->rows,
+                             (int)e->inputs);
+    for (int32_t i = 0; i < e->inputs; i++) {
+        const int64_t *offsets = e->offsets ? e->offsets[i] : NULL;
+        if (e->values[i] < 1 || (!e->x[i] && (offsets ? offsets[e->rows] : e->rows) > 0))
             return sap_error_set(err, SAP_EARGUMENT, "examples: input %d has no values", (int)i);
-    sap_feed *feed;
-    SAP_TRY(sap_feed_init(examples->rows, examples->inputs, 1, NULL, &feed, err));
-    for (int32_t i = 0; i < examples->inputs; i++) {
-        feed->inputs[i].values = examples->values[i];
-        feed->inputs[i].x = examples->x[i];
+        if (offsets)
+            SAP_TRY(check_offsets(offsets, e->rows, i, err));
     }
+    if (e->targets < 0 || (e->targets > 0 && (!e->y || !e->target_values)))
+        return sap_error_set(err, SAP_EARGUMENT, "examples: %d targets cannot be fed", (int)e->targets);
+    for (int32_t i = 0; i < e->targets; i++)
+        if (e->target_values[i] < 1 || (!e->y[i] && e->rows > 0))
+            return sap_error_set(err, SAP_EARGUMENT, "examples: target %d has no values", (int)i);
+    return SAP_OK;
+}
+
+sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run, sap_feed **out, sap_error *err) {
+    SAP_TRY(check_arrays(examples, err));
+    sap_feed *feed;
+    SAP_TRY(sap_feed_init(examples->rows, examples->inputs, examples->targets, 1, run, &feed, err));
+    for (int32_t i = 0; i < examples->inputs; i++) {
+        const int64_t *offsets = examples->offsets ? examples->offsets[i] : NULL;
+        feed->inputs[i] = (sap_feed_input){.values = offsets ? 0 : examples->values[i],
+                                           .width = offsets ? examples->values[i] : 0,
+                                           .x = examples->x[i],
+                                           .offsets = offsets};
+    }
+    for (int32_t i = 0; i < examples->targets; i++)
+        feed->y[i] = (sap_feed_input){.values = examples->target_values[i], .x = examples->y[i]};
     feed->label = examples->label;
     feed->identity = examples->identity;
+    feed->weight = examples->weight;
     *out = feed;
     return SAP_OK;
 }
@@ -78,64 +134,21 @@ int64_t sap_feed_rows(const sap_feed *feed) {
     return feed->rows;
 }
 
-/* ---- The order of an epoch -------------------------------------------------------------------------------- */
-
-/* A number in [0, bound); its bias is below bound / 2^64. */
-static int64_t draw(uint64_t key, int64_t counter, int64_t bound) {
-    return (int64_t)(((unsigned __int128)sap_mix(key, (uint64_t)counter) * (uint64_t)bound) >> 64);
-}
-
-void sap_permutation(int64_t *order, int64_t count, uint64_t key) {
-    for (int64_t i = 0; i < count; i++) { /* Fisher-Yates, inside out */
-        int64_t j = draw(key, i, i + 1);
-        order[i] = order[j];
-        order[j] = i;
-    }
-}
-
-/* The shard that each row of the epoch comes from: a permutation of as many copies of s as shard s has rows. */
-static void draw_shards(const sap_feed *feed, uint8_t *turns, uint64_t key) {
-    for (int32_t s = 0; s < feed->shard_count; s++)
-        memset(turns + feed->shard_begin[s], s, (size_t)(feed->shard_begin[s + 1] - feed->shard_begin[s]));
-    for (int64_t i = feed->rows - 1; i > 0; i--) {
-        int64_t j = draw(key, i, i + 1);
-        uint8_t turn = turns[i];
-        turns[i] = turns[j];
-        turns[j] = turn;
-    }
-}
-
-/* Every shard in an order of its own, taken in turns: together a permutation of all rows, each as likely as any other,
- * and whoever owns some of the shards can tell which rows of every batch are its own from the shards' sizes alone. */
-static sap_status shuffle(sap_feed *feed, uint64_t key, sap_error *err) {
-    if (feed->shard_count == 1) {
-        sap_permutation(feed->order, feed->rows, sap_mix(key, 0));
-        return SAP_OK;
-    }
-    int64_t *within = malloc((size_t)feed->rows * sizeof *within);
-    uint8_t *turns = malloc((size_t)feed->rows);
-    int64_t next[SAP_DATASET_SHARDS];
-    if (!within || !turns) {
-        free(within);
-        free(turns);
-        return sap_error_memory(err, "order of an epoch");
-    }
-    for (int32_t s = 0; s < feed->shard_count; s++) {
-        int64_t begin = feed->shard_begin[s];
-        sap_permutation(within + begin, feed->shard_begin[s + 1] - begin, sap_mix(key, (uint64_t)s));
-        next[s] = begin;
-    }
-    draw_shards(feed, turns, sap_mix(key, SAP_DATASET_SHARDS));
-    for (int64_t i = 0; i < feed->rows; i++) {
-        int32_t s = turns[i];
-        feed->order[i] = feed->shard_begin[s] + within[next[s]++];
-    }
-    free(within);
-    free(turns);
+sap_status sap_feed_dense(sap_feed *feed, sap_error *err) {
+    for (int32_t i = 0; i < feed->input_count; i++)
+        if (feed->inputs[i].width > 0 && feed->inputs[i].values == 0)
+            return sap_error_set(err, SAP_EARGUMENT, "%s: input %d is ragged and has no dense form", feed->where,
+                                 (int)i);
+    drop_windows(feed);
+    for (int32_t i = 0; i < feed->input_count; i++)
+        feed->inputs[i].dense = feed->inputs[i].width > 0;
     return SAP_OK;
 }
 
+/* ---- Epochs and batches --------------------------------------------------------------------------------------- */
+
 sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_error *err) {
+    drop_windows(feed);
     feed->at = 0;
     feed->shuffled = false;
     if (epoch < 0 || feed->rows == 0)
@@ -144,117 +157,131 @@ sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_erro
         feed->order = malloc((size_t)feed->rows * sizeof *feed->order);
     if (!feed->order)
         return sap_error_memory(err, "order of an epoch");
-    SAP_TRY(shuffle(feed, sap_mix(sap_mix(seed, SAP_SALT_EPOCH), (uint64_t)epoch), err));
+    for (int32_t s = 0; feed->advised && s < feed->shard_count; s++)
+        feed->advised[s] = -1;
+    SAP_TRY(sap_feed_shuffle(feed, sap_mix(sap_mix(seed, SAP_SALT_EPOCH), (uint64_t)epoch), err));
     feed->shuffled = true;
     return SAP_OK;
 }
 
-/* ---- Batches ------------------------------------------------------------------------------------------------ */
-
-static bool resize(void *at, int64_t rows, size_t row_bytes) {
-    size_t bytes;
-    if (__builtin_mul_overflow((size_t)rows, row_bytes, &bytes))
-        return false;
-    void **block = at;
-    void *grown = realloc(*block, bytes);
-    if (grown)
-        *block = grown;
-    return grown != NULL;
+const int64_t *sap_feed_order(const sap_feed *feed) {
+    return feed->shuffled ? feed->order : NULL;
 }
 
-static sap_status make_room(sap_feed *feed, int64_t rows, sap_error *err) {
-    if (rows <= feed->capacity)
+void sap_feed_skip(sap_feed *feed, int64_t rows) {
+    int64_t left = feed->rows - feed->at;
+    feed->at += rows < 0 ? 0 : rows < left ? rows : left;
+}
+
+/* Whether the window holds whole batches from row `at` of the epoch on. */
+static bool holds(const sap_window *window, int64_t at, int64_t batch) {
+    return window->batch == batch && at >= window->first && at < window->first + window->rows &&
+           (at - window->first) % batch == 0;
+}
+
+/* Sets what the window will hold. */
+static void aim(const sap_feed *feed, sap_window *window, int64_t first, int64_t batch) {
+    int64_t batches = sap_window_batches(feed, batch), left = feed->rows - first;
+    *window = (sap_window){.first = first,
+                           .rows = batches > left / batch ? left : batches * batch,
+                           .batch = batch,
+                           .inputs = window->inputs,
+                           .y = window->y,
+                           .labels = window->labels,
+                           .identities = window->identities,
+                           .weights = window->weights};
+}
+
+static sap_status fill_next(void *context, sap_error *err) {
+    sap_feed *feed = context;
+    return sap_window_fill(feed, &feed->next, err);
+}
+
+/* Makes `now` the window that holds row `at`, gathered ahead or gathered here. */
+static sap_status advance(sap_feed *feed, int64_t batch, sap_error *err) {
+    if (feed->task) {
+        sap_status status = sap_task_wait(feed->task, err);
+        feed->task = NULL;
+        bool wanted = holds(&feed->next, feed->at, batch);
+        if (status != SAP_OK || !wanted)
+            feed->next.rows = 0;
+        if (status != SAP_OK && wanted)
+            return status;
+        sap_window swap = feed->now;
+        feed->now = feed->next;
+        feed->next = swap;
+    }
+    if (!holds(&feed->now, feed->at, batch)) {
+        aim(feed, &feed->now, feed->at, batch);
+        sap_status status = sap_window_fill(feed, &feed->now, err);
+        if (status != SAP_OK) {
+            feed->now.rows = 0;
+            return status;
+        }
+    }
+    int64_t end = feed->now.first + feed->now.rows;
+    if (end == feed->rows || sap_run_threads(&feed->run) < 2 || sap_feed_is_direct(feed))
         return SAP_OK;
-    bool made = resize(&feed->label_buffer, rows, sizeof *feed->label_buffer) &&
-                resize(&feed->identity_buffer, rows, sizeof *feed->identity_buffer);
-    for (int32_t i = 0; made && i < feed->input_count; i++)
-        made = resize(&feed->inputs[i].buffer, rows, (size_t)feed->inputs[i].values * sizeof(float));
-    if (!made)
-        return sap_error_set(err, SAP_EMEMORY, "a batch of %lld rows does not fit in memory", (long long)rows);
-    feed->capacity = rows;
-    return SAP_OK;
+    aim(feed, &feed->next, end, batch);
+    sap_status status = sap_task_start(&feed->run, fill_next, feed, &feed->task, err);
+    if (status != SAP_OK)
+        feed->next.rows = 0;
+    return status;
 }
 
-/* out: (count, values), rows order[0 … count) of x. Further rows up to `left` come in the next batches. */
-static void gather(const float *x, int64_t values, const int64_t *order, int64_t count, int64_t left, float *out) {
-    size_t bytes = (size_t)values * sizeof *x;
-    for (int64_t i = 0; i < count; i++) {
-        if (i + LOOK_AHEAD < left) {
-            const char *ahead = (const char *)(x + order[i + LOOK_AHEAD] * values);
-            __builtin_prefetch(ahead);
-            __builtin_prefetch(ahead + (bytes < 64 ? bytes - 1 : 64)); /* the hardware goes on from there */
+static void point_at_targets(const sap_feed *feed, int64_t skip) {
+    for (int32_t i = 0; i < feed->target_count; i++) {
+        feed->target_values[i] = feed->y[i].values;
+        feed->targets[i] = feed->now.y[i].x + skip * feed->y[i].values;
+    }
+}
+
+/* Points at the batch that begins `skip` rows into the window. Returns whether anything of it is ragged. */
+static bool point_at_inputs(const sap_feed *feed, int64_t skip) {
+    const sap_window *window = &feed->now;
+    bool ragged = false;
+    for (int32_t i = 0; i < feed->input_count; i++) {
+        const sap_feed_input *input = &feed->inputs[i];
+        const sap_window_input *from = &window->inputs[i];
+        if (input->width > 0 && !input->dense) {
+            int64_t batch = skip / window->batch;
+            feed->values[i] = input->width;
+            feed->offsets[i] = from->offset + batch * (window->batch + 1);
+            feed->x[i] = from->x + from->start[batch] * input->width;
+            ragged = true;
+        } else {
+            feed->values[i] = input->values;
+            feed->offsets[i] = NULL;
+            feed->x[i] = from->x + skip * input->values;
         }
-        memcpy(out + i * values, x + order[i] * values, bytes);
     }
-}
-
-/* Labels and identities of the next rows. */
-static void gather_labels(sap_feed *feed, const int64_t *order, int64_t count, int64_t left) {
-    for (int64_t i = 0; i < count; i++) {
-        if (order && i + LOOK_AHEAD < left) {
-            int64_t ahead = order[i + LOOK_AHEAD];
-            if (feed->label)
-                __builtin_prefetch(feed->label + ahead);
-            if (feed->identity)
-                __builtin_prefetch(feed->identity + ahead);
-        }
-        int64_t row = order ? order[i] : feed->at + i;
-        feed->label_buffer[i] = feed->label ? feed->label[row] : -1;
-        feed->identity_buffer[i] = feed->identity ? feed->identity[row] : (uint64_t)row;
-    }
-}
-
-typedef struct dense_work {
-    const sap_feed *feed;
-    const sap_feed_input *input;
-    int64_t count;
-} dense_work;
-
-enum { DENSE_ROWS = 16 }; /* events a step */
-
-static sap_status dense_step(void *context, size_t index, int slot, sap_error *err) {
-    (void)slot;
-    (void)err;
-    const dense_work *work = context;
-    const sap_feed *feed = work->feed;
-    int64_t begin = (int64_t)index * DENSE_ROWS;
-    int64_t end = begin + DENSE_ROWS < work->count ? begin + DENSE_ROWS : work->count;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t row = feed->shuffled ? feed->order[feed->at + i] : feed->at + i;
-        const sap_sequence *sequence = &work->input->sequences[row];
-        sap_dense(work->input->feature, work->input->constants, sequence->data, sequence->rows,
-                  work->input->buffer + i * work->input->values);
-    }
-    return SAP_OK;
+    return ragged;
 }
 
 sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_error *err) {
-    int64_t left = feed->rows - feed->at;
-    int64_t count = rows < left ? rows : left;
     if (rows < 1)
         return sap_error_set(err, SAP_EARGUMENT, "a batch of %lld rows", (long long)rows);
-    SAP_TRY(make_room(feed, count, err));
-    const int64_t *order = feed->shuffled ? feed->order + feed->at : NULL;
-    for (int32_t i = 0; i < feed->input_count; i++) {
-        sap_feed_input *input = &feed->inputs[i];
-        feed->values[i] = input->values;
-        feed->x[i] = input->buffer;
-        if (input->sequences) {
-            dense_work work = {feed, input, count};
-            SAP_TRY(sap_loop(&feed->run, (size_t)((count + DENSE_ROWS - 1) / DENSE_ROWS), dense_step, &work, err));
-        } else if (order) {
-            gather(input->x, input->values, order, count, left, input->buffer);
-        } else if (input->x) {
-            feed->x[i] = input->x + feed->at * input->values;
-        }
+    int64_t left = feed->rows - feed->at, count = rows < left ? rows : left;
+    *out = (sap_examples){.rows = count, .inputs = feed->input_count, .targets = feed->target_count};
+    out->x = feed->x;
+    out->values = feed->values;
+    if (count == 0)
+        return SAP_OK;
+    if (rows > feed->rows)
+        rows = feed->rows;
+    if (!holds(&feed->now, feed->at, rows))
+        SAP_TRY(advance(feed, rows, err));
+    int64_t skip = feed->at - feed->now.first;
+    if (point_at_inputs(feed, skip))
+        out->offsets = feed->offsets;
+    point_at_targets(feed, skip);
+    out->label = feed->now.label ? feed->now.label + skip : NULL;
+    out->identity = feed->now.identity + skip;
+    out->weight = feed->now.weight ? feed->now.weight + skip : NULL;
+    if (feed->target_count > 0) {
+        out->y = feed->targets;
+        out->target_values = feed->target_values;
     }
-    gather_labels(feed, order, count, left);
     feed->at += count;
-    *out = (sap_examples){.rows = count,
-                          .inputs = feed->input_count,
-                          .x = feed->x,
-                          .values = feed->values,
-                          .label = feed->label_buffer,
-                          .identity = feed->identity_buffer};
     return SAP_OK;
 }

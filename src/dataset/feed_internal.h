@@ -1,60 +1,146 @@
-/* Feeds: rows for a network out of memory, in stored order or shuffled. How sap_feed_open_* fill one in. */
+/* Feeds: rows for a network out of memory or a scratch file, in stored order or shuffled. How sap_feed_open_* fill one in. */
 #ifndef SAP_FEED_INTERNAL_H
 #define SAP_FEED_INTERNAL_H
 
 #include "dataset_internal.h"
 
-/* The rows of one event's sequence, in training order, as computed. */
+/* The steps of one event's sequence. */
 typedef struct sap_sequence {
-    const float *data; /* (rows, width) */
+    union {
+        const float *data; /* (rows, width) */
+        int64_t at;        /* byte in the scratch file */
+    };
     int64_t rows;
 } sap_sequence;
 
-/* One input of the network. */
+/* One input of the network, or one target. */
 typedef struct sap_feed_input {
-    int64_t values;                /* numbers a row of what is handed out */
-    const float *x;                /* (rows, values), ready to hand out; NULL: `sequences` */
-    const sap_sequence *sequences; /* (rows) brought into dense form batch by batch */
-    const sap_feature *feature;    /* of sequences */
+    int64_t values;                /* numbers a row; of a sequence in its dense form, 0: it has none */
+    int64_t width;                 /* numbers a step of a sequence; 0: a plain one */
+    const float *x;                /* plain: (rows, values) ready to hand out; ragged arrays: the steps of all rows */
+    const int64_t *offsets;        /* ragged arrays: (rows + 1) */
+    const sap_sequence *sequences; /* (rows) of a dataset's sequences; scaled and cut, unless `padded` */
+    bool padded; /* has a dense form only, with more than zero rows behind the end: sap_dense makes it batch by batch */
+    bool dense;  /* hand the dense form out */
+    bool stored; /* in the scratch file: rows of a plain input from `at` on, sequences where they say */
+    int64_t at;
+    const sap_feature *feature; /* of a dataset's input */
     const sap_constants *constants;
-    float *buffer; /* (capacity, values) */
 } sap_feed_input;
+
+/* Gathered values of one input for the batches of a window. */
+typedef struct sap_window_input {
+    sap_space data, offsets, starts;
+    const float *x;  /* plain or dense: (rows, values); ragged: the steps of all rows */
+    int64_t *offset; /* ragged: (batches, batch + 1) first step of each row in its batch */
+    int64_t *start;  /* ragged: (batches) first step of each batch */
+} sap_window_input;
+
+/* Rows [first, first + rows) of the epoch, gathered: whole batches, but at the end of the epoch. */
+typedef struct sap_window {
+    int64_t first, rows, batch;
+    sap_window_input *inputs; /* (input_count) */
+    sap_window_input *y;      /* (target_count) */
+    sap_space labels, identities, weights;
+    const int32_t *label;
+    const uint64_t *identity;
+    const float *weight;
+} sap_window;
 
 struct sap_feed {
     sap_run run;
     int64_t rows;
-    int32_t input_count;
-    sap_feed_input *inputs;
+    int32_t input_count, target_count;
+    sap_feed_input *inputs, *y;
     const int32_t *label;     /* (rows) or NULL */
     const uint64_t *identity; /* (rows) or NULL: the row number */
+    const float *weight;      /* (rows) or NULL */
     int32_t shard_count;      /* rows [shard_begin[s], shard_begin[s + 1]) are shard s */
     int64_t *shard_begin;     /* (shard_count + 1) */
+    int64_t block_rows;       /* rows of a shard that stay close to each other in an epoch */
+    int scratch;              /* file, -1: all is in memory */
+    int64_t *advised;         /* (shard_count) block of each shard that was asked for last, with a scratch file */
+    const char *where;        /* for messages */
 
-    int64_t *order;   /* (rows) row numbers of this epoch */
-    bool shuffled;    /* whether `order` counts */
-    int64_t at;       /* rows handed out */
-    int64_t capacity; /* rows that the buffers below hold */
-    int32_t *label_buffer;
-    uint64_t *identity_buffer;
-    const float **x; /* (input_count) for sap_examples */
-    int64_t *values; /* (input_count) */
+    int64_t *order;  /* (rows) row numbers of this epoch */
+    bool shuffled;   /* whether `order` counts */
+    int64_t at;      /* rows handed out */
+    sap_window now;  /* what is handed out of */
+    sap_window next; /* what `task` gathers */
+    sap_task *task;  /* NULL: none under way */
+
+    const float **x, **targets; /* (input_count), (target_count) for sap_examples */
+    int64_t *values, *target_values;
+    const int64_t **offsets;
 
     sap_arena arena; /* owns the small arrays above, and what a feed of a dataset holds */
     void **blocks;   /* (block_count) malloc'ed blocks that the feed owns */
     size_t block_count, block_capacity;
 };
 
-/* A feed of so many rows and inputs in one shard, all pointers to rows still to be set. */
-SAP_MUST_CHECK sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t shards, const sap_run *run,
-                                        sap_feed **out, sap_error *err);
+/* A feed of so many rows, inputs and targets in one shard, all pointers to rows still to be set. */
+SAP_MUST_CHECK sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t targets, int32_t shards,
+                                        const sap_run *run, sap_feed **out, sap_error *err);
 /* Memory that lives as long as the feed, not zeroed; NULL when there is none. */
 void *sap_feed_alloc(sap_feed *feed, size_t count, size_t size);
 
-/* SAP_EMEMORY when so many bytes are too many for what is available (UINT64_MAX: not known). */
-SAP_MUST_CHECK sap_status sap_feed_memory(const char *folder, const char *split, uint64_t needed, uint64_t available,
-                                          sap_error *err);
-
 /* Fills order[0 … count) with a permutation of 0 … count-1 that the key fixes. */
 void sap_permutation(int64_t *order, int64_t count, uint64_t key);
+/* Fills feed->order for the epoch that the key stands for. */
+SAP_MUST_CHECK sap_status sap_feed_shuffle(sap_feed *feed, uint64_t key, sap_error *err);
+
+/* ---- What feeds of features are made of --------------------------------------------------------------------------- */
+
+/* Sets the inputs of a feed of features; index: (inputs) of each input's feature. */
+SAP_MUST_CHECK sap_status sap_feed_set_inputs(sap_feed *feed, const sap_dataset *dataset, const char *const *inputs,
+                                              size_t *index, sap_error *err);
+
+/* Room for the rows of all inputs, labels, identities and weights; NULL where it is in the scratch file or not wanted. */
+typedef struct sap_feed_room {
+    float **x;                /* (inputs) of plain features */
+    sap_sequence **sequences; /* (inputs) of sequences */
+    int32_t *label;
+    uint64_t *identity;
+    float *weight;
+} sap_feed_room;
+SAP_MUST_CHECK sap_status sap_feed_make_room(sap_feed *feed, bool weights, sap_feed_room *out, sap_error *err);
+
+/* Events of one input: what a list column holds of it, and how it goes into the feed. */
+typedef struct sap_feed_events {
+    const sap_feed_input *input;
+    const float *values;    /* of the column's child */
+    const int32_t *offsets; /* (count + 1) */
+    int64_t count;
+    bool sort; /* sequences are not in training order yet */
+    bool trim; /* zero rows at the end of a sequence are padding */
+    const char *where;
+} sap_feed_events;
+
+/* Scales rows of a plain feature; out: (count, values). */
+void sap_feed_scale(const sap_feed_input *input, const float *values, int64_t count, float *out);
+/* Writes the events' sequences into `out`, which has room for all values, one after another as the feed keeps them; sets the
+ * rows of `sequences` (count). Returns how many floats that took through `used`. */
+SAP_MUST_CHECK sap_status sap_feed_pack(const sap_feed_events *events, float *out, sap_sequence *sequences,
+                                        int64_t *used, sap_error *err);
+
+/* Bytes that rows may take in memory: what was asked for, else SAPWOOD_FEED_MEMORY, else half of what is free. */
+SAP_MUST_CHECK sap_status sap_feed_limit(uint64_t asked, uint64_t *limit, sap_error *err);
+/* A file without a name in `folder` (NULL: the default one). */
+SAP_MUST_CHECK sap_status sap_scratch_open(const char *folder, int *out, sap_error *err);
+SAP_MUST_CHECK sap_status sap_scratch_write(int scratch, int64_t at, const void *data, size_t bytes, const char *where,
+                                            sap_error *err);
+/* Asks the system to read ahead what the feed will want after the window. */
+void sap_scratch_advise(const sap_feed *feed, const sap_window *window);
+
+/* ---- Windows -------------------------------------------------------------------------------------------------------- */
+
+/* Gathers the rows of a window, whose first, rows and batch are set. */
+SAP_MUST_CHECK sap_status sap_window_fill(const sap_feed *feed, sap_window *window, sap_error *err);
+SAP_MUST_CHECK sap_status sap_window_init(const sap_feed *feed, sap_window *window, sap_arena *arena, sap_error *err);
+void sap_window_release(const sap_feed *feed, sap_window *window);
+/* Batches of `batch` rows that are best gathered at once. */
+int64_t sap_window_batches(const sap_feed *feed, int64_t batch);
+/* Whether all that a window holds can be pointed at where it is. */
+bool sap_feed_is_direct(const sap_feed *feed);
 
 #endif

@@ -130,12 +130,14 @@ static sap_status parse_layer(parser *p, const json_t *entry, sap_error *err) {
         .group = group_name(model, class_name),
         .key = (uint32_t)model->layer_count,
         .trainable = !json_is_false(trainable),
+        .padding = class_of->padding,
         .arena = &model->arena,
     };
     if (!layer->name || !layer->where || !layer->group)
         return sap_error_memory(err, p->where);
     SAP_TRY(check_dtype(layer, config, err));
-    SAP_TRY(class_of->parse(layer, config, err));
+    if (class_of->parse)
+        SAP_TRY(class_of->parse(layer, config, err));
     SAP_TRY(check_training(model, layer, config, err));
     p->entries[model->layer_count] = entry;
     model->layers[model->layer_count++] = layer;
@@ -319,7 +321,8 @@ static sap_status place_node(parser *p, raw_node *raw, sap_error *err) {
         differentiate = differentiate || model->nodes[inputs[i]].differentiate;
     }
     *node = (sap_node){.layer = layer, .use = raw->use, .input_count = raw->input_count, .inputs = inputs};
-    SAP_TRY(class_of->build(layer, shapes, raw->input_count, first, &node->shape, err));
+    SAP_TRY((class_of->build ? class_of->build : sap_build_same)(layer, shapes, raw->input_count, first, &node->shape,
+                                                                 err));
     SAP_TRY(check_size(layer, &node->shape, err));
     for (int32_t i = 0; i < layer->weight_count; i++)
         differentiate = differentiate || layer->weights[i].trainable;
@@ -386,23 +389,19 @@ static sap_status read_ends(parser *p, const json_t *value, int32_t *out, int32_
 
 static sap_status find_ends(parser *p, const json_t *config, bool functional, sap_error *err) {
     sap_model *model = p->model;
-    int32_t *ends = sap_arena_array(&model->arena, SAP_LAYERS_MOST, sizeof *ends), outputs = 0;
     model->inputs = sap_arena_array(&model->arena, SAP_LAYERS_MOST, sizeof *model->inputs);
-    if (!ends || !model->inputs)
+    model->outputs = sap_arena_array(&model->arena, SAP_LAYERS_MOST, sizeof *model->outputs);
+    if (!model->inputs || !model->outputs)
         return sap_error_memory(err, p->where);
     if (functional) {
         SAP_TRY(read_ends(p, json_object_get(config, "input_layers"), model->inputs, &model->input_count, err));
-        SAP_TRY(read_ends(p, json_object_get(config, "output_layers"), ends, &outputs, err));
+        SAP_TRY(read_ends(p, json_object_get(config, "output_layers"), model->outputs, &model->output_count, err));
     } else {
         model->inputs[model->input_count++] = 0;
-        ends[outputs++] = model->node_count - 1;
+        model->outputs[model->output_count++] = model->node_count - 1;
     }
-    if (model->input_count < 1 || outputs < 1)
+    if (model->input_count < 1 || model->output_count < 1)
         return sap_error_set(err, SAP_EFORMAT, "%s: the model has no input or no output", p->where);
-    if (outputs > 1)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; one is supported", p->where,
-                             outputs);
-    model->output = ends[0];
     for (int32_t i = 0; i < model->input_count; i++) {
         const sap_node *node = &model->nodes[model->inputs[i]];
         if (strcmp(node->layer->class_of->name, "InputLayer") != 0)

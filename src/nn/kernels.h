@@ -1,8 +1,8 @@
 /* Kernels on tiles: the arithmetic of layers, losses and optimizers, in a plain form and in vector forms.
  *
- * A tile holds SAP_TILE rows (events) of a tensor, feature-major: value v of row t stands at [v * SAP_TILE + t],
- * aligned to 64 bytes. Kernels work on all SAP_TILE columns; the unused ones of a last tile are zero on input, and
- * their gradients are made zero where the loss is taken, so that they add nothing anywhere.
+ * A tile holds up to SAP_TILE rows (events) of a tensor, feature-major, in `width` columns: value v of row t stands at
+ * [v * width + t], aligned to 64 bytes. The width is 16, 32, 48 or 64. Kernels work on all columns; the unused ones are
+ * zero on input, and their gradients are made zero where the loss is taken, so that they add nothing anywhere.
  *
  * The plain form (kernels_plain.c) reads like the formulas and is the reference. The vector forms are one source
  * (kernels_vector.h), compiled for several instruction sets. Every form gives the same bits whatever the number of
@@ -15,7 +15,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SAP_TILE = 64 };
+enum {
+    SAP_TILE = 64,                      /* most columns of a tile */
+    SAP_COLUMNS = 16,                   /* a width is a multiple of it */
+    SAP_PARTS = SAP_TILE / SAP_COLUMNS, /* how many widths there are */
+};
 
 typedef enum sap_activation_kind {
     SAP_LINEAR = 0,
@@ -52,8 +56,9 @@ typedef struct sap_product {
     int64_t rows, depth;
     const float *w;
     int64_t row_step, depth_step;
-    const float *x;    /* (depth, SAP_TILE) */
-    float *y;          /* (rows, SAP_TILE) */
+    int width;
+    const float *x;    /* (depth, width) */
+    float *y;          /* (rows, width) */
     const float *bias; /* (rows) or NULL */
     bool add;          /* then bias is NULL */
     bool relu;         /* y = max(y, 0) at the end */
@@ -61,20 +66,23 @@ typedef struct sap_product {
 
 typedef struct sap_crossentropy {
     int64_t classes;
+    int width;
     bool from_logits;     /* y holds logits, else probabilities that are normalised and clipped to [1e-7, 1 - 1e-7] */
-    const float *y;       /* (classes, SAP_TILE) */
-    const int32_t *label; /* (SAP_TILE), -1 for unused columns */
+    const float *y;       /* (classes, width) */
+    const int32_t *label; /* (width), -1 for unused columns */
     float scale;          /* gradients are multiplied by it: 1 / rows of the batch */
-    float *dy;            /* (classes, SAP_TILE) gets the gradient; NULL: not wanted */
+    float *dy;            /* (classes, width) gets the gradient; NULL: not wanted */
     double loss;          /* out: sum over the rows */
     int64_t correct;      /* out: rows whose label has the largest y, the first of equal ones */
 } sap_crossentropy;
 
 typedef struct sap_dropout {
     int64_t values;
+    int width;
+    uint32_t first;                /* number of the first value among those of the event, for its random number */
     uint32_t threshold;            /* a value is dropped when its random number is below: rate · 2^32 */
     float scale;                   /* of the others: 1 / (1 - rate) */
-    const uint32_t *key_a, *key_b; /* (SAP_TILE) two words of each event's key */
+    const uint32_t *key_a, *key_b; /* (width) two words of each event's key */
 } sap_dropout;
 
 /* The random number of value v of an event: the same in every form. */
@@ -93,27 +101,32 @@ typedef struct sap_adam {
     float one_minus_beta_1, one_minus_beta_2, epsilon;
 } sap_adam;
 
+typedef struct sap_recurrent_kernels sap_recurrent_kernels;
+typedef struct sap_attention_kernels sap_attention_kernels;
+
 typedef struct sap_kernels {
     const char *name;
+    const sap_recurrent_kernels *recurrent;
+    const sap_attention_kernels *attention;
     void (*product)(const sap_product *product);
     /* gw[i][o] += Σ_t x[i][t] d[o][t] and gb[o] += Σ_t d[o][t]; gw: (in, out), gb: (out) or NULL */
-    void (*outer)(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb);
-    /* tile[v][t] = x[t * values + v] for t < rows, 0 behind */
-    void (*load)(const float *x, int64_t values, int rows, float *tile);
-    /* n numbers, n a multiple of SAP_TILE; not for SAP_SOFTMAX. z and a may be the same. */
+    void (*outer)(int64_t in, int64_t out, int width, const float *x, const float *d, float *gw, float *gb);
+    /* tile[v][t] = rows[t][v]; rows: (width) pointers to `values` numbers each, NULL for zeros */
+    void (*load)(const float *const *rows, int64_t values, int width, float *tile);
+    /* n numbers, n a multiple of SAP_COLUMNS; not for SAP_SOFTMAX. z and a may be the same. */
     void (*activate)(const sap_activation *activation, const float *z, float *a, int64_t n);
     /* d = d · da/dz; z is looked at only when sap_activation_needs_input */
     void (*activate_gradient)(const sap_activation *activation, const float *z, const float *a, float *d, int64_t n);
     /* along `rows` of one tile; z and a may be the same */
-    void (*softmax)(int64_t rows, const float *z, float *a);
-    void (*softmax_gradient)(int64_t rows, const float *a, float *d);
+    void (*softmax)(int64_t rows, int width, const float *z, float *a);
+    void (*softmax_gradient)(int64_t rows, int width, const float *a, float *d);
     void (*crossentropy)(sap_crossentropy *loss);
     /* y (= or +=) x, kept and scaled or dropped */
     void (*dropout)(const sap_dropout *dropout, const float *x, float *y, bool add);
     /* y += x */
     void (*add)(int64_t n, const float *x, float *y);
     /* y (= or +=) x · scale[r] + shift[r] along the rows of a tile; shift may be NULL */
-    void (*affine)(int64_t rows, const float *scale, const float *shift, const float *x, float *y, bool add);
+    void (*affine)(int64_t rows, int width, const float *scale, const float *shift, const float *x, float *y, bool add);
     /* m += (g - m)(1 - beta_1); v += (g² - v)(1 - beta_2); w -= alpha m / (sqrt(v) + epsilon) */
     void (*adam)(const sap_adam *adam, int64_t n, const float *g, float *m, float *v, float *w);
     /* m = momentum · m - rate · g; w += nesterov ? momentum · m - rate · g : m */

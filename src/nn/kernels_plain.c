@@ -3,9 +3,8 @@
 
 #include <math.h>
 
-enum { T = SAP_TILE };
-
 static void product(const sap_product *p) {
+    int T = p->width;
     for (int64_t r = 0; r < p->rows; r++) {
         for (int t = 0; t < T; t++) {
             float sum = p->add ? p->y[r * T + t] : p->bias ? p->bias[r] : 0;
@@ -16,26 +15,26 @@ static void product(const sap_product *p) {
     }
 }
 
-static float dot(const float *x, const float *d) {
+static float dot(int T, const float *x, const float *d) {
     float sum = 0;
     for (int t = 0; t < T; t++)
         sum += (x ? x[t] : 1) * d[t];
     return sum;
 }
 
-static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb) {
+static void outer(int64_t in, int64_t out, int T, const float *x, const float *d, float *gw, float *gb) {
     for (int64_t o = 0; o < out; o++) {
         for (int64_t i = 0; i < in; i++)
-            gw[i * out + o] += dot(x + i * T, d + o * T);
+            gw[i * out + o] += dot(T, x + i * T, d + o * T);
         if (gb)
-            gb[o] += dot(NULL, d + o * T);
+            gb[o] += dot(T, NULL, d + o * T);
     }
 }
 
-static void load(const float *x, int64_t values, int rows, float *tile) {
+static void load(const float *const *rows, int64_t values, int T, float *tile) {
     for (int64_t v = 0; v < values; v++)
         for (int t = 0; t < T; t++)
-            tile[v * T + t] = t < rows ? x[t * values + v] : 0;
+            tile[v * T + t] = rows[t] ? rows[t][v] : 0;
 }
 
 static const float selu_scale = 1.05070098735548049F, selu_alpha = 1.67326324235437728F;
@@ -132,16 +131,16 @@ static void activate_gradient(const sap_activation *activation, const float *z, 
         d[i] *= derivative(activation, from_input ? z[i] : 0, a[i]);
 }
 
-static float column_max(int64_t rows, const float *z, int t) {
+static float column_max(int64_t rows, int T, const float *z, int t) {
     float max = z[t];
     for (int64_t r = 1; r < rows; r++)
         max = z[r * T + t] > max ? z[r * T + t] : max;
     return max;
 }
 
-static void softmax(int64_t rows, const float *z, float *a) {
+static void softmax(int64_t rows, int T, const float *z, float *a) {
     for (int t = 0; t < T; t++) {
-        float max = column_max(rows, z, t), sum = 0;
+        float max = column_max(rows, T, z, t), sum = 0;
         for (int64_t r = 0; r < rows; r++)
             sum += a[r * T + t] = expf(z[r * T + t] - max);
         for (int64_t r = 0; r < rows; r++)
@@ -149,7 +148,7 @@ static void softmax(int64_t rows, const float *z, float *a) {
     }
 }
 
-static void softmax_gradient(int64_t rows, const float *a, float *d) {
+static void softmax_gradient(int64_t rows, int T, const float *a, float *d) {
     for (int t = 0; t < T; t++) {
         float dot = 0;
         for (int64_t r = 0; r < rows; r++)
@@ -160,6 +159,7 @@ static void softmax_gradient(int64_t rows, const float *a, float *d) {
 }
 
 static float sum_of(const sap_crossentropy *c, int t, float max) { /* of e^(z - max), or of the probabilities */
+    int T = c->width;
     float sum = 0;
     for (int64_t r = 0; r < c->classes; r++)
         sum += c->from_logits ? expf(c->y[r * T + t] - max) : c->y[r * T + t];
@@ -167,6 +167,7 @@ static float sum_of(const sap_crossentropy *c, int t, float max) { /* of e^(z - 
 }
 
 static void crossentropy(sap_crossentropy *c) {
+    int T = c->width;
     c->loss = 0;
     c->correct = 0;
     for (int t = 0; t < T; t++) {
@@ -175,7 +176,7 @@ static void crossentropy(sap_crossentropy *c) {
             c->dy[r * T + t] = 0;
         if (label < 0)
             continue;
-        float max = column_max(c->classes, c->y, t), sum = sum_of(c, t, max), own = c->y[label * T + t];
+        float max = column_max(c->classes, T, c->y, t), sum = sum_of(c, t, max), own = c->y[label * T + t];
         int64_t best = 0;
         while (best < c->classes - 1 && !(c->y[best * T + t] >= max))
             best++;
@@ -195,9 +196,10 @@ static void crossentropy(sap_crossentropy *c) {
 }
 
 static void dropout(const sap_dropout *p, const float *x, float *y, bool add) {
+    int T = p->width;
     for (int64_t v = 0; v < p->values; v++) {
         for (int t = 0; t < T; t++) {
-            bool kept = sap_dropout_bits(p->key_a[t], p->key_b[t], (uint32_t)v) >= p->threshold;
+            bool kept = sap_dropout_bits(p->key_a[t], p->key_b[t], p->first + (uint32_t)v) >= p->threshold;
             float value = kept ? x[v * T + t] * p->scale : 0;
             y[v * T + t] = add ? y[v * T + t] + value : value;
         }
@@ -209,7 +211,7 @@ static void add_to(int64_t n, const float *x, float *y) {
         y[i] += x[i];
 }
 
-static void affine(int64_t rows, const float *scale, const float *shift, const float *x, float *y, bool add) {
+static void affine(int64_t rows, int T, const float *scale, const float *shift, const float *x, float *y, bool add) {
     for (int64_t r = 0; r < rows; r++) {
         for (int t = 0; t < T; t++) {
             float value = x[r * T + t] * scale[r] + (shift ? shift[r] : 0);
@@ -238,9 +240,11 @@ static void descend(float rate, int64_t n, const float *g, float *w) {
         w[i] -= g[i] * rate;
 }
 
+extern const sap_attention_kernels sap_attention_plain;
 extern const sap_kernels sap_kernels_plain;
 const sap_kernels sap_kernels_plain = {
     .name = "plain",
+    .attention = &sap_attention_plain,
     .product = product,
     .outer = outer,
     .load = load,

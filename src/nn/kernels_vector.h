@@ -9,13 +9,31 @@
 #include <math.h>
 #include <string.h>
 
-enum { T = SAP_TILE, W = SAP_WIDTH };
+enum { W = SAP_WIDTH };
 
 typedef float vec __attribute__((vector_size(SAP_WIDTH * 4)));
 typedef float vec4 __attribute__((vector_size(16)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+
+/* Calls f with the width as a constant, so that its loops over columns are straight vector code. */
+#define BY_WIDTH(f, width, ...)                                                                                        \
+    do {                                                                                                               \
+        switch (width) {                                                                                               \
+        case 64:                                                                                                       \
+            f(64, __VA_ARGS__);                                                                                        \
+            break;                                                                                                     \
+        case 48:                                                                                                       \
+            f(48, __VA_ARGS__);                                                                                        \
+            break;                                                                                                     \
+        case 32:                                                                                                       \
+            f(32, __VA_ARGS__);                                                                                        \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            f(16, __VA_ARGS__);                                                                                        \
+        }                                                                                                              \
+    } while (0)
 
 INLINE vec load_vec(const float *p) { /* aligned */
     return *(const vec *)p;
@@ -30,13 +48,13 @@ INLINE void store_vec(float *p, vec value) {
 /* ROWS × COLUMNS vectors of sums stay in registers: 12 of 16, or 24 of 32. */
 enum { ROWS = 6, COLUMNS = SAP_WIDTH == 16 ? 4 : 2 };
 
-INLINE void product_block(const int rows, const sap_product *p, int64_t first, int t) {
+INLINE void product_block(const int T, const int columns, const int rows, const sap_product *p, int64_t first, int t) {
     const float *w = p->w + first * p->row_step, *x = p->x + t;
     float *y = p->y + first * T + t;
     int64_t row_step = p->row_step, depth_step = p->depth_step, depth = p->depth;
     vec sum[ROWS][COLUMNS];
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int c = 0; c < COLUMNS; c++) {
+        UNROLL for (int c = 0; c < columns; c++) {
             sum[r][c] = (vec){0};
             if (p->bias)
                 sum[r][c] += p->bias[first + r];
@@ -46,16 +64,16 @@ INLINE void product_block(const int rows, const sap_product *p, int64_t first, i
     }
     for (int64_t k = 0; k < depth; k++) {
         vec xs[COLUMNS];
-        UNROLL for (int c = 0; c < COLUMNS; c++) xs[c] = load_vec(x + c * W);
+        UNROLL for (int c = 0; c < columns; c++) xs[c] = load_vec(x + c * W);
         UNROLL for (int r = 0; r < rows; r++) {
             float weight = w[r * row_step];
-            UNROLL for (int c = 0; c < COLUMNS; c++) sum[r][c] += xs[c] * weight;
+            UNROLL for (int c = 0; c < columns; c++) sum[r][c] += xs[c] * weight;
         }
         x += T;
         w += depth_step;
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int c = 0; c < COLUMNS; c++) {
+        UNROLL for (int c = 0; c < columns; c++) {
             vec value = sum[r][c];
             if (p->relu) /* lets NaN through */
                 value = (vec)((__typeof__(value < value))value & ~(value < 0));
@@ -73,33 +91,38 @@ INLINE int64_t part_of(int64_t count, int64_t *left, int64_t most) {
     return part;
 }
 
-static void product(const sap_product *p) {
-    for (int t = 0; t < T; t += COLUMNS * W) {
+INLINE void product_width(const int T, const sap_product *p) {
+    const int columns = T / W < COLUMNS ? T / W : COLUMNS;
+    for (int t = 0; t < T; t += columns * W) {
         int64_t parts = 0;
         for (int64_t first = 0; first < p->rows;) {
             int64_t rows = part_of(p->rows - first, &parts, ROWS);
             switch (rows) {
             case 1:
-                product_block(1, p, first, t);
+                product_block(T, columns, 1, p, first, t);
                 break;
             case 2:
-                product_block(2, p, first, t);
+                product_block(T, columns, 2, p, first, t);
                 break;
             case 3:
-                product_block(3, p, first, t);
+                product_block(T, columns, 3, p, first, t);
                 break;
             case 4:
-                product_block(4, p, first, t);
+                product_block(T, columns, 4, p, first, t);
                 break;
             case 5:
-                product_block(5, p, first, t);
+                product_block(T, columns, 5, p, first, t);
                 break;
             default:
-                product_block(6, p, first, t);
+                product_block(T, columns, 6, p, first, t);
             }
             first += rows;
         }
     }
+}
+
+static void product(const sap_product *p) {
+    BY_WIDTH(product_width, p->width, p);
 }
 
 /* ---- gw += x dᵀ ----------------------------------------------------------------------------------------- */
@@ -142,8 +165,8 @@ INLINE vec4 sums_of(vec a, vec b, vec c, vec d) {
  * ones and its products go to gb: the gradient of the bias. */
 enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
 
-INLINE void outer_block(const int rows, const bool ones, const int outs, int64_t out, const float *x, const float *d,
-                        float *gw, float *gb) {
+INLINE void outer_block(const int T, const int rows, const bool ones, const int outs, int64_t out, const float *x,
+                        const float *d, float *gw, float *gb) {
     vec sum[OUTER_ROWS][4];
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < 4; o++) sum[i][o] = (vec){0};
     for (int t = 0; t < T; t += W) {
@@ -163,20 +186,20 @@ INLINE void outer_block(const int rows, const bool ones, const int outs, int64_t
     }
 }
 
-INLINE void outer_rows(const int rows, const bool ones, int64_t out, const float *x, const float *d, float *gw,
-                       float *gb) {
+INLINE void outer_rows(const int T, const int rows, const bool ones, int64_t out, const float *x, const float *d,
+                       float *gw, float *gb) {
     int64_t o = 0;
     for (; o + 4 <= out; o += 4)
-        outer_block(rows, ones, 4, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
+        outer_block(T, rows, ones, 4, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
     switch (out - o) {
     case 1:
-        outer_block(rows, ones, 1, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
+        outer_block(T, rows, ones, 1, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     case 2:
-        outer_block(rows, ones, 2, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
+        outer_block(T, rows, ones, 2, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     case 3:
-        outer_block(rows, ones, 3, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
+        outer_block(T, rows, ones, 3, out, x, d + o * T, gw + o, ones ? gb + o : NULL);
         break;
     default:
         break;
@@ -184,27 +207,27 @@ INLINE void outer_rows(const int rows, const bool ones, int64_t out, const float
 }
 
 /* The last rows, of which there may be none, and the row of ones. */
-INLINE void outer_tail(const bool ones, int64_t rows, int64_t out, const float *x, const float *d, float *gw,
-                       float *gb) {
+INLINE void outer_tail(const int T, const bool ones, int64_t rows, int64_t out, const float *x, const float *d,
+                       float *gw, float *gb) {
     switch (rows + ones) {
     case 1:
-        outer_rows(1, ones, out, x, d, gw, gb);
+        outer_rows(T, 1, ones, out, x, d, gw, gb);
         break;
     case 2:
-        outer_rows(2, ones, out, x, d, gw, gb);
+        outer_rows(T, 2, ones, out, x, d, gw, gb);
         break;
     case 3:
-        outer_rows(3, ones, out, x, d, gw, gb);
+        outer_rows(T, 3, ones, out, x, d, gw, gb);
         break;
 #if SAP_WIDTH == 16
     case 4:
-        outer_rows(4, ones, out, x, d, gw, gb);
+        outer_rows(T, 4, ones, out, x, d, gw, gb);
         break;
     case 5:
-        outer_rows(5, ones, out, x, d, gw, gb);
+        outer_rows(T, 5, ones, out, x, d, gw, gb);
         break;
     case 6:
-        outer_rows(6, ones, out, x, d, gw, gb);
+        outer_rows(T, 6, ones, out, x, d, gw, gb);
         break;
 #endif
     default:
@@ -212,14 +235,18 @@ INLINE void outer_tail(const bool ones, int64_t rows, int64_t out, const float *
     }
 }
 
-static void outer(int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb) {
+INLINE void outer_width(const int T, int64_t in, int64_t out, const float *x, const float *d, float *gw, float *gb) {
     int64_t i = 0;
     for (; i + OUTER_ROWS <= in; i += OUTER_ROWS)
-        outer_rows(OUTER_ROWS, false, out, x + i * T, d, gw + i * out, NULL);
+        outer_rows(T, OUTER_ROWS, false, out, x + i * T, d, gw + i * out, NULL);
     if (gb)
-        outer_tail(true, in - i, out, x + i * T, d, gw + i * out, gb);
+        outer_tail(T, true, in - i, out, x + i * T, d, gw + i * out, gb);
     else
-        outer_tail(false, in - i, out, x + i * T, d, gw + i * out, NULL);
+        outer_tail(T, false, in - i, out, x + i * T, d, gw + i * out, NULL);
+}
+
+static void outer(int64_t in, int64_t out, int width, const float *x, const float *d, float *gw, float *gb) {
+    BY_WIDTH(outer_width, width, in, out, x, d, gw, gb);
 }
 
 /* ---- Elementary functions, good to about one unit in the last place ------------------------------------- */
@@ -427,7 +454,7 @@ static void activate_gradient(const sap_activation *activation, const float *res
 
 /* ---- Softmax and loss ----------------------------------------------------------------------------------- */
 
-INLINE void column_max(int64_t rows, const float *z, float *restrict max) {
+INLINE void column_max(const int T, int64_t rows, const float *z, float *restrict max) {
     for (int t = 0; t < T; t++)
         max[t] = z[t];
     for (int64_t r = 1; r < rows; r++)
@@ -435,16 +462,16 @@ INLINE void column_max(int64_t rows, const float *z, float *restrict max) {
             max[t] = z[r * T + t] > max[t] ? z[r * T + t] : max[t];
 }
 
-static void softmax(int64_t rows, const float *z, float *a) {
-    float max[T], sum[T] = {0};
-    column_max(rows, z, max);
+INLINE void softmax_width(const int T, int64_t rows, const float *z, float *a) {
+    float max[SAP_TILE], sum[SAP_TILE] = {0};
+    column_max(T, rows, z, max);
     for (int64_t r = 0; r < rows; r++) {
-        float e[T];
+        float e[SAP_TILE];
         for (int t = 0; t < T; t++)
             e[t] = exp_of(z[r * T + t] - max[t]);
         for (int t = 0; t < T; t++)
             sum[t] += e[t];
-        memcpy(a + r * T, e, sizeof e);
+        memcpy(a + r * T, e, (size_t)T * sizeof *e);
     }
     for (int t = 0; t < T; t++)
         sum[t] = 1 / sum[t];
@@ -453,8 +480,12 @@ static void softmax(int64_t rows, const float *z, float *a) {
             a[r * T + t] *= sum[t];
 }
 
-static void softmax_gradient(int64_t rows, const float *restrict a, float *restrict d) {
-    float dot[T] = {0};
+static void softmax(int64_t rows, int width, const float *z, float *a) {
+    BY_WIDTH(softmax_width, width, rows, z, a);
+}
+
+INLINE void softmax_gradient_width(const int T, int64_t rows, const float *restrict a, float *restrict d) {
+    float dot[SAP_TILE] = {0};
     for (int64_t r = 0; r < rows; r++)
         for (int t = 0; t < T; t++)
             dot[t] += a[r * T + t] * d[r * T + t];
@@ -463,10 +494,14 @@ static void softmax_gradient(int64_t rows, const float *restrict a, float *restr
             d[r * T + t] = a[r * T + t] * (d[r * T + t] - dot[t]);
 }
 
+static void softmax_gradient(int64_t rows, int width, const float *a, float *d) {
+    BY_WIDTH(softmax_gradient_width, width, rows, a, d);
+}
+
 /* own: y of the label of each column; best: the class with the largest y. */
-static void find_own_and_best(const sap_crossentropy *c, float *restrict own, int32_t *restrict best) {
+INLINE void find_own_and_best(const int T, const sap_crossentropy *c, float *restrict own, int32_t *restrict best) {
     const int32_t *restrict label = c->label;
-    float max[T];
+    float max[SAP_TILE];
     for (int t = 0; t < T; t++) {
         max[t] = own[t] = c->y[t];
         best[t] = 0;
@@ -481,10 +516,10 @@ static void find_own_and_best(const sap_crossentropy *c, float *restrict own, in
     }
 }
 
-INLINE void from_logits(const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
+INLINE void from_logits(const int T, const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
     const int32_t *restrict label = c->label;
-    float max[T], sum[T] = {0}, factor[T];
-    column_max(c->classes, c->y, max);
+    float max[SAP_TILE], sum[SAP_TILE] = {0}, factor[SAP_TILE];
+    column_max(T, c->classes, c->y, max);
     for (int64_t r = 0; r < c->classes; r++) {
         const float *restrict y = c->y + r * T;
         if (c->dy) {
@@ -511,9 +546,10 @@ INLINE void from_logits(const sap_crossentropy *c, const float *restrict own, fl
     }
 }
 
-INLINE void from_probabilities(const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
+INLINE void from_probabilities(const int T, const sap_crossentropy *c, const float *restrict own,
+                               float *restrict loss) {
     const int32_t *restrict label = c->label;
-    float sum[T] = {0}, factor[T];
+    float sum[SAP_TILE] = {0}, factor[SAP_TILE];
     for (int64_t r = 0; r < c->classes; r++)
         for (int t = 0; t < T; t++)
             sum[t] += c->y[r * T + t];
@@ -529,14 +565,14 @@ INLINE void from_probabilities(const sap_crossentropy *c, const float *restrict 
     }
 }
 
-static void crossentropy(sap_crossentropy *c) {
-    float own[T], loss[T];
-    int32_t best[T];
-    find_own_and_best(c, own, best);
+INLINE void crossentropy_width(const int T, sap_crossentropy *c) {
+    float own[SAP_TILE], loss[SAP_TILE];
+    int32_t best[SAP_TILE];
+    find_own_and_best(T, c, own, best);
     if (c->from_logits)
-        from_logits(c, own, loss);
+        from_logits(T, c, own, loss);
     else
-        from_probabilities(c, own, loss);
+        from_probabilities(T, c, own, loss);
     c->loss = 0;
     c->correct = 0;
     for (int t = 0; t < T; t++) {
@@ -545,53 +581,68 @@ static void crossentropy(sap_crossentropy *c) {
     }
 }
 
-/* ---- The rest ------------------------------------------------------------------------------------------- */
-
-static void load(const float *restrict x, int64_t values, int rows, float *restrict tile) {
-    if (rows < T)
-        memset(tile, 0, (size_t)values * T * sizeof *tile);
-    int64_t v = 0;
-#if SAP_WIDTH >= 8
-    typedef float vec8 __attribute__((vector_size(32)));
-    typedef float loose8 __attribute__((vector_size(32), aligned(4)));
-    for (; rows == T && v + 8 <= values; v += 8) {
-        for (int t = 0; t < T; t += 8) {
-            vec8 r[8], s[8];
-            UNROLL for (int i = 0; i < 8; i++) r[i] = *(const loose8 *)(x + (t + i) * values + v);
-            UNROLL for (int i = 0; i < 8; i += 4) {
-                vec8 a = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-                vec8 b = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-                vec8 c = __builtin_shufflevector(r[i + 2], r[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
-                vec8 d = __builtin_shufflevector(r[i + 2], r[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
-                s[i] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
-                s[i + 1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
-                s[i + 2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
-                s[i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
-            }
-            UNROLL for (int i = 0; i < 4; i++) {
-                *(vec8 *)(tile + (v + i) * T + t) = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-                *(vec8 *)(tile + (v + i + 4) * T + t) =
-                    __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-            }
-        }
-    }
-#endif
-    for (; v < values; v++)
-        for (int t = 0; t < rows; t++)
-            tile[v * T + t] = x[t * values + v];
+static void crossentropy(sap_crossentropy *c) {
+    BY_WIDTH(crossentropy_width, c->width, c);
 }
 
-static void dropout(const sap_dropout *p, const float *restrict x, float *restrict y, bool add) {
+/* ---- The rest ------------------------------------------------------------------------------------------- */
+
+#if SAP_WIDTH >= 8
+typedef float vec8 __attribute__((vector_size(32)));
+typedef float loose8 __attribute__((vector_size(32), aligned(4)));
+
+/* Eight values of eight rows. */
+INLINE void load_block(const int T, const float *const *rows, int64_t v, float *tile) {
+    vec8 r[8], s[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = rows[i] ? *(const loose8 *)(rows[i] + v) : (vec8){0};
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        vec8 a = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        vec8 b = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+        vec8 c = __builtin_shufflevector(r[i + 2], r[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
+        vec8 d = __builtin_shufflevector(r[i + 2], r[i + 3], 2, 10, 3, 11, 6, 14, 7, 15);
+        s[i] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+        s[i + 1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+        s[i + 2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+        s[i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        *(vec8 *)(tile + i * T) = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(vec8 *)(tile + (i + 4) * T) = __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+#endif
+
+INLINE void load_width(const int T, const float *const *rows, int64_t values, float *restrict tile) {
+    int64_t v = 0;
+#if SAP_WIDTH >= 8
+    for (; v + 8 <= values; v += 8)
+        for (int t = 0; t < T; t += 8)
+            load_block(T, rows + t, v, tile + v * T + t);
+#endif
+    for (; v < values; v++)
+        for (int t = 0; t < T; t++)
+            tile[v * T + t] = rows[t] ? rows[t][v] : 0;
+}
+
+static void load(const float *const *rows, int64_t values, int width, float *tile) {
+    BY_WIDTH(load_width, width, rows, values, tile);
+}
+
+INLINE void dropout_width(const int T, const sap_dropout *p, const float *restrict x, float *restrict y, bool add) {
     const uint32_t *restrict a = p->key_a, *restrict b = p->key_b;
-    uint32_t threshold = p->threshold;
+    uint32_t threshold = p->threshold, first = p->first;
     float scale = p->scale;
     for (int64_t v = 0; v < p->values; v++) {
-        float kept[T];
+        float kept[SAP_TILE];
         for (int t = 0; t < T; t++)
-            kept[t] = sap_dropout_bits(a[t], b[t], (uint32_t)v) >= threshold ? x[v * T + t] * scale : 0;
+            kept[t] = sap_dropout_bits(a[t], b[t], first + (uint32_t)v) >= threshold ? x[v * T + t] * scale : 0;
         for (int t = 0; t < T; t++)
             y[v * T + t] = add ? y[v * T + t] + kept[t] : kept[t];
     }
+}
+
+static void dropout(const sap_dropout *p, const float *x, float *y, bool add) {
+    BY_WIDTH(dropout_width, p->width, p, x, y, add);
 }
 
 static void add_to(int64_t n, const float *restrict x, float *restrict y) {
@@ -599,8 +650,8 @@ static void add_to(int64_t n, const float *restrict x, float *restrict y) {
         y[i] += x[i];
 }
 
-static void affine(int64_t rows, const float *scale, const float *shift, const float *restrict x, float *restrict y,
-                   bool add) {
+INLINE void affine_width(const int T, int64_t rows, const float *scale, const float *shift, const float *restrict x,
+                         float *restrict y, bool add) {
     for (int64_t r = 0; r < rows; r++) {
         float factor = scale[r], offset = shift ? shift[r] : 0;
         if (add)
@@ -610,6 +661,11 @@ static void affine(int64_t rows, const float *scale, const float *shift, const f
             for (int t = 0; t < T; t++)
                 y[r * T + t] = x[r * T + t] * factor + offset;
     }
+}
+
+static void affine(int64_t rows, int width, const float *scale, const float *shift, const float *x, float *y,
+                   bool add) {
+    BY_WIDTH(affine_width, width, rows, scale, shift, x, y, add);
 }
 
 static void adam(const sap_adam *p, int64_t n, const float *restrict g, float *restrict m, float *restrict v,
@@ -635,9 +691,12 @@ static void descend(float rate, int64_t n, const float *restrict g, float *restr
         w[i] -= g[i] * rate;
 }
 
+#include "attention_vector.h"
+
 extern const sap_kernels SAP_FORM;
 const sap_kernels SAP_FORM = {
     .name = SAP_FORM_NAME,
+    .attention = &attention_kernels,
     .product = product,
     .outer = outer,
     .load = load,

@@ -77,17 +77,19 @@ sap_status sap_model_reset(sap_model *model, uint64_t seed, sap_error *err) {
 
 /* ---- Opening -------------------------------------------------------------------------------------------- */
 
-static sap_status describe_ends(sap_model *model, sap_error *err) {
-    model->input_info = sap_arena_array(&model->arena, (size_t)model->input_count, sizeof *model->input_info);
-    if (!model->input_info)
-        return sap_error_memory(err, model->name);
-    for (int32_t i = 0; i < model->input_count; i++) {
-        const sap_node *node = &model->nodes[model->inputs[i]];
-        model->input_info[i] = (sap_tensor_info){node->layer->name, node->shape.rank, node->shape.dims};
+static sap_tensor_info *describe_nodes(sap_model *model, const int32_t *nodes, int32_t count) {
+    sap_tensor_info *info = sap_arena_array(&model->arena, (size_t)count, sizeof *info);
+    for (int32_t i = 0; info && i < count; i++) {
+        const sap_node *node = &model->nodes[nodes[i]];
+        info[i] = (sap_tensor_info){node->layer->name, node->shape.rank, node->shape.dims};
     }
-    const sap_node *node = &model->nodes[model->output];
-    model->output_info = (sap_tensor_info){node->layer->name, node->shape.rank, node->shape.dims};
-    return SAP_OK;
+    return info;
+}
+
+static sap_status describe_ends(sap_model *model, sap_error *err) {
+    model->input_info = describe_nodes(model, model->inputs, model->input_count);
+    model->output_info = describe_nodes(model, model->outputs, model->output_count);
+    return model->input_info && model->output_info ? SAP_OK : sap_error_memory(err, model->name);
 }
 
 static sap_status summarize(sap_model *model, sap_error *err) {
@@ -232,8 +234,12 @@ const sap_tensor_info *sap_model_input(const sap_model *model, size_t index) {
     return index < (size_t)model->input_count ? &model->input_info[index] : NULL;
 }
 
-const sap_tensor_info *sap_model_output(const sap_model *model) {
-    return &model->output_info;
+size_t sap_model_output_count(const sap_model *model) {
+    return (size_t)model->output_count;
+}
+
+const sap_tensor_info *sap_model_output(const sap_model *model, size_t index) {
+    return index < (size_t)model->output_count ? &model->output_info[index] : NULL;
 }
 
 int64_t sap_model_parameter_count(const sap_model *model) {

@@ -31,12 +31,23 @@ typedef struct sap_shape {
     int64_t dims[SAP_RANK];
 } sap_shape;
 
-/* Numbers of one event; 1 for rank 0. */
+/* Numbers of one event; 1 for rank 0. Not for shapes with a time dimension of unknown length (-1). */
 static inline int64_t sap_shape_values(const sap_shape *shape) {
     int64_t values = 1;
     for (int32_t i = 0; i < shape->rank; i++)
         values *= shape->dims[i];
     return values;
+}
+/* Numbers of one step of a tensor of rank >= 2, whose first dimension is time; of any other, all of them. */
+static inline int64_t sap_shape_step_values(const sap_shape *shape) {
+    int64_t values = 1;
+    for (int32_t i = shape->rank > 1 ? 1 : 0; i < shape->rank; i++)
+        values *= shape->dims[i];
+    return values;
+}
+/* The last dimension; 1 for rank 0. */
+static inline int64_t sap_shape_last(const sap_shape *shape) {
+    return shape->rank ? shape->dims[shape->rank - 1] : 1;
 }
 /* "(14)", or "(None, 14)" with the batch dimension. */
 void sap_shape_text(const sap_shape *shape, bool batch, char *text, size_t capacity);
@@ -77,15 +88,59 @@ SAP_MUST_CHECK sap_status sap_activation_parse(const json_t *config, const char 
 typedef struct sap_layer sap_layer;
 typedef struct sap_call sap_call;
 
+typedef enum sap_constraint_kind {
+    SAP_CONSTRAINT_NONE = 0,
+    SAP_CONSTRAINT_MAX_NORM,     /* norms at most `most` */
+    SAP_CONSTRAINT_NON_NEGATIVE, /* weights at least 0 */
+    SAP_CONSTRAINT_UNIT_NORM,    /* norms 1 */
+    SAP_CONSTRAINT_MIN_MAX_NORM  /* norms drawn towards [least, most] by `rate` */
+} sap_constraint_kind;
+
+typedef struct sap_constraint {
+    sap_constraint_kind kind;
+    double least, most, rate;
+    uint32_t axes; /* bit i: the norm is taken along axis i */
+} sap_constraint;
+
 typedef struct sap_layer_weight {
-    const char *name; /* "kernel" */
-    sap_shape shape;  /* of the array; rank without exception counts all dimensions */
+    const char *name;  /* "kernel" */
+    const char *group; /* inside the layer's group in the weights file: "cell", "forward_layer/cell"; NULL: none */
+    sap_shape shape;   /* of the array; rank without exception counts all dimensions */
     sap_initializer initializer;
+    double l1, l2; /* the loss has l1 Σ|w| + l2 Σw² besides */
+    sap_constraint constraint;
     bool trainable;
     int64_t offset; /* into the model's values */
 } sap_layer_weight;
 
-enum { SAP_LAYER_WEIGHTS = 4 };
+enum { SAP_LAYER_WEIGHTS = 16 };
+
+typedef enum sap_mode {
+    SAP_PREDICT,       /* forward only; the outputs are the model's outputs */
+    SAP_MEASURE,       /* forward and loss */
+    SAP_DIFFERENTIATE, /* forward, loss, backward; dropout off */
+    SAP_TRAIN          /* the same with dropout on */
+} sap_mode;
+
+/* Memory of one use of a layer on a tile, in floats; each part is aligned to 64 bytes. */
+typedef struct sap_needs {
+    int64_t kept; /* from its forward to its backward pass */
+    int64_t work; /* during one call alone */
+} sap_needs;
+
+/* How a class looks at padding, the masked steps of its inputs. */
+typedef enum sap_padding {
+    SAP_PADDING_ALWAYS = 0, /* at its values or its place: Flatten, Conv1D */
+    SAP_PADDING_STEPWISE,   /* a step of the output depends on the same step of the inputs alone: Dense, Dropout */
+    SAP_PADDING_NEVER       /* leaves masked steps out: GRU, masked pooling */
+} sap_padding;
+
+/* What a class does with the mask of its inputs. */
+typedef enum sap_mask_use {
+    SAP_MASK_STOP = 0, /* its output has none */
+    SAP_MASK_PASS,
+    SAP_MASK_MAKE /* Masking */
+} sap_mask_use;
 
 /* What a class of layers is. */
 typedef struct sap_layer_class {
@@ -93,11 +148,17 @@ typedef struct sap_layer_class {
     int32_t inputs_least, inputs_most; /* tensors that a node reads */
     bool view;                         /* the output is the input in another shape */
     bool whole_batch; /* in training it needs the whole batch at once: this version cannot train through it */
-    /* Reads the settings of a config. */
+    sap_padding padding;
+    sap_mask_use mask;
+    /* Reads the settings of a config; NULL: there are none. */
     sap_status (*parse)(sap_layer *layer, const json_t *config, sap_error *err);
-    /* The output's shape; on the first use also declares the weights (sap_layer_add_weight). */
+    /* The output's shape; on the first use also declares the weights (sap_layer_add_weight). NULL: as the first input. */
     sap_status (*build)(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first, sap_shape *out,
                         sap_error *err);
+    /* Memory for a tile of SAP_TILE columns, for the most steps there may be: shapes with the time dimension filled in.
+     * NULL: none. */
+    void (*needs)(const sap_layer *layer, const sap_shape *const *x, const sap_shape *y, sap_mode mode, sap_needs *out);
+    /* NULL: nothing to do. */
     void (*forward)(const sap_call *call);
     /* Adds to the gradients of the weights and writes or adds to those of the inputs; may overwrite dy. */
     void (*backward)(const sap_call *call);
@@ -115,11 +176,13 @@ struct sap_layer {
     const char *group; /* in the weights file: "layers/dense_1" */
     uint32_t key;      /* place in the model, keys random numbers */
     bool trainable;
-    sap_arena *arena; /* the model's */
+    sap_padding padding; /* that of its class, if its settings do not say otherwise */
+    void *settings;      /* of its class's own type, in the arena; NULL where the fields below are enough */
+    sap_arena *arena;    /* the model's */
     int32_t weight_count;
     sap_layer_weight weights[SAP_LAYER_WEIGHTS];
 
-    /* Settings; each class reads those that it has. */
+    /* Settings of the first classes; each reads those that it has. */
     int64_t units;
     bool use_bias, scale, center;
     sap_activation activation;
@@ -129,17 +192,44 @@ struct sap_layer {
     sap_shape target; /* InputLayer, Reshape */
 };
 
-void sap_layer_add_weight(sap_layer *layer, const char *name, const sap_shape *shape,
-                          const sap_initializer *initializer, bool trainable);
+/* The weight that was added, for what else there is to say of it; as many as SAP_LAYER_WEIGHTS. */
+sap_layer_weight *sap_layer_add_weight(sap_layer *layer, const char *name, const sap_shape *shape,
+                                       const sap_initializer *initializer, bool trainable);
+
+/* Parts of layers' configs. A number or flag that is not there is `standard`. */
+SAP_MUST_CHECK sap_status sap_config_integer(const sap_layer *layer, const json_t *config, const char *key,
+                                             int64_t least, int64_t most, int64_t *out, sap_error *err);
+double sap_config_number(const json_t *config, const char *key, double standard);
+bool sap_config_flag(const json_t *config, const char *key, bool standard);
+/* A list of dimensions; null and -1 become -1. skip: dimensions to leave out at the front. */
+SAP_MUST_CHECK sap_status sap_config_shape(const sap_layer *layer, const json_t *list, size_t skip, sap_shape *out,
+                                           sap_error *err);
+
+/* build() of classes whose output has the shape of the first input. */
+SAP_MUST_CHECK sap_status sap_build_same(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first,
+                                         sap_shape *out, sap_error *err);
+/* The same for those that work along the last axis (layer->axis). */
+SAP_MUST_CHECK sap_status sap_build_last_axis(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first,
+                                              sap_shape *out, sap_error *err);
 
 /* ---- Models --------------------------------------------------------------------------------------------- */
+
+/* Which steps of a sequence count: those where some number of a step of the node's output differs from `value`. Made
+ * by NotEqual and Any nodes, which are no nodes of the model. */
+typedef struct sap_mask {
+    int32_t node;
+    float value;
+} sap_mask;
 
 typedef struct sap_node {
     sap_layer *layer;
     int32_t use; /* number of the use of its layer */
     int32_t input_count;
     int32_t *inputs; /* (input_count) nodes */
-    sap_shape shape; /* of the output */
+    int32_t
+        *masks; /* (input_count) of the model's masks, given as arguments beside the inputs, -1: that which the input
+                        itself carries; NULL: all -1 */
+    sap_shape shape; /* of the output; -1: a time dimension of unknown length */
     int32_t tensor;
     bool differentiate; /* something trainable stands at or before it */
 } sap_node;
@@ -165,10 +255,13 @@ struct sap_model {
     int32_t node_count;
     int32_t tensor_count;
     int64_t *tensor_values; /* (tensor_count) numbers an event */
-    int32_t *inputs;        /* (input_count) nodes */
+    sap_mask *masks;
+    int32_t mask_count;
+    int32_t *inputs; /* (input_count) nodes */
     int32_t input_count;
-    int32_t output; /* node */
-    sap_tensor_info *input_info, output_info;
+    int32_t *outputs; /* (output_count) nodes; one may be there twice */
+    int32_t output_count;
+    sap_tensor_info *input_info, *output_info;
 
     sap_weight *weights; /* in the order of model.weights */
     const sap_layer_weight **weight_of;
@@ -205,17 +298,45 @@ SAP_MUST_CHECK sap_status sap_model_fill_optimizer(const sap_model *model, const
 
 /* ---- Programs: running a model over batches ------------------------------------------------------------- */
 
+/* Steps of a tile that have the same number of columns. */
+typedef struct sap_part {
+    int32_t first, count; /* steps [first, first + count) */
+    int32_t width;        /* columns: a multiple of SAP_COLUMNS */
+    int64_t start;        /* sum of the widths of all steps before */
+} sap_part;
+
+/* Where the steps of a tile's sequences stand: value f (of F a step) of row r at step t of part p is
+ * x[(p.start + (t - p.first) * p.width) * F + f * p.width + r]. Widths do not grow with time, so that there are at most
+ * SAP_PARTS parts. A row takes part in step t if t < length[row]; columns of a step behind that hold finite numbers, and
+ * their gradients are zero. A tensor that is not ragged has one part, and all steps in each row. */
+typedef struct sap_steps {
+    int32_t count; /* steps of the longest row; may be 0 */
+    int32_t part_count;
+    sap_part parts[SAP_PARTS];
+    int32_t length[SAP_TILE]; /* steps of each row; 0 for unused columns */
+} sap_steps;
+
+/* Columns of all steps together: a tensor has so many times the values of a step. */
+static inline int64_t sap_steps_columns(const sap_steps *steps) {
+    if (steps->part_count == 0)
+        return 0;
+    const sap_part *last = &steps->parts[steps->part_count - 1];
+    return last->start + (int64_t)last->count * last->width;
+}
+
 /* What one pass over a tile is about; shared by the calls of a slot. */
 typedef struct sap_pass {
     const sap_kernels *kernels;
     const float *values; /* the model's */
     float *gradients;    /* of this slice, over the trainable parameters */
-    int rows;            /* columns of the tile in use */
+    int rows;            /* rows of the tile */
+    int width;           /* columns of tensors without time */
     bool training;       /* dropout is on */
     uint64_t event_keys[SAP_TILE];
 } sap_pass;
 
-/* One node on one tile: its tensors. x, y and their gradients are feature-major tiles (values, SAP_TILE). */
+/* One node on one tile: its tensors. x, y and their gradients are feature-major: (values, width), or step after step as
+ * their sap_steps say. */
 struct sap_call {
     const sap_layer *layer;
     const sap_pass *pass;
@@ -224,21 +345,52 @@ struct sap_call {
     float *const *dx; /* NULL entries: not wanted */
     const bool *add;  /* dx[i] is added to, else written */
     const sap_shape *const *x_shape;
-    const sap_shape *shape; /* of y */
+    const sap_shape *shape;          /* of y */
+    const sap_steps *const *x_steps; /* NULL entries: rank < 2 */
+    const sap_steps *y_steps;        /* NULL: rank < 2 */
+    const uint8_t *const *x_mask;    /* (columns of all steps) 1: counts; NULL entries: no mask */
+    uint8_t *y_mask;                 /* the same, to be filled by a class that makes a mask; else what it passes on */
     float *y, *dy;
-    float *z;     /* what the activation took, where its derivative needs it */
+    float *kept;  /* as many floats as the class needs from forward to backward */
+    float *work;  /* scratch of this call alone */
     bool logits;  /* the last activation is left to the loss: y holds its input */
     uint32_t key; /* of this use, for random numbers */
 };
 
-typedef struct sap_program sap_program;
+/* One step of a sequence in a tile. Layers that take each step for itself walk over the blocks of a tensor; one without
+ * time is a single block. */
+typedef struct sap_block {
+    int32_t step, end; /* over when step == end */
+    int32_t part;
+    int width;
+    int64_t start; /* columns of all blocks before: value f of row r is x[start * F + f * width + r] */
+} sap_block;
 
-typedef enum sap_mode {
-    SAP_PREDICT,       /* forward only; the output is the model's output */
-    SAP_MEASURE,       /* forward and loss */
-    SAP_DIFFERENTIATE, /* forward, loss, backward; dropout off */
-    SAP_TRAIN          /* the same with dropout on */
-} sap_mode;
+static inline sap_block sap_block_first(const sap_pass *pass, const sap_steps *steps) {
+    if (!steps)
+        return (sap_block){.end = 1, .width = pass->width};
+    return (sap_block){.end = steps->count, .width = steps->part_count ? steps->parts[0].width : 0};
+}
+static inline void sap_block_next(const sap_steps *steps, sap_block *block) {
+    block->start += block->width;
+    block->step++;
+    if (steps && block->part + 1 < steps->part_count && block->step == steps->parts[block->part + 1].first)
+        block->width = steps->parts[++block->part].width;
+}
+
+/* Columns of y: its numbers are so many times the values of a step. */
+static inline int64_t sap_call_columns(const sap_call *call) {
+    return call->y_steps ? sap_steps_columns(call->y_steps) : call->pass->width;
+}
+
+/* What several classes do. target (= or +=) source, n numbers: */
+void sap_pass_on(const sap_call *call, bool add, const float *source, float *target, int64_t n);
+/* The activation of a layer from z to y, which may be the same. */
+void sap_activate(const sap_call *call, const float *z, float *y);
+/* Turns dy from the gradient of y into that of z. */
+void sap_activate_backward(const sap_call *call, const float *z);
+
+typedef struct sap_program sap_program;
 
 /* What a batch gave: sums over its rows. */
 typedef struct sap_batch_result {
@@ -251,9 +403,11 @@ SAP_MUST_CHECK sap_status sap_program_open(const sap_model *model, sap_mode mode
                                            const sap_run *run, sap_program **out, sap_error *err);
 void sap_program_close(sap_program *program);
 /* Mean loss over the batch is divided by `rows`; gradients: (trainable_count), overwritten, of the mean loss; NULL
- * in the other modes. scores: (rows, outputs), for SAP_PREDICT. key: of (seed, epoch), for dropout. */
+ * in the other modes. outputs: for SAP_PREDICT, one array (rows, values) for each output of the model. key: of (seed,
+ * epoch), for dropout. */
 SAP_MUST_CHECK sap_status sap_program_run(sap_program *program, const sap_examples *examples, uint64_t key,
-                                          float *gradients, float *scores, sap_batch_result *result, sap_error *err);
+                                          float *gradients, float *const *outputs, sap_batch_result *result,
+                                          sap_error *err);
 /* Checks that examples fit the model's inputs; labels: those are needed too. */
 SAP_MUST_CHECK sap_status sap_examples_check(const sap_model *model, const sap_examples *examples, bool labels,
                                              sap_error *err);

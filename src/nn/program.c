@@ -15,10 +15,11 @@ enum { TREE_RANGE = 16384 }; /* parameters that one step adds over all slices */
 /* What one participant of a loop works with. */
 typedef struct slot {
     sap_pass pass;
-    float *memory;   /* all tiles of the slot */
-    float **tensors; /* (tensor_count) */
-    float **deltas;  /* (tensor_count) gradients; NULL entries: not wanted */
-    sap_call *calls; /* (call_count) */
+    float *memory;    /* all tiles of the slot */
+    float **tensors;  /* (tensor_count) */
+    float **deltas;   /* (tensor_count) gradients; NULL entries: not wanted */
+    sap_call *calls;  /* (call_count) */
+    sap_steps *steps; /* (node_count) of tensors of rank >= 2 */
     int32_t label[SAP_TILE];
 } slot;
 
@@ -30,7 +31,8 @@ struct sap_program {
     sap_arena arena;
     slot *slots;
     int slot_count;
-    int32_t *call_nodes; /* (call_count) nodes that the output depends on, in topological order */
+    int32_t *call_nodes; /* (call_count) nodes that the outputs depend on, in topological order */
+    int32_t *call_of;    /* (node_count) the other way round */
     int32_t call_count;
     bool drops;    /* some layer needs the keys of the events */
     bool logits;   /* the last activation is left to the loss */
@@ -41,7 +43,7 @@ struct sap_program {
     /* The batch in hand */
     const sap_examples *examples;
     uint64_t key;
-    float *gradients, *scores;
+    float *gradients, *const *outputs;
     int64_t tile_count, slice_count;
     sap_batch_result results[SAP_SLICES];
 };
@@ -52,21 +54,24 @@ static bool differentiates(const sap_program *p) {
 
 /* ---- Plan ----------------------------------------------------------------------------------------------- */
 
-/* Lists the nodes that the output depends on. */
+/* Lists the nodes that the outputs depend on. */
 static sap_status find_calls(sap_program *p, sap_error *err) {
     const sap_model *model = p->model;
     bool *needed = sap_arena_array(&p->arena, (size_t)model->node_count, sizeof *needed);
     p->call_nodes = sap_arena_array(&p->arena, (size_t)model->node_count, sizeof *p->call_nodes);
-    if (!needed || !p->call_nodes)
+    p->call_of = sap_arena_array(&p->arena, (size_t)model->node_count, sizeof *p->call_of);
+    if (!needed || !p->call_nodes || !p->call_of)
         return sap_error_memory(err, model->name);
-    needed[model->output] = true;
-    for (int32_t n = model->output; n >= 0; n--)
+    for (int32_t o = 0; o < model->output_count; o++)
+        needed[model->outputs[o]] = true;
+    for (int32_t n = model->node_count - 1; n >= 0; n--)
         for (int32_t i = 0; needed[n] && i < model->nodes[n].input_count; i++)
             needed[model->nodes[n].inputs[i]] = true;
-    for (int32_t n = 0; n <= model->output; n++) {
+    for (int32_t n = 0; n < model->node_count; n++) {
         if (!needed[n])
             continue;
         const sap_node *node = &model->nodes[n];
+        p->call_of[n] = p->call_count;
         p->call_nodes[p->call_count++] = n;
         p->drops = p->drops || (p->mode == SAP_TRAIN && node->layer->rate > 0);
         int64_t places = node->shape.rank ? sap_shape_values(&node->shape) / node->shape.dims[node->shape.rank - 1] : 1;
@@ -76,18 +81,28 @@ static sap_status find_calls(sap_program *p, sap_error *err) {
     p->work *= differentiates(p) ? 3 : 1;
     /* Keras on TensorFlow takes the cross-entropy from what a last softmax was given, not from what it gave; and
      * does so for a sigmoid too, as if that were a softmax. */
-    sap_activation_kind last = model->nodes[model->output].layer->activation.kind;
+    sap_activation_kind last = model->nodes[model->outputs[0]].layer->activation.kind;
     p->logits = p->mode != SAP_PREDICT && (last == SAP_SOFTMAX || last == SAP_SIGMOID);
     return SAP_OK;
 }
 
-static bool needs_scratch(const sap_layer *layer) {
-    return layer->class_of->whole_batch ||
-           (layer->units > 0 &&
-            sap_activation_needs_input(layer->activation.kind)); /* a Dense layer's own activation */
+static int64_t round_up(int64_t numbers) { /* to 64 bytes */
+    return (numbers + 15) / 16 * 16;
 }
 
-/* Gives each tile of a slot its place: tensors, then gradients, then scratch. Returns how many numbers they take;
+/* What the use of a layer needs. */
+static sap_needs needs_of(const sap_program *p, const sap_node *node) {
+    sap_needs needs = {0};
+    if (node->layer->class_of->needs) {
+        const sap_shape *shapes[SAP_LAYERS_MOST];
+        for (int32_t i = 0; i < node->input_count; i++)
+            shapes[i] = &p->model->nodes[node->inputs[i]].shape;
+        node->layer->class_of->needs(node->layer, shapes, &node->shape, p->mode, &needs);
+    }
+    return needs;
+}
+
+/* Gives each tile of a slot its place: tensors, gradients, what calls keep, and scratch that they share. Returns how many numbers they take;
  * s NULL: only that. */
 static int64_t place_tiles(const sap_program *p, slot *s) {
     const sap_model *model = p->model;
@@ -102,15 +117,17 @@ static int64_t place_tiles(const sap_program *p, slot *s) {
             used += model->tensor_values[node->tensor] * SAP_TILE;
         }
     }
+    int64_t work = 0;
     for (int32_t c = 0; c < p->call_count; c++) {
-        const sap_node *node = &model->nodes[p->call_nodes[c]];
-        if (!needs_scratch(node->layer))
-            continue;
-        if (s)
-            s->calls[c].z = s->memory + used;
-        used += model->tensor_values[node->tensor] * SAP_TILE;
+        sap_needs needs = needs_of(p, &model->nodes[p->call_nodes[c]]);
+        if (s && needs.kept)
+            s->calls[c].kept = s->memory + used;
+        used += round_up(needs.kept);
+        work = work > needs.work ? work : needs.work;
     }
-    return used;
+    for (int32_t c = 0; s && c < p->call_count; c++)
+        s->calls[c].work = s->memory + used;
+    return used + round_up(work);
 }
 
 /* Sets up the calls of a slot, whose tiles are placed. */
@@ -119,7 +136,7 @@ static sap_status plan_calls(sap_program *p, slot *s, sap_error *err) {
     bool *written = sap_arena_array(&p->arena, (size_t)model->tensor_count, sizeof *written);
     if (!written)
         return sap_error_memory(err, model->name);
-    written[model->nodes[model->output].tensor] = true; /* by the loss */
+    written[model->nodes[model->outputs[0]].tensor] = true; /* by the loss */
     for (int32_t c = p->call_count - 1; c >= 0; c--) {
         const sap_node *node = &model->nodes[p->call_nodes[c]];
         size_t count = (size_t)node->input_count;
@@ -127,12 +144,15 @@ static sap_status plan_calls(sap_program *p, slot *s, sap_error *err) {
         float **dx = sap_arena_array(&p->arena, count + 1, sizeof *dx);
         bool *add = sap_arena_array(&p->arena, count + 1, sizeof *add);
         const sap_shape **shapes = sap_arena_array(&p->arena, count + 1, sizeof *shapes);
-        if (!x || !dx || !add || !shapes)
+        const sap_steps **steps = sap_arena_array(&p->arena, count + 1, sizeof *steps);
+        const uint8_t **masks = sap_arena_array(&p->arena, count + 1, sizeof *masks);
+        if (!x || !dx || !add || !shapes || !steps || !masks)
             return sap_error_memory(err, model->name);
         for (size_t i = 0; i < count; i++) {
             const sap_node *input = &model->nodes[node->inputs[i]];
             x[i] = s->tensors[input->tensor];
             shapes[i] = &input->shape;
+            steps[i] = input->shape.rank > 1 ? &s->steps[node->inputs[i]] : NULL;
             if (node->layer->class_of->view || !input->differentiate)
                 continue;
             dx[i] = s->deltas[input->tensor];
@@ -147,10 +167,13 @@ static sap_status plan_calls(sap_program *p, slot *s, sap_error *err) {
         call->dx = dx;
         call->add = add;
         call->x_shape = shapes;
+        call->x_steps = steps;
+        call->y_steps = node->shape.rank > 1 ? &s->steps[p->call_nodes[c]] : NULL;
+        call->x_mask = masks;
         call->shape = &node->shape;
         call->y = s->tensors[node->tensor];
         call->dy = s->deltas[node->tensor];
-        call->logits = p->logits && p->call_nodes[c] == model->output;
+        call->logits = p->logits && p->call_nodes[c] == model->outputs[0];
         call->key = node->layer->key * (uint32_t)SAP_LAYERS_MOST + (uint32_t)node->use;
     }
     return SAP_OK;
@@ -161,8 +184,9 @@ static sap_status open_slot(sap_program *p, slot *s, sap_error *err) {
     s->tensors = sap_arena_array(&p->arena, (size_t)model->tensor_count, sizeof *s->tensors);
     s->deltas = sap_arena_array(&p->arena, (size_t)model->tensor_count, sizeof *s->deltas);
     s->calls = sap_arena_array(&p->arena, (size_t)p->call_count, sizeof *s->calls);
+    s->steps = sap_arena_array(&p->arena, (size_t)model->node_count, sizeof *s->steps);
     s->memory = aligned_alloc(64, (size_t)place_tiles(p, NULL) * sizeof(float));
-    if (!s->tensors || !s->deltas || !s->calls || !s->memory)
+    if (!s->tensors || !s->deltas || !s->calls || !s->steps || !s->memory)
         return sap_error_memory(err, model->name);
     (void)place_tiles(p, s);
     s->pass.kernels = p->kernels;
@@ -172,7 +196,10 @@ static sap_status open_slot(sap_program *p, slot *s, sap_error *err) {
 }
 
 static sap_status check_mode(const sap_model *model, sap_mode mode, sap_error *err) {
-    const sap_node *output = &model->nodes[model->output];
+    const sap_node *output = &model->nodes[model->outputs[0]];
+    if (mode != SAP_PREDICT && model->output_count > 1)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; the loss is taken from one",
+                             model->name, model->output_count);
     if (mode != SAP_PREDICT && output->shape.rank != 1)
         return sap_error_set(err, SAP_EUNSUPPORTED,
                              "%s: the loss needs one row of class scores an event, the output has %d dimensions",
@@ -228,7 +255,7 @@ void sap_program_close(sap_program *program) {
 /* ---- A tile --------------------------------------------------------------------------------------------- */
 
 static sap_status load_labels(const sap_program *p, slot *s, int64_t first, int rows, sap_error *err) {
-    int64_t classes = p->model->output_info.shape[0];
+    int64_t classes = p->model->output_info[0].shape[0];
     for (int t = 0; t < SAP_TILE; t++) {
         s->label[t] = t < rows ? p->examples->label[first + t] : -1;
         if (t < rows && (s->label[t] < 0 || s->label[t] >= classes))
@@ -245,47 +272,82 @@ static void load_keys(const sap_program *p, slot *s, int64_t first, int rows) {
     }
 }
 
-static void store_scores(const sap_program *p, const float *y, int64_t first, int rows) {
-    int64_t values = sap_shape_values(&p->model->nodes[p->model->output].shape);
-    for (int t = 0; t < rows; t++)
-        for (int64_t v = 0; v < values; v++)
-            p->scores[(first + t) * values + v] = y[v * SAP_TILE + t];
+static void store_outputs(const sap_program *p, const slot *s, int64_t first, int rows) {
+    for (int32_t o = 0; o < p->model->output_count; o++) {
+        const sap_node *node = &p->model->nodes[p->model->outputs[o]];
+        int64_t values = sap_shape_values(&node->shape);
+        const float *y = s->tensors[node->tensor];
+        for (int t = 0; t < rows; t++)
+            for (int64_t v = 0; v < values; v++)
+                p->outputs[o][(first + t) * values + v] = y[v * s->pass.width + t];
+    }
+}
+
+/* The steps of a tensor that is not ragged: all of them in each row. */
+static void set_steps(const sap_pass *pass, const sap_shape *shape, sap_steps *steps) {
+    int32_t count = (int32_t)shape->dims[0];
+    steps->count = count;
+    steps->part_count = 1;
+    steps->parts[0] = (sap_part){.count = count, .width = pass->width};
+    for (int t = 0; t < SAP_TILE; t++)
+        steps->length[t] = t < pass->rows ? count : 0;
+}
+
+static void load_inputs(const sap_program *p, slot *s, int64_t first) {
+    const sap_model *model = p->model;
+    for (int32_t i = 0; i < model->input_count; i++) {
+        float *input = s->tensors[model->nodes[model->inputs[i]].tensor];
+        const float *rows[SAP_TILE] = {0};
+        for (int t = 0; t < s->pass.rows; t++)
+            rows[t] = p->examples->x[i] + (first + t) * p->examples->values[i];
+        if (input) /* the outputs may not depend on it */
+            p->kernels->load(rows, p->examples->values[i], s->pass.width, input);
+    }
+    for (int32_t c = 0; c < p->call_count; c++) {
+        const sap_node *node = &model->nodes[p->call_nodes[c]];
+        if (node->shape.rank > 1)
+            set_steps(&s->pass, &node->shape, &s->steps[p->call_nodes[c]]);
+    }
+}
+
+/* Loss and its gradient. */
+static sap_status take_loss(const sap_program *p, slot *s, int64_t first, sap_batch_result *result, sap_error *err) {
+    const sap_call *output = &s->calls[p->call_of[p->model->outputs[0]]];
+    SAP_TRY(load_labels(p, s, first, s->pass.rows, err));
+    sap_crossentropy loss = {
+        .classes = output->shape->dims[0],
+        .width = s->pass.width,
+        .from_logits = p->logits,
+        .y = output->y,
+        .label = s->label,
+        .scale = (float)(1.0 / (double)p->examples->rows),
+        .dy = output->dy,
+    };
+    p->kernels->crossentropy(&loss);
+    result->loss += loss.loss;
+    result->correct += loss.correct;
+    return SAP_OK;
 }
 
 static sap_status run_tile(sap_program *p, slot *s, int64_t tile, sap_batch_result *result, sap_error *err) {
     const sap_model *model = p->model;
     const sap_examples *examples = p->examples;
     int64_t first = tile * SAP_TILE;
-    int rows = examples->rows - first < SAP_TILE ? (int)(examples->rows - first) : SAP_TILE;
-    s->pass.rows = rows;
-    for (int32_t i = 0; i < model->input_count; i++) {
-        float *input = s->tensors[model->nodes[model->inputs[i]].tensor];
-        if (input) /* the output may not depend on it */
-            p->kernels->load(examples->x[i] + first * examples->values[i], examples->values[i], rows, input);
-    }
+    s->pass.rows = examples->rows - first < SAP_TILE ? (int)(examples->rows - first) : SAP_TILE;
+    s->pass.width = SAP_TILE;
+    load_inputs(p, s, first);
     if (p->drops)
-        load_keys(p, s, first, rows);
+        load_keys(p, s, first, s->pass.rows);
     for (int32_t c = 0; c < p->call_count; c++)
-        s->calls[c].layer->class_of->forward(&s->calls[c]);
-    const sap_call *output = &s->calls[p->call_count - 1];
+        if (s->calls[c].layer->class_of->forward)
+            s->calls[c].layer->class_of->forward(&s->calls[c]);
     if (p->mode == SAP_PREDICT) {
-        store_scores(p, output->y, first, rows);
+        store_outputs(p, s, first, s->pass.rows);
         return SAP_OK;
     }
-    SAP_TRY(load_labels(p, s, first, rows, err));
-    sap_crossentropy loss = {
-        .classes = output->shape->dims[0],
-        .from_logits = p->logits,
-        .y = output->y,
-        .label = s->label,
-        .scale = (float)(1.0 / (double)examples->rows),
-        .dy = output->dy,
-    };
-    p->kernels->crossentropy(&loss);
-    result->loss += loss.loss;
-    result->correct += loss.correct;
+    SAP_TRY(take_loss(p, s, first, result, err));
     for (int32_t c = p->call_count - 1; differentiates(p) && c >= 0; c--)
-        if (model->nodes[p->call_nodes[c]].differentiate)
+        if (model->nodes[p->call_nodes[c]].differentiate && s->calls[c].layer->class_of->backward)
             s->calls[c].layer->class_of->backward(&s->calls[c]);
     return SAP_OK;
 }
@@ -349,13 +411,13 @@ sap_status sap_examples_check(const sap_model *model, const sap_examples *exampl
     return SAP_OK;
 }
 
-sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_t key, float *gradients, float *scores,
-                           sap_batch_result *result, sap_error *err) {
+sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_t key, float *gradients,
+                           float *const *outputs, sap_batch_result *result, sap_error *err) {
     SAP_TRY(sap_examples_check(p->model, examples, p->mode != SAP_PREDICT, err));
     p->examples = examples;
     p->key = key;
     p->gradients = gradients;
-    p->scores = scores;
+    p->outputs = outputs;
     p->tile_count = (examples->rows + SAP_TILE - 1) / SAP_TILE;
     p->slice_count = p->tile_count < SAP_SLICES ? p->tile_count : SAP_SLICES;
     sap_run run = p->run;
@@ -376,11 +438,11 @@ sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_
 
 /* ---- Public forms --------------------------------------------------------------------------------------- */
 
-sap_status sap_model_predict(const sap_model *model, const sap_examples *examples, const sap_run *run, float *scores,
-                             sap_error *err) {
+sap_status sap_model_predict(const sap_model *model, const sap_examples *examples, const sap_run *run,
+                             float *const *outputs, sap_error *err) {
     sap_program *program = NULL;
     SAP_TRY(sap_program_open(model, SAP_PREDICT, NULL, run, &program, err));
-    sap_status status = sap_program_run(program, examples, 0, NULL, scores, NULL, err);
+    sap_status status = sap_program_run(program, examples, 0, NULL, outputs, NULL, err);
     sap_program_close(program);
     return status;
 }

@@ -150,6 +150,9 @@ sap_status sap_train(sap_model *model, const sap_train_options *options, sap_fee
                      const sap_run *run, sap_epoch *history, int64_t *history_count, sap_error *err) {
     *history_count = 0;
     SAP_TRY(check_options(model, options, err));
+    SAP_TRY(sap_feed_dense(train, err));
+    if (validation)
+        SAP_TRY(sap_feed_dense(validation, err));
     sap_optimizer optimizer;
     SAP_TRY(sap_optimizer_check(&options->optimizer, &optimizer, err));
     trainer t = {.model = model, .options = options, .train = train, .validation = validation, .run = run};

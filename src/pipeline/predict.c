@@ -17,9 +17,9 @@ sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err
         status = sap_dataset_open(folder, &out->dataset, err);
     if (status != SAP_OK)
         goto done;
-    const sap_tensor_info *output = sap_model_output(out->model);
+    const sap_tensor_info *output = sap_model_output(out->model, 0);
     out->classes = (int64_t)sap_dataset_label_count(out->dataset);
-    if (output->rank != 1 || output->shape[0] != out->classes) {
+    if (sap_model_output_count(out->model) > 1 || output->rank != 1 || output->shape[0] != out->classes) {
         status = sap_error_set(err, SAP_ETYPE, "%s: the network's output has %lld numbers, %s names %lld classes", path,
                                (long long)(output->rank ? output->shape[output->rank - 1] : 0), SAP_RUN_SCALER,
                                (long long)out->classes);
@@ -46,7 +46,9 @@ sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, b
     sap_feed *feed = NULL;
     SAP_TRY(sap_feed_open_batch(scoring->dataset, batch, ordered, scoring->inputs,
                                 sap_model_input_count(scoring->model), run, &feed, err));
-    sap_status status = sap_feed_epoch(feed, 0, -1, err);
+    sap_status status = sap_feed_dense(feed, err);
+    if (status == SAP_OK)
+        status = sap_feed_epoch(feed, 0, -1, err);
     sap_examples examples = {0};
     while (status == SAP_OK) {
         status = sap_run_check(run, err);
@@ -54,7 +56,7 @@ sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, b
             status = sap_feed_next(feed, ROWS_AT_ONCE, &examples, err);
         if (status != SAP_OK || examples.rows == 0)
             break;
-        status = sap_model_predict(scoring->model, &examples, run, scores, err);
+        status = sap_model_predict(scoring->model, &examples, run, &scores, err);
         scores += examples.rows * scoring->classes;
     }
     sap_feed_close(feed);

@@ -7,8 +7,11 @@
 #define CHECKPOINT "checkpoint.keras" /* in the folder while it is OUT.partial */
 
 static sap_status check_output(const sap_model *model, const sap_dataset *dataset, const char *where, sap_error *err) {
-    const sap_tensor_info *output = sap_model_output(model);
+    const sap_tensor_info *output = sap_model_output(model, 0);
     size_t classes = sap_dataset_label_count(dataset);
+    if (sap_model_output_count(model) > 1)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the network has %zu outputs; one, of classes, can be trained",
+                             where, sap_model_output_count(model));
     if (output->rank != 1 || output->shape[0] != (int64_t)classes)
         return sap_error_set(err, SAP_ETYPE,
                              "%s: the network's output \"%s\" has %lld numbers, the dataset has %zu classes", where,
@@ -166,11 +169,12 @@ sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **re
         goto done;
     size_t input_count = sap_model_input_count(model);
     inputs = calloc(input_count + 1, sizeof(const char *));
+    sap_feed_options feed = {.inputs = inputs, .input_count = input_count};
     status = inputs ? sap_model_features(model, dataset, path, inputs, err) : sap_error_memory(err, path);
     if (status == SAP_OK)
-        status = sap_feed_open_dataset(dataset, "train", inputs, input_count, run, &train, err);
+        status = sap_feed_open_dataset(dataset, "train", &feed, run, &train, err);
     if (status == SAP_OK && sap_stage_switch(stage, "validation") && sap_dataset_rows(dataset, "test") > 0)
-        status = sap_feed_open_dataset(dataset, "test", inputs, input_count, run, &validation, err);
+        status = sap_feed_open_dataset(dataset, "test", &feed, run, &validation, err);
     if (status == SAP_OK)
         status = begin(stage, out, partial, err);
     if (status == SAP_OK)

@@ -124,9 +124,9 @@ static int feed_dataset(int count, char **arguments) {
     size_t inputs = (size_t)count - 7;
     stop_on(sap_pool_open(atoi(arguments[5]), &pool, &err), &err);
     stop_on(sap_dataset_open(arguments[0], &dataset, &err), &err);
-    stop_on(sap_feed_open_dataset(dataset, arguments[1], (const char *const *)(arguments + 7), inputs,
-                                  &(sap_run){.pool = pool}, &feed, &err),
-            &err);
+    sap_feed_options options = {.inputs = (const char *const *)(arguments + 7), .input_count = inputs};
+    stop_on(sap_feed_open_dataset(dataset, arguments[1], &options, &(sap_run){.pool = pool}, &feed, &err), &err);
+    stop_on(sap_feed_dense(feed, &err), &err);
     stop_on(sap_feed_epoch(feed, strtoull(arguments[2], NULL, 10), atoll(arguments[3]), &err), &err);
     size_t rows = (size_t)sap_feed_rows(feed), at = 0;
     int64_t batch = atoll(arguments[4]);

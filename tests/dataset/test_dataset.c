@@ -6,6 +6,7 @@ enum { INPUTS = 3, ENTRIES = 500 };
 static const sap_dataset_input inputs[INPUTS] = {{"qcd", "one.root"}, {"ttbar", "two.root"}, {"qcd", "three.root"}};
 static const uint64_t keys[INPUTS] = {11, 22, 33};
 static const char *const names[2] = {"particles", "hlf"};
+static const sap_feed_options both = {.inputs = names, .input_count = 2};
 
 static bool with_parquet;
 static char *folder;
@@ -106,8 +107,9 @@ static void feeds_of_datasets(void **state) {
         assert_ok(sap_pool_open(3, &pool, err));
         sap_run run = {.pool = pool};
         assert_ok(sap_dataset_open(out, &dataset, err));
-        assert_ok(sap_feed_open_dataset(dataset, "train", names, 2, &run, &feed, err));
+        assert_ok(sap_feed_open_dataset(dataset, "train", &both, &run, &feed, err));
         assert_int_equal(sap_feed_rows(feed), sap_dataset_rows(dataset, "train"));
+        assert_ok(sap_feed_dense(feed, err));
         assert_ok(sap_feed_epoch(feed, 0, -1, err));
         assert_ok(sap_feed_next(feed, INT64_MAX, &all, err));
         assert_int_equal(all.rows, sap_feed_rows(feed));
@@ -119,6 +121,7 @@ static void feeds_of_datasets(void **state) {
             sap_batch batch = {0};
             assert_ok(sap_dataset_read_part(dataset, "train", p, NULL, &batch, err));
             assert_ok(sap_feed_open_batch(dataset, &batch, true, names, 2, NULL, &of_part, err));
+            assert_ok(sap_feed_dense(of_part, err));
             assert_ok(sap_feed_next(of_part, INT64_MAX, &some, err));
             assert_int_equal(some.rows, batch.length);
             for (int i = 0; i < 2; i++)
@@ -161,10 +164,13 @@ static void feeds_of_datasets(void **state) {
         free(stored);
         free(first);
         sap_feed_close(feed);
-        assert_error(SAP_ENOTFOUND, "has no feature \"hlff\"; nearest: hlf",
-                     sap_feed_open_dataset(dataset, "train", (const char *const[]){"hlff"}, 1, NULL, &feed, err));
+        assert_error(
+            SAP_ENOTFOUND, "has no feature \"hlff\"; nearest: hlf",
+            sap_feed_open_dataset(dataset, "train",
+                                  &(sap_feed_options){.inputs = (const char *const[]){"hlff"}, .input_count = 1}, NULL,
+                                  &feed, err));
         assert_error(SAP_ENOTFOUND, "it has \"train\" and \"test\"",
-                     sap_feed_open_dataset(dataset, "all", names, 2, NULL, &feed, err));
+                     sap_feed_open_dataset(dataset, "all", &both, NULL, &feed, err));
         sap_dataset_close(dataset);
         sap_pool_close(pool);
         assert_ok(sap_folder_remove(out, err));
@@ -181,7 +187,7 @@ static void feeds_of_computed_events(void **state) {
     sap_examples a, b;
     sap_batch batch;
     assert_ok(sap_dataset_open(out, &dataset, err));
-    assert_ok(sap_feed_open_dataset(dataset, "train", names, 2, NULL, &stored, err));
+    assert_ok(sap_feed_open_dataset(dataset, "train", &both, NULL, &stored, err));
     assert_ok(sap_feed_next(stored, INT64_MAX, &a, err));
     case_batch(keys[1], 0, ENTRIES, &batch);
     assert_ok(sap_feed_open_batch(dataset, &batch, false, names, 2, NULL, &feed, err));
@@ -213,14 +219,14 @@ static void feeds_of_computed_events(void **state) {
     out = make("raw", false, SAP_LAYOUT_RAW, SAP_DATASET_TFRECORD);
     assert_ok(sap_dataset_open(out, &dataset, err));
     assert_error(SAP_EDATA, "a raw dataset has none; prepare it without --raw",
-                 sap_feed_open_dataset(dataset, "all", names, 2, NULL, &feed, err));
+                 sap_feed_open_dataset(dataset, "all", &both, NULL, &feed, err));
     sap_dataset_close(dataset);
     free(out);
     out = make("published", false, SAP_LAYOUT_PUBLISHED, SAP_DATASET_TFRECORD);
     assert_ok(sap_dataset_open(out, &dataset, err));
     assert_true(sap_dataset_rows(dataset, "train") > 0);
     assert_error(SAP_EUNSUPPORTED, "--layout sapwood",
-                 sap_feed_open_dataset(dataset, "train", names, 2, NULL, &feed, err));
+                 sap_feed_open_dataset(dataset, "train", &both, NULL, &feed, err));
     sap_dataset_close(dataset);
     free(out);
 }
@@ -340,10 +346,10 @@ static void bad_parts(void **state) {
         }
         assert_ok(sap_file_store(path, data, length - 1, err));
         assert_error(SAP_EFORMAT, "dataset.json says",
-                     sap_feed_open_dataset(dataset, "train", names, 2, NULL, &feed, err));
+                     sap_feed_open_dataset(dataset, "train", &both, NULL, &feed, err));
         assert_int_equal(unlink(path), 0);
         assert_error(SAP_ENOTFOUND, "train/part-00000",
-                     sap_feed_open_dataset(dataset, "train", names, 2, NULL, &feed, err));
+                     sap_feed_open_dataset(dataset, "train", &both, NULL, &feed, err));
         assert_error(SAP_ENOTFOUND, "train/part-00000", sap_dataset_read_part(dataset, "train", 0, NULL, &batch, err));
         sap_dataset_close(dataset);
         free(data);

@@ -23,9 +23,14 @@ static void each_row_once(void **state) {
     fill(x, 5, label, identity);
     fill(y, 2, label, identity);
     const int64_t values[2] = {5, 2};
-    sap_examples examples = {ROWS, 2, (const float *const[]){x, y}, values, label, identity};
+    sap_examples examples = {.rows = ROWS,
+                             .inputs = 2,
+                             .x = (const float *const[]){x, y},
+                             .values = values,
+                             .label = label,
+                             .identity = identity};
     sap_feed *feed;
-    assert_ok(sap_feed_open_arrays(&examples, &feed, err));
+    assert_ok(sap_feed_open_arrays(&examples, NULL, &feed, err));
     assert_int_equal(sap_feed_rows(feed), ROWS);
     int64_t sizes[3] = {1, 128, 5000};
     int64_t first_order[ROWS];
@@ -66,9 +71,9 @@ static void orders_differ_by_seed_and_epoch(void **state) {
     for (int i = 0; i < ROWS; i++)
         x[i] = (float)i;
     const int64_t values = 1;
-    sap_examples examples = {ROWS, 1, (const float *const[]){x}, &values, NULL, NULL};
+    sap_examples examples = {.rows = ROWS, .inputs = 1, .x = (const float *const[]){x}, .values = &values};
     sap_feed *feed;
-    assert_ok(sap_feed_open_arrays(&examples, &feed, err));
+    assert_ok(sap_feed_open_arrays(&examples, NULL, &feed, err));
     uint64_t orders[4][ROWS];
     const uint64_t seeds[4] = {1, 1, 2, 1};
     const int64_t epochs[4] = {0, 1, 0, -1};
@@ -77,7 +82,7 @@ static void orders_differ_by_seed_and_epoch(void **state) {
         assert_ok(sap_feed_epoch(feed, seeds[k], epochs[k], err));
         assert_ok(sap_feed_next(feed, ROWS, &batch, err));
         memcpy(orders[k], batch.identity, sizeof orders[k]);
-        assert_int_equal(batch.label[0], -1);
+        assert_null(batch.label);
     }
     for (uint64_t i = 0; i < ROWS; i++)
         assert_int_equal(orders[3][i], i);
@@ -108,28 +113,178 @@ static void permutations_are_fair(void **state) {
 static void empty_feeds(void **state) {
     (void)state;
     const int64_t values = 1;
-    sap_examples none = {0, 1, (const float *const[]){NULL}, &values, NULL, NULL}, batch;
+    sap_examples none = {.inputs = 1, .x = (const float *const[]){NULL}, .values = &values}, batch;
     sap_feed *feed;
-    assert_ok(sap_feed_open_arrays(&none, &feed, err));
+    assert_ok(sap_feed_open_arrays(&none, NULL, &feed, err));
     assert_ok(sap_feed_epoch(feed, 1, 1, err));
     assert_ok(sap_feed_next(feed, 10, &batch, err));
     assert_int_equal(batch.rows, 0);
     sap_feed_close(feed);
     none.inputs = 0;
-    assert_error(SAP_EARGUMENT, "0 inputs", sap_feed_open_arrays(&none, &feed, err));
+    assert_error(SAP_EARGUMENT, "0 inputs", sap_feed_open_arrays(&none, NULL, &feed, err));
 }
 
-static void memory_is_checked(void **state) {
+/* Rows of 0 to 6 steps of two numbers, a plain input, two targets and weights; all of them tell their row. */
+typedef struct ragged_rows {
+    float steps[ROWS * 6 * 2], plain[ROWS * 3], class_of[ROWS], value[ROWS * 2], weight[ROWS];
+    int64_t offsets[ROWS + 1];
+} ragged_rows;
+
+static void fill_ragged(ragged_rows *r) {
+    for (int64_t i = 0; i < ROWS; i++) {
+        int64_t count = (int64_t)(sap_mix(5, (uint64_t)i) % 7);
+        r->offsets[i + 1] = r->offsets[i] + count;
+        for (int64_t k = 0; k < 2 * count; k++)
+            r->steps[2 * r->offsets[i] + k] = (float)(100 * i + k);
+        for (int64_t k = 0; k < 3; k++)
+            r->plain[3 * i + k] = (float)(10 * i + k);
+        r->class_of[i] = (float)(i % 4);
+        r->value[2 * i] = (float)i;
+        r->value[2 * i + 1] = -(float)i;
+        r->weight[i] = 0.5F * (float)i;
+    }
+}
+
+static void expect_ragged(const ragged_rows *r, const sap_examples *batch, int64_t *rows_of) {
+    assert_int_equal(batch->inputs, 2);
+    assert_int_equal(batch->targets, 2);
+    assert_null(batch->label);
+    assert_null(batch->offsets[1]);
+    assert_int_equal(batch->values[0], 2);
+    assert_int_equal(batch->offsets[0][0], 0);
+    for (int64_t i = 0; i < batch->rows; i++) {
+        int64_t row = (int64_t)batch->identity[i], count = r->offsets[row + 1] - r->offsets[row];
+        assert_int_equal(batch->offsets[0][i + 1] - batch->offsets[0][i], count);
+        assert_memory_equal(batch->x[0] + 2 * batch->offsets[0][i], r->steps + 2 * r->offsets[row],
+                            2 * (size_t)count * sizeof(float));
+        assert_memory_equal(batch->x[1] + 3 * i, r->plain + 3 * row, 3 * sizeof(float));
+        assert_memory_equal(batch->y[0] + i, r->class_of + row, sizeof(float));
+        assert_memory_equal(batch->y[1] + 2 * i, r->value + 2 * row, 2 * sizeof(float));
+        assert_memory_equal(batch->weight + i, r->weight + row, sizeof(float));
+        rows_of[i] = row;
+    }
+}
+
+/* Ragged inputs, targets and weights, gathered ahead or not; batches of any size, in turns; rows left out. */
+static void ragged_arrays(void **state) {
     (void)state;
-    assert_ok(sap_feed_memory("d", "train", 1000, UINT64_MAX, err));
-    assert_ok(sap_feed_memory("d", "train", 1000, 2000, err));
-    assert_error(SAP_EMEMORY, "d: the part \"train\" takes about 9.0 GB in memory, and 4.0 GB are free",
-                 sap_feed_memory("d", "train", UINT64_C(9000000000), UINT64_C(4000000000), err));
+    ragged_rows *r = calloc(1, sizeof *r);
+    fill_ragged(r);
+    sap_pool *pool;
+    assert_ok(sap_pool_open(3, &pool, err));
+    const sap_examples examples = {.rows = ROWS,
+                                   .inputs = 2,
+                                   .x = (const float *const[]){r->steps, r->plain},
+                                   .values = (const int64_t[]){2, 3},
+                                   .offsets = (const int64_t *const[]){r->offsets, NULL},
+                                   .targets = 2,
+                                   .y = (const float *const[]){r->class_of, r->value},
+                                   .target_values = (const int64_t[]){1, 2},
+                                   .weight = r->weight};
+    for (int k = 0; k < 4; k++) {
+        sap_feed *feed;
+        assert_ok(sap_feed_open_arrays(&examples, &(sap_run){.pool = k % 2 ? pool : NULL}, &feed, err));
+        assert_ok(sap_feed_epoch(feed, 8, k / 2 ? -1 : 1, err));
+        int64_t order[ROWS], at = 0, got[ROWS];
+        for (int64_t i = 0; i < ROWS; i++)
+            order[i] = sap_feed_order(feed) ? sap_feed_order(feed)[i] : i;
+        assert_int_equal(sap_feed_order(feed) == NULL, k / 2);
+        for (int turn = 0;; turn++) {
+            sap_examples batch;
+            assert_ok(sap_feed_next(feed, turn < 7 ? 32 : turn < 9 ? 50 : turn < 12 ? 7 : 16, &batch, err));
+            if (batch.rows == 0)
+                break;
+            expect_ragged(r, &batch, got);
+            assert_memory_equal(got, order + at, (size_t)batch.rows * sizeof *got);
+            at += batch.rows;
+            if (turn == 3 || turn == 15) {
+                sap_feed_skip(feed, 33 + turn);
+                at += 33 + turn;
+            }
+        }
+        assert_int_equal(at, ROWS);
+        sap_feed_skip(feed, 5);
+        assert_error(SAP_EARGUMENT, "input 0 is ragged and has no dense form", sap_feed_dense(feed, err));
+        sap_feed_close(feed);
+    }
+    sap_feed *feed;
+    r->offsets[10] = r->offsets[11] + 1;
+    assert_error(SAP_EARGUMENT, "offsets of input 0", sap_feed_open_arrays(&examples, NULL, &feed, err));
+    sap_pool_close(pool);
+    free(r);
+}
+
+/* A cancelled feed says so, and goes on where it was. */
+static void cancelled(void **state) {
+    (void)state;
+    float *x = calloc(ROWS * 5, sizeof *x);
+    volatile int cancel = 0;
+    sap_pool *pool;
+    sap_feed *feed;
+    sap_examples batch;
+    int64_t values = 5, seen = 0;
+    for (int64_t i = 0; i < ROWS * 5; i++)
+        x[i] = (float)i;
+    assert_ok(sap_pool_open(2, &pool, err));
+    assert_ok(sap_feed_open_arrays(
+        &(sap_examples){.rows = ROWS, .inputs = 1, .x = (const float *const[]){x}, .values = &values},
+        &(sap_run){.pool = pool, .cancel = &cancel}, &feed, err));
+    assert_ok(sap_feed_epoch(feed, 1, 1, err));
+    cancel = 1;
+    assert_error(SAP_ECANCELLED, "interrupted", sap_feed_next(feed, 300, &batch, err));
+    cancel = 0;
+    do {
+        assert_ok(sap_feed_next(feed, 300, &batch, err));
+        for (int64_t i = 0; i < batch.rows; i++)
+            assert_memory_equal(batch.x[0] + 5 * i, x + 5 * sap_feed_order(feed)[seen + i], 5 * sizeof *x);
+        seen += batch.rows;
+    } while (batch.rows > 0);
+    assert_int_equal(seen, ROWS);
+    sap_feed_close(feed);
+    sap_pool_close(pool);
+    free(x);
+}
+
+/* Blocks of a shard come one after another, each whole, all rows once; the order hangs on nothing but the key. */
+static void blocks_stay_together(void **state) {
+    (void)state;
+    enum { SHARDS = 3, BLOCK = 64 };
+    sap_feed *feed;
+    assert_ok(sap_feed_init(ROWS, 1, 0, SHARDS, NULL, &feed, err));
+    const int64_t begin[SHARDS + 1] = {0, 10, 500, ROWS};
+    memcpy(feed->shard_begin, begin, sizeof begin);
+    feed->block_rows = BLOCK;
+    feed->order = malloc(ROWS * sizeof *feed->order);
+    int64_t blocks_moved = 0;
+    for (uint64_t key = 1; key < 4; key++) {
+        assert_ok(sap_feed_shuffle(feed, key, err));
+        bool seen[ROWS] = {0};
+        int64_t block[SHARDS] = {-1, -1, -1}, left[SHARDS] = {0}, last = -1;
+        for (int64_t i = 0; i < ROWS; i++) {
+            int64_t row = feed->order[i], shard = row < begin[1] ? 0 : row < begin[2] ? 1 : 2;
+            assert_false(seen[row]);
+            seen[row] = true;
+            int64_t b = (row - begin[shard]) / BLOCK, size = begin[shard + 1] - begin[shard] - b * BLOCK;
+            if (left[shard] == 0) {
+                if (shard == 2)
+                    blocks_moved += b != last + 1;
+                last = shard == 2 ? b : last;
+                block[shard] = b;
+                left[shard] = size < BLOCK ? size : BLOCK;
+            }
+            assert_int_equal(b, block[shard]);
+            left[shard]--;
+        }
+    }
+    assert_true(blocks_moved > 10);
+    sap_feed_close(feed);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_row_once), cmocka_unit_test(orders_differ_by_seed_and_epoch),
-        cmocka_unit_test(permutations_are_fair), cmocka_unit_test(empty_feeds), cmocka_unit_test(memory_is_checked)};
+        cmocka_unit_test(each_row_once),         cmocka_unit_test(orders_differ_by_seed_and_epoch),
+        cmocka_unit_test(permutations_are_fair), cmocka_unit_test(empty_feeds),
+        cmocka_unit_test(ragged_arrays),         cmocka_unit_test(cancelled),
+        cmocka_unit_test(blocks_stay_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,9 +118,9 @@ int main(int argc, char **argv) {
     int32_t *label = read_all(folder, "label.i32", (size_t)rows * sizeof *label);
     sap_examples all = {.rows = rows, .inputs = inputs, .x = x, .values = values, .label = label};
 
-    int64_t classes = sap_model_output(model)->shape[0];
+    int64_t classes = sap_model_output(model, 0)->shape[0];
     float *scores = calloc((size_t)(rows * classes), sizeof *scores);
-    must(sap_model_predict(model, &all, NULL, scores, &error));
+    must(sap_model_predict(model, &all, NULL, &scores, &error));
     write_all(folder, "outputs.f32", scores, (size_t)(rows * classes) * sizeof *scores);
     evaluate(scores, &all, (int32_t)classes, folder);
     save(model, folder, "same.keras");
@@ -134,7 +134,7 @@ int main(int argc, char **argv) {
 
     train(model, &all, batch, steps, argv[6], folder);
     save(model, folder, "saved.keras");
-    must(sap_model_predict(model, &all, NULL, scores, &error));
+    must(sap_model_predict(model, &all, NULL, &scores, &error));
     write_all(folder, "trained.f32", scores, (size_t)(rows * classes) * sizeof *scores);
 
     for (int32_t i = 0; i < inputs; i++)

@@ -3,8 +3,6 @@
 
 #include <math.h>
 
-enum { T = SAP_TILE, MOST = 70 };
-
 static uint64_t counter;
 
 static float uniform(float low, float high) {
@@ -32,6 +30,9 @@ static void assert_near(const char *form, const char *what, const float *a, cons
             fail_msg("%s, %s: number %lld is %.9g, plain %.9g", form, what, (long long)i, (double)a[i], (double)b[i]);
 }
 
+/* The widths that a tile can have. */
+#define FOR_EACH_WIDTH(T) for (int T = SAP_COLUMNS; T <= SAP_TILE; T += SAP_COLUMNS)
+
 /* The forms besides the plain one. */
 #define FOR_EACH_FORM(k)                                                                                               \
     for (size_t form_ = 1; sap_kernels_at(form_); form_++)                                                             \
@@ -44,7 +45,8 @@ static void test_forms(void **state) {
     assert_ptr_not_equal(sap_kernels_best(), sap_kernels_at(0));
 }
 
-static void check_product(const sap_kernels *k, const sap_kernels *plain, int64_t rows, int64_t depth, int kind) {
+static void check_product(const sap_kernels *k, const sap_kernels *plain, int T, int64_t rows, int64_t depth,
+                          int kind) {
     float *w = numbers(rows * depth, -1, 1), *x = numbers(depth * T, -1, 1), *bias = numbers(rows, -1, 1);
     float *y = numbers(rows * T, -1, 1), *wanted = copy_of(y, rows * T);
     bool transposed = kind & 1, add = kind & 2;
@@ -53,6 +55,7 @@ static void check_product(const sap_kernels *k, const sap_kernels *plain, int64_
                      .w = w,
                      .row_step = transposed ? depth : 1,
                      .depth_step = transposed ? 1 : rows,
+                     .width = T,
                      .x = x,
                      .y = y,
                      .bias = add || kind & 8 ? NULL : bias,
@@ -73,19 +76,21 @@ static void test_product(void **state) {
     (void)state;
     static const int64_t depths[] = {1, 2, 14, 50, 67};
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int64_t rows = 1; rows <= 20; rows++)
         for (size_t d = 0; d < sizeof depths / sizeof *depths; d++)
             for (int kind = 0; kind < 16; kind++)
-                check_product(k, plain, rows, depths[d], kind);
+                check_product(k, plain, T, rows, depths[d], kind);
 }
 
 static void test_product_keeps_nan(void **state) {
     (void)state;
+    enum { T = SAP_TILE };
     float w[1] = {1}, *x = numbers(T, -1, 1), *y = numbers(T, 0, 0);
     x[3] = NAN;
     for (size_t i = 0; sap_kernels_at(i); i++) {
         sap_kernels_at(i)->product(&(sap_product){
-            .rows = 1, .depth = 1, .w = w, .row_step = 1, .depth_step = 1, .x = x, .y = y, .relu = true});
+            .rows = 1, .depth = 1, .w = w, .row_step = 1, .depth_step = 1, .width = T, .x = x, .y = y, .relu = true});
         assert_true(isnan(y[3]));
         assert_true(y[4] >= 0);
     }
@@ -96,16 +101,17 @@ static void test_product_keeps_nan(void **state) {
 static void test_outer(void **state) {
     (void)state;
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int64_t in = 1; in <= 14; in++) {
         for (int64_t out = 1; out <= 11; out++) {
             float *x = numbers(in * T, -1, 1), *d = numbers(out * T, -1, 1), *g = numbers(in * out, -1, 1);
             float *wanted = copy_of(g, in * out), *sums = numbers(out, -1, 1), *wanted_sums = copy_of(sums, out);
-            k->outer(in, out, x, d, g, sums);
-            plain->outer(in, out, x, d, wanted, wanted_sums);
+            k->outer(in, out, T, x, d, g, sums);
+            plain->outer(in, out, T, x, d, wanted, wanted_sums);
             assert_near(k->name, "outer", g, wanted, in * out, 3e-6);
             assert_near(k->name, "sums of outer", sums, wanted_sums, out, 3e-6);
-            k->outer(in, out, x, d, g, NULL);
-            plain->outer(in, out, x, d, wanted, NULL);
+            k->outer(in, out, T, x, d, g, NULL);
+            plain->outer(in, out, T, x, d, wanted, NULL);
             assert_near(k->name, "outer without sums", g, wanted, in * out, 6e-6);
             free(x);
             free(d);
@@ -120,12 +126,17 @@ static void test_outer(void **state) {
 static void test_load(void **state) {
     (void)state;
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int64_t values = 1; values <= 19; values++) {
-        for (int rows = 1; rows <= T; rows += 21) {
-            float *x = numbers(values * rows, -1, 1), *a = numbers(values * T, -1, 1), *b = copy_of(a, values * T);
-            k->load(x, values, rows, a);
-            plain->load(x, values, rows, b);
+        for (int missing = 0; missing < 5; missing++) {
+            float *x = numbers(values * T, -1, 1), *a = numbers(values * T, -1, 1), *b = copy_of(a, values * T);
+            const float *rows[SAP_TILE];
+            for (int t = 0; t < T; t++) /* in any order, some not there */
+                rows[t] = missing && t % (missing + 1) == 0 ? NULL : x + (T - 1 - t) * values;
+            k->load(rows, values, T, a);
+            plain->load(rows, values, T, b);
             assert_memory_equal(a, b, (size_t)(values * T) * sizeof *a);
+            assert_true(a[1] == x[(T - 2) * values] && (a[0] == 0) == (missing > 0));
             free(x);
             free(a);
             free(b);
@@ -135,7 +146,7 @@ static void test_load(void **state) {
 
 static void test_activations(void **state) {
     (void)state;
-    enum { N = 8 * T };
+    enum { N = 8 * SAP_TILE };
     FOR_EACH_FORM(k)
     for (int kind = SAP_LINEAR; kind < SAP_SOFTMAX; kind++) {
         sap_activation activation = {(sap_activation_kind)kind, 0.3F, 0.1F, 2.5F};
@@ -179,6 +190,7 @@ static void test_derivatives(void **state) {
 
 static void test_exponential_far_out(void **state) {
     (void)state;
+    enum { T = SAP_TILE };
     float z[T] = {-1000, -200, -87, 88, 200, NAN, -INFINITY, INFINITY}, a[T];
     sap_activation activation = {SAP_EXPONENTIAL, 0, 0, 0};
     for (size_t i = 0; sap_kernels_at(i); i++) {
@@ -192,16 +204,17 @@ static void test_exponential_far_out(void **state) {
 static void test_softmax(void **state) {
     (void)state;
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int64_t rows = 1; rows <= 7; rows++) {
         float *z = numbers(rows * T, -20, 20), *a = numbers(rows * T, 0, 0), *b = numbers(rows * T, 0, 0);
         float *d = numbers(rows * T, -1, 1), *wanted = copy_of(d, rows * T);
-        k->softmax(rows, z, a);
-        plain->softmax(rows, z, b);
+        k->softmax(rows, T, z, a);
+        plain->softmax(rows, T, z, b);
         assert_near(k->name, "softmax", a, b, rows * T, 3e-7);
-        k->softmax_gradient(rows, b, d);
-        plain->softmax_gradient(rows, b, wanted);
+        k->softmax_gradient(rows, T, b, d);
+        plain->softmax_gradient(rows, T, b, wanted);
         assert_near(k->name, "softmax_gradient", d, wanted, rows * T, 1e-6);
-        k->softmax(rows, z, z); /* in place */
+        k->softmax(rows, T, z, z); /* in place */
         assert_memory_equal(z, a, (size_t)(rows * T) * sizeof *z);
         free(z);
         free(a);
@@ -211,17 +224,17 @@ static void test_softmax(void **state) {
     }
 }
 
-static void check_loss(const sap_kernels *k, const sap_kernels *plain, int64_t classes, bool logits, int used) {
+static void check_loss(const sap_kernels *k, const sap_kernels *plain, int T, int64_t classes, bool logits, int used) {
     float *y = logits ? numbers(classes * T, -8, 8) : numbers(classes * T, 0.01F, 1);
     float *dy = numbers(classes * T, 5, 6), *wanted = numbers(classes * T, 7, 8);
-    int32_t label[T];
+    int32_t label[SAP_TILE];
     for (int t = 0; t < T; t++)
         label[t] = t < used ? (int32_t)(sap_mix(3, counter++) % (uint64_t)classes) : -1;
     for (int64_t c = 0; c < classes && used > 3; c++)
         y[c * T + 2] = logits ? 1.5F : 0.25F; /* ties: the first class counts */
     if (!logits)
         y[label[0] * T] = 1e-12F; /* clipped: no gradient */
-    sap_crossentropy a = {classes, logits, y, label, 0.01F, dy, 0, 0}, b = a, forward = a;
+    sap_crossentropy a = {classes, T, logits, y, label, 0.01F, dy, 0, 0}, b = a, forward = a;
     b.dy = wanted;
     forward.dy = NULL;
     k->crossentropy(&a);
@@ -241,22 +254,23 @@ static void check_loss(const sap_kernels *k, const sap_kernels *plain, int64_t c
 static void test_crossentropy(void **state) {
     (void)state;
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int64_t classes = 2; classes <= 6; classes++)
         for (int used = 1; used <= T; used += 9)
             for (int logits = 0; logits < 2; logits++)
-                check_loss(k, plain, classes, logits, used);
+                check_loss(k, plain, T, classes, logits, used);
 }
 
 static void test_dropout(void **state) {
     (void)state;
-    enum { V = 300 };
+    enum { T = SAP_TILE, V = 300 };
     uint32_t a[T], b[T];
     for (int t = 0; t < T; t++) {
         uint64_t key = sap_mix(8, (uint64_t)t);
         a[t] = (uint32_t)key;
         b[t] = (uint32_t)(key >> 32);
     }
-    sap_dropout dropout = {V, (uint32_t)(0.3 * 0x1p32), (float)(1 / 0.7), a, b};
+    sap_dropout dropout = {V, T, 0, (uint32_t)(0.3 * 0x1p32), (float)(1 / 0.7), a, b};
     float *x = numbers(V * T, 1, 2), *y = numbers(V * T, 0, 0), *wanted = numbers(V * T, 0, 0);
     sap_kernels_at(0)->dropout(&dropout, x, wanted, false);
     int64_t dropped = 0, same_neighbour = 0;
@@ -273,6 +287,15 @@ static void test_dropout(void **state) {
         k->dropout(&dropout, x, y, true);
         for (int64_t i = 0; i < V * T; i++)
             assert_true(fabsf(y[i] - 2 * wanted[i]) < 1e-5F);
+        for (int width = SAP_COLUMNS; width < T; width += SAP_COLUMNS) { /* of the same events and values: the same */
+            sap_dropout part = {V - 100, width, 100, dropout.threshold, dropout.scale, a, b};
+            float ones[(V - 100) * T];
+            for (int64_t i = 0; i < (V - 100) * width; i++)
+                ones[i] = 1;
+            k->dropout(&part, ones, y, false);
+            for (int64_t i = 0; i < (V - 100) * width; i++)
+                assert_true((y[i] == 0) == (wanted[(i / width + 100) * T + i % width] == 0));
+        }
         (void)plain;
     }
     free(x);
@@ -312,12 +335,13 @@ static void test_flat_arrays(void **state) {
 
 static void test_affine(void **state) {
     (void)state;
-    float *x = numbers(9 * T, -1, 1), *scale = numbers(9, -1, 1), *shift = numbers(9, -1, 1);
+    float *x = numbers(9 * SAP_TILE, -1, 1), *scale = numbers(9, -1, 1), *shift = numbers(9, -1, 1);
     FOR_EACH_FORM(k)
+    FOR_EACH_WIDTH(T)
     for (int kind = 0; kind < 4; kind++) {
         float *y = numbers(9 * T, -1, 1), *wanted = copy_of(y, 9 * T);
-        k->affine(9, scale, kind & 1 ? shift : NULL, x, y, kind & 2);
-        plain->affine(9, scale, kind & 1 ? shift : NULL, x, wanted, kind & 2);
+        k->affine(9, T, scale, kind & 1 ? shift : NULL, x, y, kind & 2);
+        plain->affine(9, T, scale, kind & 1 ? shift : NULL, x, wanted, kind & 2);
         assert_near(k->name, "affine", y, wanted, 9 * T, 1e-6);
         free(y);
         free(wanted);

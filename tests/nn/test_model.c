@@ -30,8 +30,8 @@ static void test_hlf(void **state) {
     assert_string_equal(sap_model_input(model, 0)->name, "hlf");
     assert_int_equal(sap_model_input(model, 0)->shape[0], 14);
     assert_null(sap_model_input(model, 1));
-    assert_int_equal(sap_model_output(model)->rank, 1);
-    assert_int_equal(sap_model_output(model)->shape[0], 3);
+    assert_int_equal(sap_model_output(model, 0)->rank, 1);
+    assert_int_equal(sap_model_output(model, 0)->shape[0], 3);
     assert_int_equal(sap_model_parameter_count(model), 2013);
     assert_int_equal(sap_model_weight_count(model), 8);
     const sap_weight *kernel = sap_model_weight(model, 2);
@@ -103,7 +103,7 @@ static void test_old_json(void **state) {
     sap_examples examples = {.rows = 1, .inputs = 2, .x = x, .values = values};
     float scores[2];
     assert_string_equal(sap_model_input(model, 1)->name, "b");
-    assert_ok(sap_model_predict(model, &examples, NULL, scores, &error)); /* b comes first in c */
+    assert_ok(sap_model_predict(model, &examples, NULL, &(float *){scores}, &error)); /* b comes first in c */
     assert_true(fabsf(scores[0] - 0.25F) < 1e-6F && fabsf(scores[1] - 0.75F) < 1e-6F);
     sap_model_close(model);
 }
@@ -136,14 +136,44 @@ static void test_predict_threads(void **state) {
     float *one = calloc(5003 * 3, sizeof *one), *three = calloc(5003 * 3, sizeof *three);
     sap_pool *pool = NULL;
     assert_ok(sap_pool_open(3, &pool, &error));
-    assert_ok(sap_model_predict(model, &r.examples, NULL, one, &error));
-    assert_ok(sap_model_predict(model, &r.examples, &(sap_run){.pool = pool}, three, &error));
+    assert_ok(sap_model_predict(model, &r.examples, NULL, &one, &error));
+    assert_ok(sap_model_predict(model, &r.examples, &(sap_run){.pool = pool}, &three, &error));
     assert_memory_equal(one, three, 5003 * 3 * sizeof *one);
     for (int i = 0; i < 5003; i++)
         assert_true(fabsf(one[3 * i] + one[3 * i + 1] + one[3 * i + 2] - 1) < 1e-5F);
     sap_pool_close(pool);
     free(one);
     free(three);
+    free_examples(&r);
+    sap_model_close(model);
+}
+
+/* Several outputs, one of them twice, and one that is an input. */
+static void test_outputs(void **state) {
+    (void)state;
+    sap_model *model = open_net("{\"class_name\": \"Functional\", \"config\": {\"layers\": [" INPUT(
+        "x",
+        "2") ", "
+             "{\"class_name\": \"Dense\", \"config\": {\"name\": \"d\", \"units\": 3, \"bias_initializer\": \"ones\", "
+             "\"kernel_initializer\": \"ones\"}, \"inbound_nodes\": [[[\"x\", 0, 0, {}]]]}, "
+             "{\"class_name\": \"ReLU\", \"config\": {\"name\": \"r\"}, \"inbound_nodes\": [[[\"x\", 0, 0, {}]]]}], "
+             "\"input_layers\": [[\"x\", 0, 0]], "
+             "\"output_layers\": [[\"r\", 0, 0], [\"d\", 0, 0], [\"x\", 0, 0], [\"d\", 0, 0]]}}");
+    enum { N = 70 };
+    random_examples r;
+    make_examples(&r, N, 2);
+    float relu[N * 2], sum[N * 3], same[N * 2], again[N * 3];
+    assert_int_equal(sap_model_output_count(model), 4);
+    assert_string_equal(sap_model_output(model, 1)->name, "d");
+    assert_null(sap_model_output(model, 4));
+    assert_ok(sap_model_predict(model, &r.examples, NULL, (float *[]){relu, sum, same, again}, &error));
+    assert_memory_equal(same, r.x, sizeof same);
+    assert_memory_equal(sum, again, sizeof sum);
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < 3; c++) {
+            assert_true(fabsf(sum[i * 3 + c] - (1 + r.x[2 * i] + r.x[2 * i + 1])) < 1e-6F);
+            assert_true(c > 1 || relu[i * 2 + c] == fmaxf(r.x[i * 2 + c], 0));
+        }
     free_examples(&r);
     sap_model_close(model);
 }
@@ -201,7 +231,7 @@ static void test_wrong_examples(void **state) {
     make_examples(&r, 10, 13);
     float scores[30], *gradients = calloc((size_t)model->trainable_count, sizeof *gradients);
     double loss;
-    assert_int_equal(sap_model_predict(model, &r.examples, NULL, scores, &error), SAP_ETYPE);
+    assert_int_equal(sap_model_predict(model, &r.examples, NULL, &(float *){scores}, &error), SAP_ETYPE);
     assert_contains(error.message, "input \"x\" takes 14 values a row, the examples have 13");
     r.values[0] = 14;
     r.examples.rows = 9;
@@ -211,7 +241,7 @@ static void test_wrong_examples(void **state) {
         SAP_EDATA);
     assert_contains(error.message, "row 4 of the batch has the label 3");
     r.examples.inputs = 2;
-    assert_int_equal(sap_model_predict(model, &r.examples, NULL, scores, &error), SAP_ETYPE);
+    assert_int_equal(sap_model_predict(model, &r.examples, NULL, &(float *){scores}, &error), SAP_ETYPE);
     free(gradients);
     free_examples(&r);
     sap_model_close(model);
@@ -263,10 +293,6 @@ static void test_bad_json(void **state) {
                        "[[\"x\", 0, 0]], "
                        "\"output_layers\": [[\"f\", 0, 0]]}}",
          SAP_EFORMAT, "layer \"f\" reads \"g\""},
-        {"{\"class_name\": \"Functional\", \"config\": {\"layers\": [" INPUT(
-             "x", "4") "], \"input_layers\": [[\"x\", 0, 0]], "
-                       "\"output_layers\": [[\"x\", 0, 0], [\"x\", 0, 0]]}}",
-         SAP_EUNSUPPORTED, "2 outputs"},
         {"{\"class_name\": \"Functional\", \"config\": {\"layers\": [" INPUT("x", "4") ", " INPUT(
              "y",
              "4") ", {\"class_name\": \"Add\", \"config\": {\"name\": \"s\"}, \"inbound_nodes\": [[[\"x\", 0, 0, {}], "
@@ -295,7 +321,7 @@ static void test_training_refused(void **state) {
     make_examples(&r, 5, 4);
     float gradients[15], scores[15];
     double loss;
-    assert_ok(sap_model_predict(model, &r.examples, NULL, scores, &error));
+    assert_ok(sap_model_predict(model, &r.examples, NULL, &(float *){scores}, &error));
     assert_int_equal(
         sap_model_gradient(model, &r.examples, SAP_LOSS_CATEGORICAL_CROSSENTROPY, NULL, &loss, gradients, &error),
         SAP_EUNSUPPORTED);
@@ -459,7 +485,7 @@ int main(void) {
         cmocka_unit_test(test_bad_json),     cmocka_unit_test(test_training_refused),
         cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_not_there),
         cmocka_unit_test(test_damage),       cmocka_unit_test(test_mutated_json),
-        cmocka_unit_test(test_large_config),
+        cmocka_unit_test(test_large_config), cmocka_unit_test(test_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

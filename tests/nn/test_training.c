@@ -29,8 +29,8 @@ static outcome train(int threads, const sap_train_options *options, const sap_ru
     sap_feed *feed = NULL, *check = NULL;
     sap_pool *pool = NULL;
     assert_ok(open_text(DROPOUT_NET, 1, &model, &error));
-    assert_ok(sap_feed_open_arrays(&train_rows.examples, &feed, &error));
-    assert_ok(sap_feed_open_arrays(&check_rows.examples, &check, &error));
+    assert_ok(sap_feed_open_arrays(&train_rows.examples, NULL, &feed, &error));
+    assert_ok(sap_feed_open_arrays(&check_rows.examples, NULL, &check, &error));
     assert_ok(sap_pool_open(threads, &pool, &error));
     sap_run run = base ? *base : (sap_run){0};
     run.pool = pool;
