@@ -53,9 +53,11 @@ static double cpu_seconds(void) {
 }
 
 /* Prints what the epoch took, and waits to be told to go on: other programs take their turn. */
-static void on_epoch(void *context, const sap_epoch *epoch) {
+static void on_epoch(void *context, const sap_history *history) {
     double *before = context;
-    printf("%.6f %.6f %.6f\n", epoch->seconds, cpu_seconds() - *before, epoch->loss);
+    int64_t last = history->epochs - 1;
+    printf("%.6f %.6f %.6f\n", history->seconds[last], cpu_seconds() - *before,
+           sap_history_value(history, last, "loss"));
     (void)fflush(stdout);
     int c;
     while ((c = getchar()) != '\n' && c != EOF)
@@ -96,7 +98,7 @@ int main(int argc, char **argv) {
         (void)fprintf(stderr, "usage: train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS\n");
         return 2;
     }
-    int64_t epochs = strtoll(argv[5], NULL, 10), count = 0;
+    int64_t epochs = strtoll(argv[5], NULL, 10);
     sap_model *model = NULL;
     sap_feed *feed = NULL;
     sap_pool *pool = NULL;
@@ -106,12 +108,12 @@ int main(int argc, char **argv) {
     must(sap_pool_open((int)strtol(argv[6], NULL, 10), &pool, &error));
     sap_run run = {.pool = pool};
     must(sap_feed_open_arrays(&examples, &run, &feed, &error));
-    sap_epoch *history = calloc((size_t)epochs, sizeof *history);
+    sap_history history = {0};
     double before = cpu_seconds();
     sap_train_options options = {
         .epochs = epochs, .batch = strtoll(argv[4], NULL, 10), .seed = 1, .on_epoch = on_epoch, .context = &before};
-    must(sap_train(model, &options, feed, NULL, &run, history, &count, &error));
-    free(history);
+    must(sap_train(model, &options, feed, NULL, &run, &history, &error));
+    sap_history_release(&history);
     sap_feed_close(feed);
     sap_pool_close(pool);
     sap_model_close(model);

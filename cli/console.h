@@ -71,6 +71,7 @@ int sap_command_ls(int argc, char **argv);
 int sap_command_show(int argc, char **argv);
 int sap_command_export(int argc, char **argv);
 int sap_command_compare(int argc, char **argv);
+int sap_command_compile(int argc, char **argv);
 int sap_command_digest(int argc, char **argv);
 int sap_command_stage(int argc, char **argv);
 int sap_command_run(int argc, char **argv);

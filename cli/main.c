@@ -32,6 +32,7 @@ static const struct {
     {"evaluate", NULL, sap_command_stage},
     {"predict", NULL, sap_command_stage},
     {"report", NULL, sap_command_stage},
+    {"compile", "a trained network as one plain C file", sap_command_compile},
     {"run", "all stages that a pipeline file names; those whose inputs did not change are skipped", sap_command_run},
     {"digest", "a checksum of the values of every column", sap_command_digest},
     {"version", "version, and the optional parts that are installed", command_version},

@@ -23,7 +23,8 @@ typedef enum sap_dataset_format { SAP_DATASET_PARQUET = 0, SAP_DATASET_TFRECORD 
 typedef enum sap_dataset_layout {
     SAP_LAYOUT_SAPWOOD = 0, /* train/ and test/ of part files, and dataset.json */
     SAP_LAYOUT_RAW,         /* features as computed, in file order: no scaling, padding, balance or split */
-    SAP_LAYOUT_PUBLISHED    /* the folders and columns that the notebooks of arXiv:1909.10389 read; values scaled */
+    SAP_LAYOUT_PUBLISHED,   /* the folders and columns that the notebooks of arXiv:1909.10389 read; values scaled */
+    SAP_LAYOUT_FILES        /* files of others, read by their columns: see sap_dataset_open_files; not written */
 } sap_dataset_layout;
 
 /* An input file of a sample. */
@@ -81,8 +82,36 @@ typedef struct sap_dataset sap_dataset;
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_open(const char *folder, sap_dataset **out, sap_error *err);
 SAP_API void sap_dataset_close(sap_dataset *dataset);
 
+/* A network's input, to be found among the columns of files that have no dataset.json. */
+typedef struct sap_files_input {
+    const char *name;   /* the feature's, in the dataset that is opened */
+    const char *column; /* NULL: the column of that name, else the only one that has as many numbers a row */
+    int64_t rows;       /* of a sequence, padded with zero rows; -1: not known; 0: a plain feature */
+    int32_t width;      /* numbers; of a sequence, in a row */
+} sap_files_input;
+
+/* Zeroed fields take their defaults. */
+typedef struct sap_files_options {
+    const sap_files_input *inputs; /* (input_count) */
+    size_t input_count;
+    const char *label;  /* column of one-hot labels; NULL: "encoded_label" */
+    const char *weight; /* column of one number, which becomes a feature for sap_feed_options.weight; NULL: none */
+    const char *const
+        *labels; /* (label_count) names of the classes; NULL: those of a dataset.json in the folder, else numbers */
+    size_t label_count;
+    const char *validation; /* file, folder or pattern of the part "test"; NULL: see below */
+} sap_files_options;
+
+/* Opens Parquet or TFRecord files as they are: columns of numbers, lists (flat or nested) or Spark's vectors, values scaled already
+ * and labels one-hot. path: a file, a folder of files, or a pattern, all of which become the part "all"; or a folder of tables called
+ * train… and test…, which become these parts (of several, the first that has all columns). Zero rows at the end of a sequence are
+ * padding and are dropped. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_open_files(const char *path, const sap_files_options *options,
+                                                         sap_dataset **out, sap_error *err);
+
 /* All borrowed until the dataset is closed. */
 SAP_API const char *sap_dataset_folder(const sap_dataset *dataset);
+SAP_API sap_dataset_layout sap_dataset_get_layout(const sap_dataset *dataset);
 SAP_API size_t sap_dataset_feature_count(const sap_dataset *dataset);
 SAP_API const sap_feature *sap_dataset_feature(const sap_dataset *dataset, size_t index);
 SAP_API size_t sap_dataset_label_count(const sap_dataset *dataset);

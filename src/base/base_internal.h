@@ -93,6 +93,8 @@ SAP_MUST_CHECK sap_status sap_file_store(const char *path, const void *data, siz
 SAP_MUST_CHECK sap_status sap_folder_make(const char *path, sap_error *err);
 /* rm -r; a missing folder is fine. */
 SAP_MUST_CHECK sap_status sap_folder_remove(const char *path, sap_error *err);
+/* Waits until all files in the folder, and their names, are on disk. */
+SAP_MUST_CHECK sap_status sap_folder_sync(const char *path, sap_error *err);
 bool sap_path_exists(const char *path);
 
 /* ---- Hashes and random numbers ------------------------------------------------------------------------- */
@@ -100,6 +102,12 @@ bool sap_path_exists(const char *path);
 /* XXH3 of the bytes. */
 uint64_t sap_hash(const void *data, size_t length, uint64_t seed);
 uint64_t sap_hash_avx2(const void *data, size_t length, uint64_t seed); /* where there is AVX2 */
+/* CRC-32C (Castagnoli) of the bytes, continued from `crc` (0 at first). */
+uint32_t sap_crc32c(uint32_t crc, const void *data, size_t length);
+/* The same without vector instructions. */
+uint32_t sap_crc32c_plain(uint32_t crc, const void *data, size_t length);
+/* Masked, as TFRecord files hold it. */
+uint32_t sap_crc32c_masked(const void *data, size_t length);
 /* A counter-based random number: a good mix of (key, counter), the same everywhere. */
 static inline uint64_t sap_mix(uint64_t key, uint64_t counter) {
     uint64_t x = key + counter * UINT64_C(0x9E3779B97F4A7C15) + UINT64_C(0x9E3779B97F4A7C15);

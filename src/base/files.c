@@ -166,6 +166,40 @@ sap_status sap_folder_remove(const char *path, sap_error *err) {
     return status;
 }
 
+/* A folder can be synced through a descriptor that was opened for reading, as a file can. */
+static sap_status sync_path(const char *path, sap_error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return sap_error_errno(err, path);
+    sap_status status = fsync(fd) != 0 && errno != EINVAL ? sap_error_errno(err, path) : SAP_OK;
+    close(fd);
+    return status;
+}
+
+sap_status sap_folder_sync(const char *path, sap_error *err) {
+    DIR *folder = opendir(path);
+    if (!folder)
+        return sap_error_errno(err, path);
+    sap_status status = SAP_OK;
+    struct dirent *entry;
+    while (status == SAP_OK && (entry = readdir(folder))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        sap_text child = {0};
+        sap_text_add(&child, "%s/%s", path, entry->d_name);
+        struct stat info;
+        if (child.failed)
+            status = sap_error_memory(err, path);
+        else if (lstat(child.data, &info) == 0 && S_ISDIR(info.st_mode))
+            status = sap_folder_sync(child.data, err);
+        else
+            status = sync_path(child.data, err);
+        sap_text_release(&child);
+    }
+    closedir(folder);
+    return status == SAP_OK ? sync_path(path, err) : status;
+}
+
 bool sap_path_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0;

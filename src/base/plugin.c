@@ -10,13 +10,16 @@ typedef struct part {
     const char *provides; /* what it does, and what it needs to be built */
     bool has_threads;     /* its library's own */
     const void *table;
+    void (*state)(char *out, size_t capacity); /* optional: what it finds on this machine, in a line */
 } part;
 
 static part parts[] = {
-    {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", false, NULL},
-    {"http", "files on web servers and S3 (libcurl)", false, NULL},
-    {"keras", "Keras model files (libhdf5 and libzip)", false, NULL},
-    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", true, NULL},
+    {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", false, NULL,
+     NULL},
+    {"http", "files on web servers and S3 (libcurl)", false, NULL, NULL},
+    {"cuda", "training and prediction on NVIDIA GPUs (the CUDA compiler)", true, NULL, NULL},
+    {"keras", "Keras model files (libhdf5 and libzip)", false, NULL, NULL},
+    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", true, NULL, NULL},
 };
 enum { PART_COUNT = sizeof parts / sizeof *parts };
 
@@ -63,6 +66,9 @@ static sap_status find_locked(part *wanted, const void **table, sap_error *err) 
         char symbol[64];
         (void)snprintf(symbol, sizeof symbol, "sap_plugin_%s", wanted->name);
         wanted->table = handle ? dlsym(handle, symbol) : NULL;
+        (void)snprintf(symbol, sizeof symbol, "sap_plugin_%s_state", wanted->name);
+        void *state = handle ? dlsym(handle, symbol) : NULL;
+        memcpy(&wanted->state, &state, sizeof state);
         if (!wanted->table) {
             sap_status status =
                 sap_error_set(err, SAP_EPLUGIN, "this installation cannot do %s: libsapwood-%s.so does not open (%s)",
@@ -98,6 +104,11 @@ const char *sap_version_parts(void) {
     for (size_t i = 0; i < PART_COUNT; i++) {
         found[i] = sap_plugin_find(parts[i].name, &table, &error);
         (void)snprintf(message[i], sizeof message[i], "%.290s", found[i] == SAP_OK ? parts[i].provides : error.message);
+        size_t length = strlen(message[i]);
+        if (found[i] == SAP_OK && parts[i].state && length + 4 < sizeof message[i]) {
+            memcpy(message[i] + length, "; ", 3);
+            parts[i].state(message[i] + length + 2, sizeof message[i] - length - 2);
+        }
     }
     pthread_mutex_lock(&lock);
     if (!made) {

@@ -106,11 +106,18 @@ static sap_status copy_string(const incoming *in, const sap_field *wanted, sap_c
     return SAP_OK;
 }
 
+static bool is_list_of_numbers(const struct ArrowSchema *schema) {
+    bool list = strcmp(schema->format, "+l") == 0 || strcmp(schema->format, "+L") == 0;
+    return list && schema->n_children == 1 && strchr("fg", schema->children[0]->format[0]) != NULL;
+}
+
 /* A list of any kind, to a list or to a fixed list whose rows all have its length. */
 static sap_status copy_list(const incoming *in, const sap_field *wanted, sap_column *out, sap_error *err) {
     const char *format = in->schema->format;
     int64_t first = 0, length = in->array->length, items = 0;
     bool large = strcmp(format, "+L") == 0;
+    if (wanted->type == SAP_LIST && wanted->children[0].type == SAP_FLOAT32 && !is_list_of_numbers(in->schema))
+        return sap_arrow_numbers(in->schema, in->array, in->where, in->storage, out, err);
     if (in->schema->n_children != 1 || in->array->n_children != 1)
         return wrong_type(in, wanted, err);
     if (strncmp(format, "+w:", 3) == 0) {

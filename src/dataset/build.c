@@ -234,18 +234,30 @@ static sap_status make_moments(sap_build *build, sap_error *err) {
     return SAP_OK;
 }
 
+/* Thinning and splitting by chance may take the few events of a class altogether. */
+static sap_status check_classes(const sap_build *build, sap_error *err) {
+    const sap_dataset_writer *w = build->writer;
+    for (size_t k = 0; k < w->label_count; k++) {
+        int64_t selected = 0, left = 0;
+        for (size_t i = 0; i < w->plan.input_count; i++)
+            selected += w->inputs[i].label == (int32_t)k ? w->inputs[i].selected : 0;
+        for (size_t b = 0; b < SAP_DATASET_SHARDS; b++)
+            left += build->kept[b * w->label_count + k];
+        if (left == 0)
+            return sap_error_set(err, SAP_EDATA,
+                                 "none of the %lld selected events of sample \"%s\" is left for the training part "
+                                 "after balancing and splitting: give more events, a smaller test fraction than %g, or "
+                                 "another seed",
+                                 (long long)selected, w->labels[k], w->plan.test_fraction);
+    }
+    return SAP_OK;
+}
+
 /* Bucket after bucket, so that the sums do not hang on who came first. */
 static sap_status fit_constants(sap_build *build, sap_error *err) {
     const sap_dataset_writer *w = build->writer;
     size_t features = w->plan.feature_count;
-    int64_t train = 0;
-    for (size_t i = 0; i < SAP_DATASET_SHARDS * w->label_count; i++)
-        train += build->kept[i];
-    if (train == 0)
-        return sap_error_set(err, SAP_EDATA,
-                             "no event is left for the training part: give more events or a smaller "
-                             "test fraction than %g",
-                             w->plan.test_fraction);
+    SAP_TRY(check_classes(build, err));
     for (size_t f = 0; f < features; f++) {
         if (build->constants[f].width == 0)
             continue;
@@ -398,6 +410,8 @@ static sap_status move_in_place(const sap_build *build, sap_error *err) {
     sap_status status = json && whole ? sap_dataset_describe(build, json, err) : sap_error_memory(err, w->partial);
     if (status == SAP_OK && sap_path_exists(w->folder))
         status = sap_error_set(err, SAP_EARGUMENT, "%s exists already; choose another folder or delete it", w->folder);
+    if (status == SAP_OK)
+        status = sap_folder_sync(whole, err); /* before the name says that it is whole */
     if (status == SAP_OK && rename(whole, w->folder) != 0)
         status = sap_error_errno(err, w->folder);
     if (status == SAP_OK) {

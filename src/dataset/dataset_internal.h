@@ -84,8 +84,9 @@ int64_t sap_feature_values(const sap_feature *feature);
 
 typedef struct sap_part {
     const char *file;  /* relative to the dataset's folder */
+    const char *path;  /* with it */
     const char *split; /* "train", "test", "all" */
-    int32_t shard;     /* 0 for a raw dataset */
+    int32_t shard;     /* 0 for a raw dataset; -1: shards are equal parts of all rows */
     int64_t rows, bytes;
 } sap_part;
 
@@ -101,6 +102,8 @@ typedef struct sap_info {
     size_t label_count;
     sap_part *parts;
     size_t part_count;
+    const char **columns;     /* (feature_count) of files of others: where the features are */
+    const char *label_column; /* of these */
     sap_arena arena;
 } sap_info;
 
@@ -136,9 +139,21 @@ SAP_MUST_CHECK sap_status sap_part_finish(sap_part_writer *writer, int64_t *byte
 void sap_part_writer_close(sap_part_writer *writer);
 
 typedef struct sap_part_reader sap_part_reader;
-/* Reads the columns `fields` (count), converted to exactly these types (primitive, string, list or fixed list of float32). */
+/* Reads the columns `fields` (count), converted to exactly these types (primitive, string, list or fixed list of float32).
+ * rows_at_once: of a batch, at most; 0: as is best. */
 SAP_MUST_CHECK sap_status sap_part_open(const char *path, sap_dataset_format format, const sap_field *fields,
-                                        int32_t count, sap_part_reader **out, sap_error *err);
+                                        int32_t count, int64_t rows_at_once, sap_part_reader **out, sap_error *err);
+/* Reads a part of a file of others, fields being those of stored events. */
+typedef struct sap_foreign sap_foreign;
+SAP_MUST_CHECK sap_status sap_part_open_foreign(const sap_info *info, const sap_part *part, const sap_field *fields,
+                                                int32_t count, sap_part_reader **out, sap_error *err);
+SAP_MUST_CHECK sap_status sap_foreign_open(const sap_info *info, const sap_part *part, const sap_field *fields,
+                                           int32_t count, sap_foreign **out, sap_error *err);
+/* The columns to read for it. Borrowed. */
+const sap_field *sap_foreign_columns(const sap_foreign *foreign, int32_t *count);
+/* Turns a batch of these columns into the fields. */
+SAP_MUST_CHECK sap_status sap_foreign_turn(sap_foreign *foreign, sap_batch *batch, sap_error *err);
+void sap_foreign_close(sap_foreign *foreign);
 /* The next rows, none (length 0) after the last. */
 SAP_MUST_CHECK sap_status sap_part_next(sap_part_reader *reader, sap_batch *out, sap_error *err);
 void sap_part_close(sap_part_reader *reader);
@@ -149,6 +164,13 @@ uint64_t sap_part_bytes(const sap_part_reader *reader);
 SAP_MUST_CHECK sap_status sap_arrow_import(const struct ArrowSchema *schema, const struct ArrowArray *array,
                                            const char *where, const sap_field *fields, int32_t count, sap_batch *out,
                                            sap_error *err);
+
+/* A column of numbers in any form (single, lists, lists of lists, Spark's vectors) into a list of float32. */
+SAP_MUST_CHECK sap_status sap_arrow_numbers(const struct ArrowSchema *schema, const struct ArrowArray *array,
+                                            const char *where, struct sap_storage *storage, sap_column *out,
+                                            sap_error *err);
+/* Whether it is one of these. */
+bool sap_arrow_has_numbers(const struct ArrowSchema *schema);
 
 /* A part in one file or, when it is large, several: STEM.parquet, STEM_001.parquet, … */
 typedef struct sap_piece {
@@ -310,14 +332,6 @@ SAP_MUST_CHECK sap_status sap_dataset_open_part(const sap_dataset *dataset, cons
 
 /* ---- TFRecord -------------------------------------------------------------------------------------------------------- */
 
-/* CRC-32C (Castagnoli) of the bytes, continued from `crc` (0 at first). */
-uint32_t sap_crc32c(uint32_t crc, const void *data, size_t length);
-/* The same without vector instructions. */
-uint32_t sap_crc32c_plain(uint32_t crc, const void *data, size_t length);
-
-/* Masked, as records hold it. */
-uint32_t sap_tfrecord_crc(const void *data, size_t length);
-
 typedef struct sap_tfrecord_writer sap_tfrecord_writer;
 /* Writes `path` itself. */
 SAP_MUST_CHECK sap_status sap_tfrecord_create(const char *path, sap_tfrecord_writer **out, sap_error *err);
@@ -332,6 +346,13 @@ SAP_MUST_CHECK sap_status sap_tfrecord_open(const char *path, const sap_field *f
 SAP_MUST_CHECK sap_status sap_tfrecord_next(sap_tfrecord_reader *reader, sap_batch *out, sap_error *err);
 void sap_tfrecord_close(sap_tfrecord_reader *reader);
 uint64_t sap_tfrecord_bytes(const sap_tfrecord_reader *reader);
+/* How many records a file has, by their lengths. */
+SAP_MUST_CHECK sap_status sap_tfrecord_count(const char *path, int64_t *rows, sap_error *err);
+/* Calls `found` for every feature of the first record that is a list of floats; none when the file is empty. */
+SAP_MUST_CHECK sap_status sap_tfrecord_describe(const char *path,
+                                                sap_status (*found)(void *context, const char *name, size_t length,
+                                                                    int64_t values, sap_error *err),
+                                                void *context, sap_error *err);
 
 /* ---- The Parquet plug-in ------------------------------------------------------------------------------------------------ */
 
@@ -354,6 +375,8 @@ typedef struct sap_parquet_table {
     /* The next batch; array->release is NULL after the last. */
     sap_status (*next)(void *reader, struct ArrowSchema *schema, struct ArrowArray *array, sap_error *err);
     uint64_t (*bytes)(const void *reader); /* uncompressed, of the columns */
+    /* The types of all columns of a file, and how many rows it has. */
+    sap_status (*describe)(const char *path, struct ArrowSchema *schema, int64_t *rows, sap_error *err);
     void (*reader_close)(void *reader);
 } sap_parquet_table;
 

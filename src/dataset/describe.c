@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 const char *sap_layout_name(sap_dataset_layout layout) {
-    static const char *const names[] = {"sapwood", "raw", "published"};
+    static const char *const names[] = {"sapwood", "raw", "published", "files"};
     return names[layout];
 }
 

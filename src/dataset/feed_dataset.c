@@ -56,7 +56,7 @@ static sap_status place_parts(loading *l, sap_error *err) {
     for (size_t i = 0; i < l->count; i++) {
         SAP_TRY(sap_dataset_find_part(l->dataset, l->split, i, &l->parts[i], err));
         l->first[i] = rows;
-        if (l->parts[i]->shard < shard)
+        if (l->parts[i]->shard >= 0 && l->parts[i]->shard < shard)
             return sap_error_set(err, SAP_EFORMAT, "%s/%s: its part files are not listed by shard", l->dataset->folder,
                                  SAP_DATASET_JSON);
         while (shard < l->parts[i]->shard && shard < feed->shard_count)
@@ -65,6 +65,8 @@ static sap_status place_parts(loading *l, sap_error *err) {
     }
     while (shard < feed->shard_count)
         feed->shard_begin[++shard] = rows;
+    for (int64_t s = 0; l->parts[0]->shard < 0 && s < feed->shard_count; s++)
+        feed->shard_begin[s] = s * rows / feed->shard_count;
     return SAP_OK;
 }
 
@@ -123,9 +125,8 @@ static sap_status load_identity(const loading *l, const sap_batch *batch, int64_
     char names[2][1024];
     for (int64_t i = 0; i < batch->length; i++) {
         if (label[i] < 0 || (size_t)label[i] >= l->dataset->info.label_count)
-            return sap_error_set(err, SAP_EFORMAT, "%s/%s: label %d in row %lld; there are %zu labels",
-                                 l->dataset->folder, file, (int)label[i], (long long)(row + i),
-                                 l->dataset->info.label_count);
+            return sap_error_set(err, SAP_EFORMAT, "%s: label %d in row %lld; there are %zu labels", file,
+                                 (int)label[i], (long long)(row + i), l->dataset->info.label_count);
         for (int k = 0; k < 2; k++) {
             const sap_column *text = &rest[1 + k];
             (void)snprintf(names[k], sizeof names[k], "%.*s", (int)(text->offsets[i + 1] - text->offsets[i]),
@@ -189,7 +190,7 @@ static sap_status load_sequences(loading *l, const sap_feed_input *input, const 
                               .offsets = column->offsets,
                               .count = count,
                               .sort = !sap_dataset_is_ordered(l->dataset),
-                              .trim = l->dataset->info.layout == SAP_LAYOUT_PUBLISHED,
+                              .trim = l->dataset->info.layout == SAP_LAYOUT_FILES,
                               .where = file};
     float *block = malloc((size_t)column->offsets[count] * sizeof *block + 1);
     int64_t used = 0;
@@ -252,7 +253,7 @@ static sap_status load_part(void *context, size_t index, int slot, sap_error *er
             status = sap_part_next(reader, &batch, err);
         int64_t length = batch.length;
         if (status == SAP_OK && length > 0 && rows + length <= part->rows)
-            status = load_batch(l, &batch, l->first[index] + rows, part->file, err);
+            status = load_batch(l, &batch, l->first[index] + rows, part->path, err);
         sap_batch_release(&batch);
         rows += length;
         if (length == 0 || rows > part->rows)
@@ -260,8 +261,8 @@ static sap_status load_part(void *context, size_t index, int slot, sap_error *er
     }
     sap_part_close(reader);
     if (status == SAP_OK && rows != part->rows)
-        return sap_error_set(err, SAP_EFORMAT, "%s/%s: has %s events than the %lld that %s says", l->dataset->folder,
-                             part->file, rows > part->rows ? "more" : "fewer", (long long)part->rows, SAP_DATASET_JSON);
+        return sap_error_set(err, SAP_EFORMAT, "%s: has %s events than the %lld that %s says", part->path,
+                             rows > part->rows ? "more" : "fewer", (long long)part->rows, SAP_DATASET_JSON);
     return status;
 }
 

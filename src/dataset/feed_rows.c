@@ -212,7 +212,7 @@ sap_status sap_feed_open_batch(const sap_dataset *dataset, const sap_batch *batc
                                sap_error *err) {
     if (count < 1 || count > INT32_MAX)
         return sap_error_set(err, SAP_EARGUMENT, "a feed needs at least one input");
-    batch_work w = {.batch = batch, .ordered = ordered, .trim = dataset->info.layout == SAP_LAYOUT_PUBLISHED};
+    batch_work w = {.batch = batch, .ordered = ordered, .trim = dataset->info.layout == SAP_LAYOUT_FILES};
     SAP_TRY(sap_feed_init(batch->length, (int32_t)count, 0, 1, run, &w.feed, err));
     sap_status status = open_batch(&w, dataset, inputs, err);
     if (status == SAP_OK)

@@ -86,7 +86,11 @@ static sap_status no_room(const sap_window *w, sap_error *err) {
 
 static bool reserve(sap_space *space, int64_t count, int64_t size) {
     size_t bytes;
-    return !__builtin_mul_overflow((size_t)count, (size_t)size, &bytes) && sap_space_reserve(space, bytes ? bytes : 1);
+    if (__builtin_mul_overflow((size_t)count, (size_t)size, &bytes))
+        return false;
+    if (bytes <= space->capacity && bytes > 0)
+        return true;
+    return sap_space_reserve(space, bytes + bytes / 8 + 1); /* the next window may need a little more */
 }
 
 /* Offsets of ragged rows, and room for their steps unless they are in place. */

@@ -151,7 +151,7 @@ static void parse_part(parser *p, const json_t *json, int64_t most_rows, sap_par
 }
 
 static void parse_info(parser *p, const json_t *json) {
-    static const char *const layouts[] = {"sapwood", "raw", "published"};
+    static const char *const layouts[] = {"sapwood", "raw", "published", "files"};
     static const char *const formats[] = {"parquet", "tfrecord"};
     sap_info *info = p->info;
     int64_t version = get_integer(p, json, "", "format_version", 1, INT32_MAX);
@@ -161,7 +161,7 @@ static void parse_info(parser *p, const json_t *json) {
                                   (long long)version, SAP_DATASET_FORMAT_VERSION);
         return;
     }
-    info->layout = (sap_dataset_layout)get_word(p, json, "", "layout", layouts, 3);
+    info->layout = (sap_dataset_layout)get_word(p, json, "", "layout", layouts, 4);
     info->format = (sap_dataset_format)get_word(p, json, "", "format", formats, 2);
     const json_t *labels = get_array(p, json, "", "labels", &info->label_count);
     const json_t *features = get_array(p, json, "", "features", &info->feature_count);
@@ -246,6 +246,12 @@ sap_status sap_dataset_open(const char *folder, sap_dataset **out, sap_error *er
     }
     if (status == SAP_OK)
         status = sap_info_load(path.data, &dataset->info, err);
+    for (size_t i = 0; i < dataset->info.part_count && status == SAP_OK; i++) {
+        sap_part *part = &dataset->info.parts[i];
+        part->path = sap_arena_format(&dataset->info.arena, "%s/%s", folder, part->file);
+        if (!part->path)
+            status = sap_error_memory(err, folder);
+    }
     sap_text_release(&path);
     if (status == SAP_OK)
         *out = dataset;
@@ -264,6 +270,10 @@ void sap_dataset_close(sap_dataset *dataset) {
 
 const char *sap_dataset_folder(const sap_dataset *dataset) {
     return dataset->folder;
+}
+
+sap_dataset_layout sap_dataset_get_layout(const sap_dataset *dataset) {
+    return dataset->info.layout;
 }
 
 size_t sap_dataset_feature_count(const sap_dataset *dataset) {
@@ -291,7 +301,17 @@ bool sap_dataset_is_ordered(const sap_dataset *dataset) {
 }
 
 /* Whether the dataset's layout has that split at all. */
+/* Files of others have what they were given as. */
+static bool any_part(const sap_dataset *dataset, const char *split) {
+    size_t i = 0;
+    while (i < dataset->info.part_count && strcmp(dataset->info.parts[i].split, split) != 0)
+        i++;
+    return i < dataset->info.part_count;
+}
+
 static bool has_split(const sap_dataset *dataset, const char *split) {
+    if (dataset->info.layout == SAP_LAYOUT_FILES)
+        return any_part(dataset, split);
     return dataset->info.layout == SAP_LAYOUT_RAW ? strcmp(split, "all") == 0
                                                   : strcmp(split, "train") == 0 || strcmp(split, "test") == 0;
 }
@@ -322,12 +342,13 @@ sap_status sap_dataset_find_part(const sap_dataset *dataset, const char *split, 
                                  sap_error *err) {
     if (dataset->info.layout == SAP_LAYOUT_PUBLISHED)
         return sap_error_set(err, SAP_EUNSUPPORTED,
-                             "%s: has the published layout, which is for the published notebooks; prepare it with "
-                             "--layout sapwood to use it here",
+                             "%s: has the published layout: its files are read by their columns, as others' are",
                              dataset->folder);
-    if (!has_split(dataset, split))
+    if (!has_split(dataset, split)) {
+        bool whole = dataset->info.layout == SAP_LAYOUT_RAW || any_part(dataset, "all");
         return sap_error_set(err, SAP_ENOTFOUND, "%s: has no part \"%s\"; it has %s", dataset->folder, split,
-                             dataset->info.layout == SAP_LAYOUT_RAW ? "\"all\"" : "\"train\" and \"test\"");
+                             whole ? "\"all\"" : "\"train\" and \"test\"");
+    }
     for (size_t i = 0; i < dataset->info.part_count; i++) {
         *out = &dataset->info.parts[i];
         if (in_split(dataset, *out, split) && index-- == 0)
@@ -338,20 +359,15 @@ sap_status sap_dataset_find_part(const sap_dataset *dataset, const char *split, 
 
 sap_status sap_dataset_open_part(const sap_dataset *dataset, const sap_part *part, const sap_field *fields,
                                  int32_t count, sap_part_reader **out, sap_error *err) {
-    char *path = NULL;
-    if (asprintf(&path, "%s/%s", dataset->folder, part->file) < 0)
-        return sap_error_memory(err, part->file);
     struct stat info;
-    sap_status status = SAP_OK;
-    if (stat(path, &info) != 0)
-        status = sap_error_errno(err, path);
-    else if (info.st_size != part->bytes)
-        status = sap_error_set(err, SAP_EFORMAT, "%s: has %lld bytes, %s says %lld", path, (long long)info.st_size,
-                               SAP_DATASET_JSON, (long long)part->bytes);
-    else
-        status = sap_part_open(path, dataset->info.format, fields, count, out, err);
-    free(path);
-    return status;
+    if (stat(part->path, &info) != 0)
+        return sap_error_errno(err, part->path);
+    bool foreign = dataset->info.layout == SAP_LAYOUT_FILES;
+    if (info.st_size != part->bytes)
+        return sap_error_set(err, SAP_EFORMAT, "%s: has %lld bytes, %s %lld", part->path, (long long)info.st_size,
+                             foreign ? "a moment ago it had" : SAP_DATASET_JSON " says", (long long)part->bytes);
+    return foreign ? sap_part_open_foreign(&dataset->info, part, fields, count, out, err)
+                   : sap_part_open(part->path, dataset->info.format, fields, count, 0, out, err);
 }
 
 sap_status sap_dataset_read_part(const sap_dataset *dataset, const char *split, size_t index, const sap_run *run,
@@ -379,8 +395,8 @@ sap_status sap_dataset_read_part(const sap_dataset *dataset, const char *split, 
         rows += batches[count++].length;
     }
     if (status == SAP_OK && rows != part->rows)
-        status = sap_error_set(err, SAP_EFORMAT, "%s/%s: has %lld events, %s says %lld", dataset->folder, part->file,
-                               (long long)rows, SAP_DATASET_JSON, (long long)part->rows);
+        status = sap_error_set(err, SAP_EFORMAT, "%s: has %lld events, %s says %lld", part->path, (long long)rows,
+                               SAP_DATASET_JSON, (long long)part->rows);
     if (status == SAP_OK)
         status = sap_batch_join(batches, count, out, err);
     for (size_t i = 0; i < count; i++)

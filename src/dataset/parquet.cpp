@@ -170,6 +170,13 @@ arrow::Status leaves_of(const parquet::SchemaDescriptor &schema, const char *con
     return arrow::Status::OK();
 }
 
+/* What it takes as float32, which numbers become. */
+uint64_t bytes_of(const parquet::ColumnChunkMetaData &chunk) {
+    bool text = chunk.type() == parquet::Type::BYTE_ARRAY;
+    int64_t bytes = text ? chunk.total_uncompressed_size() : chunk.num_values() * static_cast<int64_t>(sizeof(float));
+    return bytes > 0 ? static_cast<uint64_t>(bytes) : 0;
+}
+
 sap_status open(const char *path, const char *const *columns, int32_t count, int64_t rows_at_once, void **out,
                 sap_error *err) {
     auto r = std::unique_ptr<reader>();
@@ -194,7 +201,7 @@ sap_status open(const char *path, const char *const *columns, int32_t count, int
         for (int g = 0; g < metadata->num_row_groups(); g++) {
             groups.push_back(g);
             for (int leaf : leaves)
-                r->bytes += static_cast<uint64_t>(metadata->RowGroup(g)->ColumnChunk(leaf)->total_uncompressed_size());
+                r->bytes += bytes_of(*metadata->RowGroup(g)->ColumnChunk(leaf));
         }
 #if ARROW_VERSION_MAJOR >= 21
         ARROW_ASSIGN_OR_RAISE(r->batches, r->parquet->GetRecordBatchReader(groups, leaves));
@@ -227,6 +234,25 @@ uint64_t bytes(const void *context) {
     return static_cast<const reader *>(context)->bytes;
 }
 
+sap_status describe(const char *path, struct ArrowSchema *schema, int64_t *rows, sap_error *err) {
+    schema->release = nullptr;
+    return guarded(path, SAP_EFORMAT, err, [&]() -> arrow::Status {
+        ARROW_ASSIGN_OR_RAISE(auto file, arrow::io::ReadableFile::Open(path));
+        parquet::arrow::FileReaderBuilder builder;
+        ARROW_RETURN_NOT_OK(builder.Open(file));
+        std::unique_ptr<parquet::arrow::FileReader> parquet;
+#if ARROW_VERSION_MAJOR >= 21
+        ARROW_ASSIGN_OR_RAISE(parquet, builder.Build());
+#else
+        ARROW_RETURN_NOT_OK(builder.Build(&parquet));
+#endif
+        std::shared_ptr<arrow::Schema> types;
+        ARROW_RETURN_NOT_OK(parquet->GetSchema(&types));
+        *rows = parquet->parquet_reader()->metadata()->num_rows();
+        return arrow::ExportSchema(*types, schema);
+    });
+}
+
 void reader_close(void *context) {
     auto *r = static_cast<reader *>(context);
     (void)guarded(r->path, SAP_EIO, nullptr, [&]() -> arrow::Status {
@@ -240,4 +266,5 @@ void reader_close(void *context) {
 } // namespace
 
 extern "C" SAP_API const sap_parquet_table sap_plugin_parquet;
-const sap_parquet_table sap_plugin_parquet = {create, write, finish, writer_close, open, next, bytes, reader_close};
+const sap_parquet_table sap_plugin_parquet = {create, write, finish,   writer_close, open,
+                                              next,   bytes, describe, reader_close};

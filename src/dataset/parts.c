@@ -177,6 +177,7 @@ void sap_pieces_release(sap_pieces *pieces) {
 
 struct sap_part_reader {
     char *path;
+    sap_foreign *foreign; /* NULL: columns are as they are stored */
     const sap_field *fields;
     int32_t count;
     const sap_parquet_table *parquet; /* NULL: TFRecord */
@@ -190,11 +191,12 @@ void sap_part_close(sap_part_reader *reader) {
     if (reader->parquet_reader)
         reader->parquet->reader_close(reader->parquet_reader);
     sap_tfrecord_close(reader->tfrecord);
+    sap_foreign_close(reader->foreign);
     free(reader->path);
     free(reader);
 }
 
-static sap_status open_parquet(sap_part_reader *reader, sap_error *err) {
+static sap_status open_parquet(sap_part_reader *reader, int64_t rows_at_once, sap_error *err) {
     SAP_TRY(find_parquet(&reader->parquet, err));
     const char **names = calloc((size_t)reader->count, sizeof *names);
     if (!names)
@@ -202,13 +204,13 @@ static sap_status open_parquet(sap_part_reader *reader, sap_error *err) {
     for (int32_t i = 0; i < reader->count; i++)
         names[i] = reader->fields[i].name;
     sap_status status =
-        reader->parquet->open(reader->path, names, reader->count, ROWS_AT_ONCE, &reader->parquet_reader, err);
+        reader->parquet->open(reader->path, names, reader->count, rows_at_once, &reader->parquet_reader, err);
     free(names);
     return status;
 }
 
 sap_status sap_part_open(const char *path, sap_dataset_format format, const sap_field *fields, int32_t count,
-                         sap_part_reader **out, sap_error *err) {
+                         int64_t rows_at_once, sap_part_reader **out, sap_error *err) {
     sap_part_reader *reader = calloc(1, sizeof *reader);
     if (reader)
         *reader = (sap_part_reader){.path = strdup(path), .fields = fields, .count = count};
@@ -216,7 +218,7 @@ sap_status sap_part_open(const char *path, sap_dataset_format format, const sap_
     if (status == SAP_OK && format == SAP_DATASET_TFRECORD)
         status = sap_tfrecord_open(path, fields, count, &reader->tfrecord, err);
     else if (status == SAP_OK)
-        status = open_parquet(reader, err);
+        status = open_parquet(reader, rows_at_once ? rows_at_once : ROWS_AT_ONCE, err);
     if (status == SAP_OK)
         *out = reader;
     else
@@ -224,7 +226,21 @@ sap_status sap_part_open(const char *path, sap_dataset_format format, const sap_
     return status;
 }
 
-sap_status sap_part_next(sap_part_reader *reader, sap_batch *out, sap_error *err) {
+sap_status sap_part_open_foreign(const sap_info *info, const sap_part *part, const sap_field *fields, int32_t count,
+                                 sap_part_reader **out, sap_error *err) {
+    sap_foreign *foreign;
+    SAP_TRY(sap_foreign_open(info, part, fields, count, &foreign, err));
+    int32_t columns;
+    const sap_field *wanted = sap_foreign_columns(foreign, &columns);
+    sap_status status = sap_part_open(part->path, info->format, wanted, columns, 0, out, err);
+    if (status == SAP_OK)
+        (*out)->foreign = foreign;
+    else
+        sap_foreign_close(foreign);
+    return status;
+}
+
+static sap_status read_batch(sap_part_reader *reader, sap_batch *out, sap_error *err) {
     if (reader->tfrecord)
         return sap_tfrecord_next(reader->tfrecord, out, err);
     struct ArrowSchema schema;
@@ -237,6 +253,11 @@ sap_status sap_part_next(sap_part_reader *reader, sap_batch *out, sap_error *err
     array.release(&array);
     schema.release(&schema);
     return status;
+}
+
+sap_status sap_part_next(sap_part_reader *reader, sap_batch *out, sap_error *err) {
+    SAP_TRY(read_batch(reader, out, err));
+    return reader->foreign && out->length > 0 ? sap_foreign_turn(reader->foreign, out, err) : SAP_OK;
 }
 
 uint64_t sap_part_bytes(const sap_part_reader *reader) {

@@ -15,6 +15,7 @@ typedef struct gathered {
     size_t length, capacity; /* bytes */
     int32_t *ends;           /* (ROWS_AT_ONCE) items up to the end of each row */
     int64_t last_row;        /* of the record that had this column, -1: none */
+    bool overflow;           /* a number did not fit */
 } gathered;
 
 struct sap_tfrecord_reader {
@@ -149,6 +150,7 @@ static sap_type item_type(const sap_field *wanted) {
 
 static bool append_integer(gathered *to, sap_type type, uint64_t value) {
     int32_t narrow = (int32_t)(uint32_t)value;
+    to->overflow |= type == SAP_INT32 && (int64_t)value != narrow;
     return type == SAP_INT32 ? append(to, &narrow, 4) : append(to, &value, 8);
 }
 
@@ -200,6 +202,11 @@ static sap_status gather_feature(sap_tfrecord_reader *reader, sap_cursor *featur
         if (!gather_values(&f.body, kind, type, to))
             return sap_error_memory(err, reader->path);
         feature->failed |= f.body.failed;
+    }
+    if (to->overflow) {
+        to->overflow = false;
+        return sap_error_set(err, SAP_EDATA, "%s: record %lld: feature \"%s\" holds a number that is no 32-bit integer",
+                             reader->path, (long long)reader->record, wanted->name);
     }
     size_t count = (to->length - before) / item;
     size_t fixed = wanted->type == SAP_FIXED_LIST ? (size_t)wanted->size : 1;
@@ -273,7 +280,7 @@ static sap_status read_record(sap_tfrecord_reader *reader, size_t *bytes, sap_er
     if (got < sizeof header)
         return damaged(reader, "its header is cut short", err);
     uint64_t length = sap_le64(header);
-    if (sap_le32(header + 8) != sap_tfrecord_crc(header, 8))
+    if (sap_le32(header + 8) != sap_crc32c_masked(header, 8))
         return damaged(reader, "the checksum of its length is wrong", err);
     uint64_t left = reader->size - reader->at;
     if (left < HEADER_BYTES + FOOTER_BYTES || length > left - HEADER_BYTES - FOOTER_BYTES)
@@ -288,11 +295,77 @@ static sap_status read_record(sap_tfrecord_reader *reader, size_t *bytes, sap_er
     }
     if (fread(reader->message, 1, needed, reader->file) < needed)
         return ferror(reader->file) ? sap_error_errno(err, reader->path) : damaged(reader, "is cut short", err);
-    if (sap_le32(reader->message + length) != sap_tfrecord_crc(reader->message, (size_t)length))
+    if (sap_le32(reader->message + length) != sap_crc32c_masked(reader->message, (size_t)length))
         return damaged(reader, "its checksum is wrong", err);
     *bytes = (size_t)length;
     return SAP_OK;
 }
+
+/* ---- What a file has ------------------------------------------------------------------------------------------------- */
+
+sap_status sap_tfrecord_count(const char *path, int64_t *rows, sap_error *err) {
+    sap_tfrecord_reader *reader;
+    SAP_TRY(sap_tfrecord_open(path, NULL, 0, &reader, err));
+    sap_status status = SAP_OK;
+    *rows = 0;
+    while (status == SAP_OK && reader->at < reader->size) {
+        uint8_t header[HEADER_BYTES];
+        size_t got = sap_descriptor_read(fileno(reader->file), header, sizeof header, reader->at);
+        uint64_t left = reader->size - reader->at, length = sap_le64(header);
+        if (got < sizeof header)
+            status = errno ? sap_error_errno(err, path) : damaged(reader, "its header is cut short", err);
+        else if (sap_le32(header + 8) != sap_crc32c_masked(header, 8))
+            status = damaged(reader, "the checksum of its length is wrong", err);
+        else if (left < HEADER_BYTES + FOOTER_BYTES || length > left - HEADER_BYTES - FOOTER_BYTES)
+            status = damaged(reader, "is longer than what is left of the file", err);
+        reader->at += HEADER_BYTES + length + FOOTER_BYTES;
+        *rows = ++reader->record;
+    }
+    sap_tfrecord_close(reader);
+    return status;
+}
+
+/* How many floats a Feature holds, -1 when it holds none. */
+static int64_t count_floats(sap_cursor *feature) {
+    field list, values;
+    int64_t bytes = -1;
+    while (next_field(feature, &list)) {
+        if (list.number != 2 || list.wire != 2)
+            return -1;
+        while (next_field(&list.body, &values))
+            if (values.number == 1)
+                bytes += (bytes < 0) + (int64_t)sap_cursor_left(&values.body);
+    }
+    return bytes < 0 ? -1 : bytes / (int64_t)sizeof(float);
+}
+
+sap_status sap_tfrecord_describe(const char *path,
+                                 sap_status (*found)(void *context, const char *name, size_t length, int64_t values,
+                                                     sap_error *err),
+                                 void *context, sap_error *err) {
+    sap_tfrecord_reader *reader;
+    SAP_TRY(sap_tfrecord_open(path, NULL, 0, &reader, err));
+    size_t bytes = SIZE_MAX;
+    sap_status status = read_record(reader, &bytes, err);
+    sap_cursor message = sap_cursor_init(reader->message, bytes == SIZE_MAX ? 0 : bytes, 0);
+    field features, entry, part;
+    while (status == SAP_OK && next_field(&message, &features)) {
+        while (status == SAP_OK && features.wire == 2 && next_field(&features.body, &entry)) {
+            sap_cursor name = {0}, feature = {0};
+            while (entry.wire == 2 && next_field(&entry.body, &part)) {
+                name = part.wire == 2 && part.number == 1 ? part.body : name;
+                feature = part.wire == 2 && part.number == 2 ? part.body : feature;
+            }
+            int64_t values = count_floats(&feature);
+            if (values >= 0 && name.length > 0)
+                status = found(context, (const char *)name.data, name.length, values, err);
+        }
+    }
+    sap_tfrecord_close(reader);
+    return status;
+}
+
+/* ---- Batches ----------------------------------------------------------------------------------------------------------- */
 
 /* Moves what was gathered into a column. */
 static sap_status give_column(gathered *from, const sap_field *wanted, int64_t rows, struct sap_storage *storage,

@@ -1,23 +1,53 @@
-/* Checkpoints of a training: a `.keras` file of the model with its optimizer, and in it "sapwood.json" with what
- * the training was asked to do and what its epochs gave. */
+/* Checkpoints of a training: everything that it needs to go on to the same last bit, in one file.
+ *
+ * "SAPCKPT1", length of the JSON (u64), JSON, the arrays that the JSON lists, one behind the other, and the CRC-32C of all that
+ * (u32); in the machine's own byte order, since the same bits come only from the same kind of machine anyway.
+ */
 #ifndef SAP_CHECKPOINT_H
 #define SAP_CHECKPOINT_H
 
-#include "nn_internal.h"
+#include "callbacks.h"
 
-/* What must be the same for a training to go on. */
-typedef struct sap_checkpoint_key {
+/* Sums of the epoch that is under way. */
+typedef struct sap_tally {
+    double loss, rows;          /* Σ of the batches' losses times their rows */
+    double output[SAP_OUTPUTS]; /* likewise, of each output */
+    int64_t correct[SAP_OUTPUTS], count[SAP_OUTPUTS];
+} sap_tally;
+
+/* Scores of an output in the epoch that is under way, for its AUC. */
+typedef struct sap_scores {
+    float *score;
+    uint8_t *positive;
+    int64_t count, capacity;
+} sap_scores;
+
+/* Where a training stands. */
+typedef struct sap_position {
+    int64_t epoch;  /* whole epochs done, those before initial_epoch included */
+    int64_t step;   /* steps done of the next one; 0: it has not begun */
+    double seconds; /* spent in it */
+    sap_tally tally;
+    sap_scores scores[SAP_OUTPUTS];
+} sap_position;
+
+/* What a training is, and all that changes in it. */
+typedef struct sap_training {
+    sap_model *model;
     const sap_train_options *options;
-    const sap_optimizer *optimizer; /* defaults filled in */
+    sap_loss losses[SAP_OUTPUTS]; /* defaults filled in */
     int64_t rows, validation_rows;
-    uint64_t initial; /* hash of the weights before training */
-} sap_checkpoint_key;
+    uint64_t initial; /* hash of the weights before */
+    sap_history *history;
+    sap_callbacks callbacks;
+    sap_position position;
+} sap_training;
 
-SAP_MUST_CHECK sap_status sap_checkpoint_write(const sap_model *model, const sap_checkpoint_key *key,
-                                               const sap_epoch *history, int64_t count, sap_error *err);
-/* Takes weights, optimizer state (already initialised in the model) and history from the checkpoint, if there is
- * one; `*count` is 0 else. A checkpoint of another training is SAP_EARGUMENT. */
-SAP_MUST_CHECK sap_status sap_checkpoint_read(sap_model *model, const sap_checkpoint_key *key, sap_epoch *history,
-                                              int64_t *count, sap_error *err);
+SAP_MUST_CHECK sap_status sap_checkpoint_write(const sap_training *training, sap_error *err);
+/* Takes everything from the checkpoint, if there is one. A checkpoint of another training is SAP_EARGUMENT. */
+SAP_MUST_CHECK sap_status sap_checkpoint_read(sap_training *training, bool *found, sap_error *err);
+
+/* Room for `more` scores. */
+SAP_MUST_CHECK sap_status sap_scores_reserve(sap_scores *scores, int64_t more, sap_error *err);
 
 #endif

@@ -1,6 +1,5 @@
 /* How good scores are: accuracy, confusion matrix, loss, exact AUC and thinned ROC curves. */
-#include "../base/base_internal.h"
-#include <sapwood/nn.h>
+#include "nn_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -82,6 +81,26 @@ static void walk(const ranked *events, int64_t rows, int64_t positives, double *
     }
     *roc_count = kept;
     *auc = positives && negatives ? (double)twice / 2 / p / n : (double)NAN;
+}
+
+sap_status sap_auc_find(const float *score, const uint8_t *positive, int64_t count, double *out, sap_error *err) {
+    int64_t positives = 0, points;
+    ranked *events = calloc((size_t)count + 1, sizeof *events);
+    sap_roc_point *roc = calloc(ROC_POINTS, sizeof *roc);
+    sap_status status = events && roc ? SAP_OK : sap_error_memory(err, "AUC");
+    for (int64_t i = 0; status == SAP_OK && i < count; i++) {
+        events[i] = (ranked){score[i], positive[i] != 0};
+        positives += events[i].positive;
+        if (isnan(score[i]))
+            status = sap_error_set(err, SAP_EDATA, "AUC: a score is NaN");
+    }
+    if (status == SAP_OK) {
+        qsort(events, (size_t)count, sizeof *events, by_falling_score);
+        walk(events, count, positives, out, roc, &points);
+    }
+    free(roc);
+    free(events);
+    return status;
 }
 
 static sap_status evaluate_class(const float *scores, const int32_t *label, int32_t class_number, ranked *events,

@@ -21,6 +21,45 @@ enum {
     SAP_PARTS = SAP_TILE / SAP_COLUMNS, /* how many widths there are */
 };
 
+/* Steps of a tile that have the same number of columns. */
+typedef struct sap_part {
+    int32_t first, count; /* steps [first, first + count) */
+    int32_t width;        /* columns: a multiple of SAP_COLUMNS */
+    int64_t start;        /* sum of the widths of all steps before */
+} sap_part;
+
+/* Where the steps of a tile's sequences stand: value f (of F a step) of row r at step t of part p is
+ * x[(p.start + (t - p.first) * p.width) * F + f * p.width + r]. Widths do not grow with time, so that there are at most
+ * SAP_PARTS parts. A row takes part in step t if t < length[row]; columns of a step behind that hold finite numbers, and
+ * their gradients are zero. A tensor that is not ragged has one part, and all steps in each row. */
+typedef struct sap_steps {
+    int32_t count; /* steps of the longest row; may be 0 */
+    int32_t part_count;
+    sap_part parts[SAP_PARTS];
+    int32_t length[SAP_TILE]; /* steps of each row; 0 for unused columns */
+} sap_steps;
+
+/* Columns of all steps together: a tensor has so many times the values of a step. */
+static inline int64_t sap_steps_columns(const sap_steps *steps) {
+    if (steps->part_count == 0)
+        return 0;
+    const sap_part *last = &steps->parts[steps->part_count - 1];
+    return last->start + (int64_t)last->count * last->width;
+}
+
+/* Fills in everything else from `length`, for a tile of `width` columns: at step t there are as many columns as the last
+ * row with more than t steps asks for. */
+void sap_steps_set(sap_steps *steps, int width);
+
+/* Where a step stands. */
+typedef struct sap_step_place {
+    int64_t start; /* sum of the widths of the steps before */
+    int width;
+    int32_t first, end; /* the steps of its part */
+} sap_step_place;
+
+sap_step_place sap_steps_place(const sap_steps *steps, int32_t t);
+
 typedef enum sap_activation_kind {
     SAP_LINEAR = 0,
     SAP_RELU,
@@ -36,7 +75,18 @@ typedef enum sap_activation_kind {
     SAP_SILU,
     SAP_GELU,      /* x Φ(x) */
     SAP_GELU_TANH, /* its approximation with tanh */
-    SAP_SOFTMAX    /* along the last axis; has kernels of its own */
+    SAP_HARD_SILU, /* x hard_sigmoid(x) */
+    SAP_MISH,      /* x tanh(ln(1 + e^x)) */
+    SAP_LOG_SIGMOID,
+    SAP_SQUAREPLUS,     /* (x + sqrt(x² + 4)) / 2 */
+    SAP_SPARSE_PLUS,    /* 0 below -1, (x + 1)² / 4 below 1, then x */
+    SAP_SPARSE_SIGMOID, /* (x + 1) / 2, between 0 and 1 */
+    SAP_HARD_TANH,      /* x, between -1 and 1 */
+    SAP_TANH_SHRINK,    /* x - tanh x */
+    SAP_SOFT_SHRINK,    /* x moved by 1/2 towards 0, which it does not pass */
+    SAP_HARD_SHRINK,    /* x, or 0 within 1/2 of it */
+    SAP_LOG_SOFTMAX,    /* along the last axis, as softmax */
+    SAP_SOFTMAX         /* along the last axis; these two have kernels of their own */
 } sap_activation_kind;
 
 typedef struct sap_activation {
@@ -48,7 +98,7 @@ typedef struct sap_activation {
 
 /* Whether the derivative is computed from the input (z) rather than from the output (a). */
 static inline bool sap_activation_needs_input(sap_activation_kind kind) {
-    return kind == SAP_RELU_GENERAL || kind == SAP_SILU || kind == SAP_GELU || kind == SAP_GELU_TANH;
+    return kind == SAP_RELU_GENERAL || (kind >= SAP_SILU && kind < SAP_LOG_SOFTMAX);
 }
 
 /* y[r][t] = start + Σ_k w[r * row_step + k * depth_step] x[k][t]; start is bias[r], or y[r][t] when `add`, or 0. */
@@ -63,18 +113,6 @@ typedef struct sap_product {
     bool add;          /* then bias is NULL */
     bool relu;         /* y = max(y, 0) at the end */
 } sap_product;
-
-typedef struct sap_crossentropy {
-    int64_t classes;
-    int width;
-    bool from_logits;     /* y holds logits, else probabilities that are normalised and clipped to [1e-7, 1 - 1e-7] */
-    const float *y;       /* (classes, width) */
-    const int32_t *label; /* (width), -1 for unused columns */
-    float scale;          /* gradients are multiplied by it: 1 / rows of the batch */
-    float *dy;            /* (classes, width) gets the gradient; NULL: not wanted */
-    double loss;          /* out: sum over the rows */
-    int64_t correct;      /* out: rows whose label has the largest y, the first of equal ones */
-} sap_crossentropy;
 
 typedef struct sap_dropout {
     int64_t values;
@@ -96,18 +134,19 @@ static inline uint32_t sap_dropout_bits(uint32_t a, uint32_t b, uint32_t v) {
     return x ^ x >> 16;
 }
 
-typedef struct sap_adam {
-    float alpha; /* learning rate · sqrt(1 - beta_2^n) / (1 - beta_1^n) */
-    float one_minus_beta_1, one_minus_beta_2, epsilon;
-} sap_adam;
-
+typedef struct sap_loss_kernels sap_loss_kernels;
+typedef struct sap_optimizer_kernels sap_optimizer_kernels;
 typedef struct sap_recurrent_kernels sap_recurrent_kernels;
 typedef struct sap_attention_kernels sap_attention_kernels;
+typedef struct sap_normalization_kernels sap_normalization_kernels;
 
 typedef struct sap_kernels {
     const char *name;
+    const sap_loss_kernels *losses;
+    const sap_optimizer_kernels *optimizers;
     const sap_recurrent_kernels *recurrent;
     const sap_attention_kernels *attention;
+    const sap_normalization_kernels *normalization;
     void (*product)(const sap_product *product);
     /* gw[i][o] += Σ_t x[i][t] d[o][t] and gb[o] += Σ_t d[o][t]; gw: (in, out), gb: (out) or NULL */
     void (*outer)(int64_t in, int64_t out, int width, const float *x, const float *d, float *gw, float *gb);
@@ -120,19 +159,12 @@ typedef struct sap_kernels {
     /* along `rows` of one tile; z and a may be the same */
     void (*softmax)(int64_t rows, int width, const float *z, float *a);
     void (*softmax_gradient)(int64_t rows, int width, const float *a, float *d);
-    void (*crossentropy)(sap_crossentropy *loss);
     /* y (= or +=) x, kept and scaled or dropped */
     void (*dropout)(const sap_dropout *dropout, const float *x, float *y, bool add);
     /* y += x */
     void (*add)(int64_t n, const float *x, float *y);
     /* y (= or +=) x · scale[r] + shift[r] along the rows of a tile; shift may be NULL */
     void (*affine)(int64_t rows, int width, const float *scale, const float *shift, const float *x, float *y, bool add);
-    /* m += (g - m)(1 - beta_1); v += (g² - v)(1 - beta_2); w -= alpha m / (sqrt(v) + epsilon) */
-    void (*adam)(const sap_adam *adam, int64_t n, const float *g, float *m, float *v, float *w);
-    /* m = momentum · m - rate · g; w += nesterov ? momentum · m - rate · g : m */
-    void (*momentum)(float rate, float momentum, bool nesterov, int64_t n, const float *g, float *m, float *w);
-    /* w -= rate · g */
-    void (*descend)(float rate, int64_t n, const float *g, float *w);
 } sap_kernels;
 
 /* The fastest form that this processor can run. */

@@ -1,5 +1,6 @@
 /* The plain form of every kernel: the reference that the vector forms are tested against. */
 #include "kernels.h"
+#include "recurrent.h"
 
 #include <math.h>
 
@@ -45,6 +46,11 @@ static float phi(float x) { /* the normal distribution function */
 
 static const float gelu_root = 0.797884560802865F, gelu_cube = 0.044715F; /* sqrt(2/π) */
 
+static float squareplus(float x) { /* (x + root) / 2 without cancellation */
+    float root = sqrtf(x * x + 4);
+    return x < 0 ? 2 / (root - x) : (root + x) / 2;
+}
+
 static float value(const sap_activation *f, float x) {
     switch (f->kind) {
     case SAP_RELU:
@@ -73,7 +79,28 @@ static float value(const sap_activation *f, float x) {
         return x * phi(x);
     case SAP_GELU_TANH:
         return 0.5F * x * (1 + tanhf(gelu_root * (x + gelu_cube * x * x * x)));
+    case SAP_HARD_SILU:
+        return x < -3 ? 0 : x > 3 ? x : x * (x / 6 + 0.5F);
+    case SAP_MISH:
+        return x * tanhf(x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x)));
+    case SAP_LOG_SIGMOID:
+        return x < 0 ? x - log1pf(expf(x)) : -log1pf(expf(-x));
+    case SAP_SQUAREPLUS:
+        return squareplus(x);
+    case SAP_SPARSE_PLUS:
+        return x <= -1 ? 0 : x < 1 ? (x + 1) * (x + 1) / 4 : x;
+    case SAP_SPARSE_SIGMOID:
+        return x <= -1 ? 0 : x >= 1 ? 1 : (x + 1) / 2;
+    case SAP_HARD_TANH:
+        return x < -1 ? -1 : x > 1 ? 1 : x;
+    case SAP_TANH_SHRINK:
+        return x - tanhf(x);
+    case SAP_SOFT_SHRINK:
+        return x > 0.5F ? x - 0.5F : x < -0.5F ? x + 0.5F : 0;
+    case SAP_HARD_SHRINK:
+        return x <= 0.5F && x >= -0.5F ? 0 : x;
     case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
     case SAP_SOFTMAX:
         break;
     }
@@ -113,7 +140,29 @@ static float derivative(const sap_activation *f, float z, float a) {
         float h = tanhf(gelu_root * (z + gelu_cube * z * z * z));
         return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * gelu_root * (1 + 3 * gelu_cube * z * z);
     }
+    case SAP_HARD_SILU:
+        return z < -3 ? 0 : z > 3 ? 1 : z / 3 + 0.5F;
+    case SAP_MISH: {
+        float h = tanhf(z > 0 ? z + log1pf(expf(-z)) : log1pf(expf(z)));
+        return h + z * (1 - h * h) / (1 + expf(-z));
+    }
+    case SAP_LOG_SIGMOID:
+        return 1 / (1 + expf(z));
+    case SAP_SQUAREPLUS:
+        return squareplus(z) / sqrtf(z * z + 4);
+    case SAP_SPARSE_PLUS:
+        return z <= -1 ? 0 : z < 1 ? (z + 1) / 2 : 1;
+    case SAP_SPARSE_SIGMOID:
+        return z > -1 && z < 1 ? 0.5F : 0;
+    case SAP_HARD_TANH:
+        return z < -1 || z > 1 ? 0 : 1;
+    case SAP_TANH_SHRINK:
+        return tanhf(z) * tanhf(z);
+    case SAP_SOFT_SHRINK:
+    case SAP_HARD_SHRINK:
+        return z <= 0.5F && z >= -0.5F ? 0 : 1;
     case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
     case SAP_SOFTMAX:
         break;
     }
@@ -158,43 +207,6 @@ static void softmax_gradient(int64_t rows, int T, const float *a, float *d) {
     }
 }
 
-static float sum_of(const sap_crossentropy *c, int t, float max) { /* of e^(z - max), or of the probabilities */
-    int T = c->width;
-    float sum = 0;
-    for (int64_t r = 0; r < c->classes; r++)
-        sum += c->from_logits ? expf(c->y[r * T + t] - max) : c->y[r * T + t];
-    return sum;
-}
-
-static void crossentropy(sap_crossentropy *c) {
-    int T = c->width;
-    c->loss = 0;
-    c->correct = 0;
-    for (int t = 0; t < T; t++) {
-        int32_t label = c->label[t];
-        for (int64_t r = 0; c->dy && r < c->classes; r++)
-            c->dy[r * T + t] = 0;
-        if (label < 0)
-            continue;
-        float max = column_max(c->classes, T, c->y, t), sum = sum_of(c, t, max), own = c->y[label * T + t];
-        int64_t best = 0;
-        while (best < c->classes - 1 && !(c->y[best * T + t] >= max))
-            best++;
-        c->correct += best == label;
-        if (c->from_logits) {
-            c->loss += logf(sum) + (max - own);
-            for (int64_t r = 0; c->dy && r < c->classes; r++)
-                c->dy[r * T + t] = c->scale * (expf(c->y[r * T + t] - max) / sum - (r == label));
-            continue;
-        }
-        float p = own / sum, clipped = p < 1e-7F ? 1e-7F : p > 1 - 1e-7F ? 1 - 1e-7F : p;
-        c->loss -= logf(clipped);
-        if (c->dy && !(p < 1e-7F) && !(p > 1 - 1e-7F)) /* -log(y / Σ y) */
-            for (int64_t r = 0; r < c->classes; r++)
-                c->dy[r * T + t] = c->scale * (1 / sum - (r == label ? 1 / own : 0));
-    }
-}
-
 static void dropout(const sap_dropout *p, const float *x, float *y, bool add) {
     int T = p->width;
     for (int64_t v = 0; v < p->values; v++) {
@@ -220,31 +232,18 @@ static void affine(int64_t rows, int T, const float *scale, const float *shift, 
     }
 }
 
-static void adam(const sap_adam *p, int64_t n, const float *g, float *m, float *v, float *w) {
-    for (int64_t i = 0; i < n; i++) {
-        m[i] += (g[i] - m[i]) * p->one_minus_beta_1;
-        v[i] += (g[i] * g[i] - v[i]) * p->one_minus_beta_2;
-        w[i] -= m[i] * p->alpha / (sqrtf(v[i]) + p->epsilon);
-    }
-}
-
-static void momentum(float rate, float momentum, bool nesterov, int64_t n, const float *g, float *m, float *w) {
-    for (int64_t i = 0; i < n; i++) {
-        m[i] = m[i] * momentum - g[i] * rate;
-        w[i] += nesterov ? m[i] * momentum - g[i] * rate : m[i];
-    }
-}
-
-static void descend(float rate, int64_t n, const float *g, float *w) {
-    for (int64_t i = 0; i < n; i++)
-        w[i] -= g[i] * rate;
-}
-
+extern const sap_loss_kernels sap_loss_kernels_plain;
+extern const sap_optimizer_kernels sap_optimizer_kernels_plain;
 extern const sap_attention_kernels sap_attention_plain;
+extern const sap_normalization_kernels sap_normalization_plain;
 extern const sap_kernels sap_kernels_plain;
 const sap_kernels sap_kernels_plain = {
     .name = "plain",
+    .losses = &sap_loss_kernels_plain,
+    .optimizers = &sap_optimizer_kernels_plain,
     .attention = &sap_attention_plain,
+    .normalization = &sap_normalization_plain,
+    .recurrent = &sap_recurrent_plain,
     .product = product,
     .outer = outer,
     .load = load,
@@ -252,11 +251,7 @@ const sap_kernels sap_kernels_plain = {
     .activate_gradient = activate_gradient,
     .softmax = softmax,
     .softmax_gradient = softmax_gradient,
-    .crossentropy = crossentropy,
     .dropout = dropout,
     .add = add_to,
     .affine = affine,
-    .adam = adam,
-    .momentum = momentum,
-    .descend = descend,
 };

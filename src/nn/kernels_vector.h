@@ -305,22 +305,41 @@ INLINE float log_of(float x) {
     return m + y + n * 0.693359375F;
 }
 
+/* No cancellation on either side; below -87 it gives e^-87, which is nearly 0. */
 INLINE float sigmoid_of(float x) {
-    float e = exp_of(x < 0 ? x : -x), s = 1.0F / (1.0F + e); /* no overflow, and no cancellation on either side */
-    return x < 0 ? e * s : s;
+    x = x < -87.0F ? -87.0F : x;
+    x = x > 87.0F ? 87.0F : x;
+    float shifted = 12582912.0F - x * 1.44269504F; /* as in exp_of, but 2^n needs one factor */
+    float n = shifted - 12582912.0F;
+    float r = n * 2.12194440e-4F - n * 0.693359375F - x;
+    float p = 1.9875691500e-4F;
+    p = p * r + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    p = p * r * r + r + 1.0F;
+    return 1.0F / (1.0F + p * power_of_two((int32_t)((uint32_t)to_bits(shifted) - UINT32_C(0x4B400000))));
 }
 
+/* x P(x²) / Q(x²), the best such fit of its degrees to tanh x / x for |x| <= 9.02, beyond which tanh x is 1. */
 INLINE float tanh_of(float x) {
-    float size = x < 0 ? -x : x, square = x * x;
-    float p = -5.70498872745e-3F;
-    p = p * square + 2.06390887954e-2F;
-    p = p * square - 5.37397155531e-2F;
-    p = p * square + 1.33314422036e-1F;
-    p = p * square - 3.33332819422e-1F;
-    float small = x + x * square * p;
-    float large = 1.0F - 2.0F / (exp_of(2.0F * size) + 1.0F);
-    large = x < 0 ? -large : large;
-    return size < 0.625F ? small : large;
+    float y = x > 9.02F ? 9.02F : x;
+    y = y < -9.02F ? -9.02F : y;
+    float square = y * y;
+    float p = 1.81627778e-11F;
+    p = p * square - 1.27439583e-8F;
+    p = p * square + 9.25517885e-6F;
+    p = p * square + 2.91941705e-3F;
+    p = p * square + 1.29179768e-1F;
+    p = p * square + 9.99999940e-1F;
+    float q = 2.27914483e-4F;
+    q = q * square + 2.37576609e-2F;
+    q = q * square + 4.62512597e-1F;
+    q = q * square + 1.0F;
+    float value = y * p / q;
+    value = value > 1.0F ? 1.0F : value;
+    return value < -1.0F ? -1.0F : value;
 }
 
 /* e^x - 1 for x <= 0. */
@@ -342,6 +361,17 @@ static const float gelu_root = 0.797884560802865F, gelu_cube = 0.044715F; /* sqr
 
 INLINE float phi(float x) {
     return 0.5F * erfcf(-x * 0.707106781186547524F);
+}
+
+INLINE float squareplus_of(float x) { /* (x + root) / 2 without cancellation */
+    float root = sqrtf(x * x + 4);
+    return x < 0 ? 2 / (root - x) : (root + x) * 0.5F;
+}
+
+/* tanh(ln(1 + e^x)) = (e² + 2e) / (e² + 2e + 2) */
+INLINE float mish_tanh(float x) {
+    float e = exp_of(x > 20 ? 20 : x), n = e * (e + 2);
+    return n / (n + 2);
 }
 
 #define EACH(expression)                                                                                               \
@@ -381,8 +411,29 @@ static void activate(const sap_activation *activation, const float *z, float *a,
     case SAP_GELU:
         EACH(x * phi(x));
     case SAP_GELU_TANH:
-        EACH(0.5F * x * (1 + tanh_of(gelu_root * (x + gelu_cube * x * x * x))));
+        EACH(x * sigmoid_of(2 * gelu_root * (x + gelu_cube * x * x * x))); /* 1 + tanh u = 2 sigmoid 2u */
+    case SAP_HARD_SILU:
+        EACH(x < -3 ? 0 : x > 3 ? x : x * (x * (1.0F / 6) + 0.5F));
+    case SAP_MISH:
+        EACH(x * mish_tanh(x));
+    case SAP_LOG_SIGMOID:
+        EACH((x < 0 ? x : 0) - log1pf(exp_of(x < 0 ? x : -x)));
+    case SAP_SQUAREPLUS:
+        EACH(squareplus_of(x));
+    case SAP_SPARSE_PLUS:
+        EACH(x <= -1 ? 0 : x < 1 ? (x + 1) * (x + 1) * 0.25F : x);
+    case SAP_SPARSE_SIGMOID:
+        EACH(x <= -1 ? 0 : x >= 1 ? 1 : (x + 1) * 0.5F);
+    case SAP_HARD_TANH:
+        EACH(x < -1 ? -1 : x > 1 ? 1 : x);
+    case SAP_TANH_SHRINK:
+        EACH(x - tanh_of(x));
+    case SAP_SOFT_SHRINK:
+        EACH(x > 0.5F ? x - 0.5F : x < -0.5F ? x + 0.5F : 0);
+    case SAP_HARD_SHRINK:
+        EACH(x <= 0.5F ? (x >= -0.5F ? 0 : x) : x);
     case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
     case SAP_SOFTMAX:
         EACH(x);
     }
@@ -411,9 +462,14 @@ INLINE float silu_slope(float x) {
     return s * (1 + x * (1 - s));
 }
 
+INLINE float mish_slope(float x) {
+    float h = mish_tanh(x);
+    return h + x * (1 - h * h) * sigmoid_of(x);
+}
+
 INLINE float gelu_tanh_slope(float x) {
-    float h = tanh_of(gelu_root * (x + gelu_cube * x * x * x));
-    return 0.5F * (1 + h) + 0.5F * x * (1 - h * h) * gelu_root * (1 + 3 * gelu_cube * x * x);
+    float s = sigmoid_of(2 * gelu_root * (x + gelu_cube * x * x * x));
+    return s + 2 * x * s * (1 - s) * gelu_root * (1 + 3 * gelu_cube * x * x);
 }
 
 static void activate_gradient(const sap_activation *activation, const float *restrict z, const float *restrict a,
@@ -446,7 +502,27 @@ static void activate_gradient(const sap_activation *activation, const float *res
         EACH_FROM_INPUT(phi(x) + x * 0.398942280401433F * exp_of(-0.5F * x * x));
     case SAP_GELU_TANH:
         EACH_FROM_INPUT(gelu_tanh_slope(x));
+    case SAP_HARD_SILU:
+        EACH_FROM_INPUT(x < -3 ? 0 : x > 3 ? 1 : x * (1.0F / 3) + 0.5F);
+    case SAP_MISH:
+        EACH_FROM_INPUT(mish_slope(x));
+    case SAP_LOG_SIGMOID:
+        EACH_FROM_INPUT(sigmoid_of(-x));
+    case SAP_SQUAREPLUS:
+        EACH_FROM_INPUT(squareplus_of(x) / sqrtf(x * x + 4));
+    case SAP_SPARSE_PLUS:
+        EACH_FROM_INPUT(x <= -1 ? 0 : x < 1 ? (x + 1) * 0.5F : 1);
+    case SAP_SPARSE_SIGMOID:
+        EACH_FROM_INPUT(x > -1 ? (x < 1 ? 0.5F : 0) : 0);
+    case SAP_HARD_TANH:
+        EACH_FROM_INPUT(x < -1 ? 0 : x > 1 ? 0 : 1);
+    case SAP_TANH_SHRINK:
+        EACH_FROM_INPUT(tanh_of(x) * tanh_of(x));
+    case SAP_SOFT_SHRINK:
+    case SAP_HARD_SHRINK:
+        EACH_FROM_INPUT(x <= 0.5F ? (x >= -0.5F ? 0 : 1) : 1);
     case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
     case SAP_SOFTMAX:
         return;
     }
@@ -496,93 +572,6 @@ INLINE void softmax_gradient_width(const int T, int64_t rows, const float *restr
 
 static void softmax_gradient(int64_t rows, int width, const float *a, float *d) {
     BY_WIDTH(softmax_gradient_width, width, rows, a, d);
-}
-
-/* own: y of the label of each column; best: the class with the largest y. */
-INLINE void find_own_and_best(const int T, const sap_crossentropy *c, float *restrict own, int32_t *restrict best) {
-    const int32_t *restrict label = c->label;
-    float max[SAP_TILE];
-    for (int t = 0; t < T; t++) {
-        max[t] = own[t] = c->y[t];
-        best[t] = 0;
-    }
-    for (int64_t r = 1; r < c->classes; r++) {
-        const float *restrict y = c->y + r * T;
-        for (int t = 0; t < T; t++) {
-            own[t] = label[t] == (int32_t)r ? y[t] : own[t];
-            best[t] = y[t] > max[t] ? (int32_t)r : best[t];
-            max[t] = y[t] > max[t] ? y[t] : max[t];
-        }
-    }
-}
-
-INLINE void from_logits(const int T, const sap_crossentropy *c, const float *restrict own, float *restrict loss) {
-    const int32_t *restrict label = c->label;
-    float max[SAP_TILE], sum[SAP_TILE] = {0}, factor[SAP_TILE];
-    column_max(T, c->classes, c->y, max);
-    for (int64_t r = 0; r < c->classes; r++) {
-        const float *restrict y = c->y + r * T;
-        if (c->dy) {
-            float *restrict dy = c->dy + r * T;
-            for (int t = 0; t < T; t++) {
-                dy[t] = exp_of(y[t] - max[t]);
-                sum[t] += dy[t];
-            }
-        } else {
-            for (int t = 0; t < T; t++)
-                sum[t] += exp_of(y[t] - max[t]);
-        }
-    }
-    for (int t = 0; t < T; t++) {
-        loss[t] = log_of(sum[t]) + (max[t] - own[t]);
-        factor[t] = label[t] < 0 ? 0 : c->scale;
-    }
-    for (int t = 0; t < T; t++)
-        sum[t] = factor[t] / sum[t];
-    for (int64_t r = 0; c->dy && r < c->classes; r++) {
-        float *restrict dy = c->dy + r * T;
-        for (int t = 0; t < T; t++)
-            dy[t] = dy[t] * sum[t] - (label[t] == (int32_t)r ? factor[t] : 0);
-    }
-}
-
-INLINE void from_probabilities(const int T, const sap_crossentropy *c, const float *restrict own,
-                               float *restrict loss) {
-    const int32_t *restrict label = c->label;
-    float sum[SAP_TILE] = {0}, factor[SAP_TILE];
-    for (int64_t r = 0; r < c->classes; r++)
-        for (int t = 0; t < T; t++)
-            sum[t] += c->y[r * T + t];
-    for (int t = 0; t < T; t++) {
-        float p = own[t] / sum[t], clipped = p < 1e-7F ? 1e-7F : p > 1 - 1e-7F ? 1 - 1e-7F : p;
-        loss[t] = -log_of(clipped);
-        factor[t] = label[t] < 0 || p < 1e-7F || p > 1 - 1e-7F ? 0 : c->scale;
-    }
-    for (int64_t r = 0; c->dy && r < c->classes; r++) {
-        float *restrict dy = c->dy + r * T;
-        for (int t = 0; t < T; t++)
-            dy[t] = factor[t] == 0 ? 0 : factor[t] * (1 / sum[t] - (label[t] == (int32_t)r ? 1 / own[t] : 0));
-    }
-}
-
-INLINE void crossentropy_width(const int T, sap_crossentropy *c) {
-    float own[SAP_TILE], loss[SAP_TILE];
-    int32_t best[SAP_TILE];
-    find_own_and_best(T, c, own, best);
-    if (c->from_logits)
-        from_logits(T, c, own, loss);
-    else
-        from_probabilities(T, c, own, loss);
-    c->loss = 0;
-    c->correct = 0;
-    for (int t = 0; t < T; t++) {
-        c->loss += c->label[t] < 0 ? 0 : (double)loss[t];
-        c->correct += best[t] == c->label[t];
-    }
-}
-
-static void crossentropy(sap_crossentropy *c) {
-    BY_WIDTH(crossentropy_width, c->width, c);
 }
 
 /* ---- The rest ------------------------------------------------------------------------------------------- */
@@ -668,35 +657,21 @@ static void affine(int64_t rows, int width, const float *scale, const float *shi
     BY_WIDTH(affine_width, width, rows, scale, shift, x, y, add);
 }
 
-static void adam(const sap_adam *p, int64_t n, const float *restrict g, float *restrict m, float *restrict v,
-                 float *restrict w) {
-    sap_adam s = *p;
-    for (int64_t i = 0; i < n; i++) {
-        m[i] += (g[i] - m[i]) * s.one_minus_beta_1;
-        v[i] += (g[i] * g[i] - v[i]) * s.one_minus_beta_2;
-        w[i] -= m[i] * s.alpha / (sqrtf(v[i]) + s.epsilon);
-    }
-}
-
-static void momentum(float rate, float momentum, bool nesterov, int64_t n, const float *restrict g, float *restrict m,
-                     float *restrict w) {
-    for (int64_t i = 0; i < n; i++) {
-        m[i] = m[i] * momentum - g[i] * rate;
-        w[i] += nesterov ? m[i] * momentum - g[i] * rate : m[i];
-    }
-}
-
-static void descend(float rate, int64_t n, const float *restrict g, float *restrict w) {
-    for (int64_t i = 0; i < n; i++)
-        w[i] -= g[i] * rate;
-}
+#include "losses_vector.h"
+#include "optimizer_vector.h"
 
 #include "attention_vector.h"
+#include "normalization_vector.h"
+#include "recurrent_vector.h"
 
 extern const sap_kernels SAP_FORM;
 const sap_kernels SAP_FORM = {
     .name = SAP_FORM_NAME,
+    .losses = &loss_kernels,
+    .optimizers = &optimizer_kernels,
     .attention = &attention_kernels,
+    .normalization = &normalization_kernels,
+    .recurrent = &recurrent_kernels,
     .product = product,
     .outer = outer,
     .load = load,
@@ -704,11 +679,7 @@ const sap_kernels SAP_FORM = {
     .activate_gradient = activate_gradient,
     .softmax = softmax,
     .softmax_gradient = softmax_gradient,
-    .crossentropy = crossentropy,
     .dropout = dropout,
     .add = add_to,
     .affine = affine,
-    .adam = adam,
-    .momentum = momentum,
-    .descend = descend,
 };

@@ -75,11 +75,13 @@ void sap_activate(const sap_call *call, const float *z, float *y) {
     if (activation->kind == SAP_LINEAR || call->logits) {
         if (z != y)
             memcpy(y, z, (size_t)numbers * sizeof *y);
-    } else if (activation->kind == SAP_SOFTMAX) {
+    } else if (activation->kind == SAP_SOFTMAX || activation->kind == SAP_LOG_SOFTMAX) {
+        void (*along)(int64_t rows, int width, const float *z, float *a) =
+            activation->kind == SAP_SOFTMAX ? kernels->softmax : sap_log_softmax;
         for (sap_block b = sap_block_first(call->pass, call->y_steps); b.step < b.end;
              sap_block_next(call->y_steps, &b))
             for (int64_t at = b.start * values, end = at + values * b.width; at < end; at += last * b.width)
-                kernels->softmax(last, b.width, z + at, y + at);
+                along(last, b.width, z + at, y + at);
     } else {
         kernels->activate(activation, z, y, numbers);
     }
@@ -91,11 +93,13 @@ void sap_activate_backward(const sap_call *call, const float *z) {
     int64_t values = sap_shape_step_values(call->shape), last = sap_shape_last(call->shape);
     if (activation->kind == SAP_LINEAR || call->logits)
         return;
-    if (activation->kind == SAP_SOFTMAX)
+    void (*along)(int64_t rows, int width, const float *a, float *d) =
+        activation->kind == SAP_SOFTMAX ? kernels->softmax_gradient : sap_log_softmax_gradient;
+    if (activation->kind == SAP_SOFTMAX || activation->kind == SAP_LOG_SOFTMAX)
         for (sap_block b = sap_block_first(call->pass, call->y_steps); b.step < b.end;
              sap_block_next(call->y_steps, &b))
             for (int64_t at = b.start * values, end = at + values * b.width; at < end; at += last * b.width)
-                kernels->softmax_gradient(last, b.width, call->y + at, call->dy + at);
+                along(last, b.width, call->y + at, call->dy + at);
     else
         kernels->activate_gradient(activation, z, call->y, call->dy, values * sap_call_columns(call));
 }
@@ -103,12 +107,36 @@ void sap_activate_backward(const sap_call *call, const float *z) {
 /* ---- The table ------------------------------------------------------------------------------------------ */
 
 /* Each family of classes stands in a file of its own. */
-extern const sap_layer_class sap_class_input, sap_class_dense, sap_class_activation, sap_class_relu,
-    sap_class_leaky_relu, sap_class_elu, sap_class_softmax, sap_class_dropout; /* layers_dense.c */
-extern const sap_layer_class sap_class_concatenate, sap_class_add;             /* layers_merge.c */
-extern const sap_layer_class sap_class_flatten, sap_class_reshape;             /* layers_shape.c */
-extern const sap_layer_class sap_class_batch_normalization;                    /* layers_normalization.c */
-extern const sap_layer_class sap_class_multi_head_attention;                   /* layers_attention.c */
+/* clang-format off */
+extern const sap_layer_class
+    /* layers_dense.c */
+    sap_class_input, sap_class_dense, sap_class_activation, sap_class_relu, sap_class_leaky_relu, sap_class_elu,
+    sap_class_softmax, sap_class_dropout,
+    /* layers_merge.c */
+    sap_class_concatenate, sap_class_add,
+    /* layers_shape.c */
+    sap_class_flatten, sap_class_reshape, sap_class_masking,
+    /* layers_recurrent.c */
+    sap_class_simple_rnn, sap_class_gru, sap_class_lstm, sap_class_bidirectional,
+    /* layers_normalization.c */
+    sap_class_batch_normalization,
+    /* layers_attention.c */
+    sap_class_multi_head_attention,
+    /* layers_layer_normalization.c */
+    sap_class_layer_normalization,
+    /* layers_convolution.c */
+    sap_class_conv1d,
+    /* layers_pooling.c */
+    sap_class_global_average_pooling_1d, sap_class_global_max_pooling_1d, sap_class_average_pooling_1d,
+    sap_class_max_pooling_1d,
+    /* layers_combine.c */
+    sap_class_subtract, sap_class_multiply, sap_class_average, sap_class_maximum, sap_class_minimum,
+    /* layers_noise.c */
+    sap_class_gaussian_noise, sap_class_gaussian_dropout, sap_class_alpha_dropout, sap_class_spatial_dropout_1d,
+    /* layers_rearrange.c */
+    sap_class_permute, sap_class_repeat_vector, sap_class_cropping_1d, sap_class_zero_padding_1d,
+    /* layers_slope.c */
+    sap_class_prelu;
 
 static const sap_layer_class *const classes[] = {
     &sap_class_input,
@@ -123,9 +151,35 @@ static const sap_layer_class *const classes[] = {
     &sap_class_add,
     &sap_class_flatten,
     &sap_class_reshape,
+    &sap_class_masking,
+    &sap_class_simple_rnn,
+    &sap_class_gru,
+    &sap_class_lstm,
+    &sap_class_bidirectional,
     &sap_class_batch_normalization,
     &sap_class_multi_head_attention,
+    &sap_class_layer_normalization,
+    &sap_class_conv1d,
+    &sap_class_global_average_pooling_1d,
+    &sap_class_global_max_pooling_1d,
+    &sap_class_average_pooling_1d,
+    &sap_class_max_pooling_1d,
+    &sap_class_subtract,
+    &sap_class_multiply,
+    &sap_class_average,
+    &sap_class_maximum,
+    &sap_class_minimum,
+    &sap_class_gaussian_noise,
+    &sap_class_gaussian_dropout,
+    &sap_class_alpha_dropout,
+    &sap_class_spatial_dropout_1d,
+    &sap_class_permute,
+    &sap_class_repeat_vector,
+    &sap_class_cropping_1d,
+    &sap_class_zero_padding_1d,
+    &sap_class_prelu,
 };
+/* clang-format on */
 enum { CLASS_COUNT = sizeof classes / sizeof *classes };
 
 const sap_layer_class *sap_layer_class_find(const char *name) {

@@ -16,6 +16,10 @@ enum { QUERY, KEY, VALUE, OUTPUT }; /* the projections, in the order of their we
 
 /* ---- Settings, shapes, weights -------------------------------------------------------------------------- */
 
+bool sap_attention_is_causal(const sap_layer *layer) {
+    return ((const attention_settings *)layer->settings)->causal;
+}
+
 /* Attention along the only axis there is, which may be named or not. */
 static bool is_first_axis(const json_t *axes) {
     if (json_is_array(axes) && json_array_size(axes) == 1)

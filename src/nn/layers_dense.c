@@ -12,9 +12,11 @@ static sap_status parse_input(sap_layer *layer, const json_t *config, sap_error 
     if (!list)
         return sap_error_set(err, SAP_EFORMAT, "%s: needs \"batch_shape\"", layer->where);
     SAP_TRY(sap_config_shape(layer, list, 1, &layer->target, err));
-    for (int32_t i = 0; i < layer->target.rank; i++)
-        if (layer->target.dims[i] < 1)
+    for (int32_t i = 0; i < layer->target.rank; i++) {
+        bool time = i == 0 && layer->target.rank > 1; /* may be unknown: -1 */
+        if (layer->target.dims[i] < 1 && !(time && layer->target.dims[i] == -1))
             return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an input of variable size", layer->where);
+    }
     return SAP_OK;
 }
 

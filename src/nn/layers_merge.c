@@ -25,6 +25,10 @@ static sap_status build_concatenate(sap_layer *layer, const sap_shape *inputs, i
                              (long long)layer->axis, out->rank + 1);
     if (axis == 0 && out->rank > 1)
         layer->padding = SAP_PADDING_ALWAYS; /* one sequence after the other */
+    for (int32_t i = 0; axis == 0 && out->rank > 1 && i < count; i++)
+        if (inputs[i].rank > 0 && inputs[i].dims[0] < 0)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: puts sequences of unknown length after one another",
+                                 layer->where);
     for (int32_t i = 1; i < count; i++) {
         sap_shape same = inputs[i];
         if (same.rank == out->rank)
@@ -49,9 +53,13 @@ static void copy_run(const sap_call *call, bool backward, int32_t i, int64_t fro
 static void concatenate_steps(const sap_call *call, bool backward) {
     int64_t values = sap_shape_step_values(call->shape), place = 0;
     for (int32_t i = 0; i < call->input_count; i++) {
-        int64_t count = sap_steps_columns(call->x_steps[i]) * values;
-        copy_run(call, backward, i, 0, place, count);
-        place += count;
+        int64_t columns = sap_steps_columns(call->x_steps[i]);
+        copy_run(call, backward, i, 0, place * values, columns * values);
+        if (call->y_mask && call->x_mask[i])
+            memcpy(call->y_mask + place, call->x_mask[i], (size_t)columns);
+        else if (call->y_mask)
+            memset(call->y_mask + place, 1, (size_t)columns);
+        place += columns;
     }
 }
 

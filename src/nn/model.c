@@ -1,6 +1,7 @@
 /* Models: opening, weights, what they look like from outside. */
 #include "keras_file.h"
-#include "nn_internal.h"
+#include "legacy.h"
+#include "training_config.h"
 
 #include <stdlib.h>
 
@@ -70,6 +71,9 @@ sap_status sap_model_reset(sap_model *model, uint64_t seed, sap_error *err) {
                                                 sap_mix(seed, (uint64_t)i), weight->data, err);
         if (status != SAP_OK)
             return sap_error_prefix(err, "%s: %s", model->name, weight->path);
+        const sap_layer_weight *declared = model->weight_of[i];
+        for (int64_t k = declared->ones_from; k < declared->ones_from + declared->ones; k++)
+            weight->data[k] = 1;
     }
     sap_optimizer_release(&model->optimizer);
     return SAP_OK;
@@ -77,18 +81,19 @@ sap_status sap_model_reset(sap_model *model, uint64_t seed, sap_error *err) {
 
 /* ---- Opening -------------------------------------------------------------------------------------------- */
 
-static sap_tensor_info *describe_nodes(sap_model *model, const int32_t *nodes, int32_t count) {
+static sap_tensor_info *describe_nodes(sap_model *model, const int32_t *nodes, const char *const *names,
+                                       int32_t count) {
     sap_tensor_info *info = sap_arena_array(&model->arena, (size_t)count, sizeof *info);
     for (int32_t i = 0; info && i < count; i++) {
         const sap_node *node = &model->nodes[nodes[i]];
-        info[i] = (sap_tensor_info){node->layer->name, node->shape.rank, node->shape.dims};
+        info[i] = (sap_tensor_info){names ? names[i] : node->layer->name, node->shape.rank, node->shape.dims};
     }
     return info;
 }
 
 static sap_status describe_ends(sap_model *model, sap_error *err) {
-    model->input_info = describe_nodes(model, model->inputs, model->input_count);
-    model->output_info = describe_nodes(model, model->outputs, model->output_count);
+    model->input_info = describe_nodes(model, model->inputs, NULL, model->input_count);
+    model->output_info = describe_nodes(model, model->outputs, model->output_names, model->output_count);
     return model->input_info && model->output_info ? SAP_OK : sap_error_memory(err, model->name);
 }
 
@@ -115,43 +120,19 @@ static sap_status summarize(sap_model *model, sap_error *err) {
     return text.failed ? sap_error_memory(err, model->name) : SAP_OK;
 }
 
-/* Shapes are known to be right before the memory for the weights is taken. */
-static sap_status check_arrays(const sap_model *model, const sap_keras_file *file, sap_error *err) {
-    for (int32_t l = 0; l < model->layer_count; l++) {
-        const sap_layer *layer = model->layers[l];
-        for (int32_t w = 0; w < layer->weight_count; w++) {
-            const sap_shape *shape = &layer->weights[w].shape;
-            char path[400];
-            (void)snprintf(path, sizeof path, "%s/vars/%d", layer->group, w);
-            const sap_keras_array *array = sap_keras_file_find(file, path);
-            if (!array || !array->values)
-                return sap_error_set(err, SAP_EFORMAT, "%s: the file has no \"%s\" (its %s)", layer->where, path,
-                                     layer->weights[w].name);
-            if (array->rank != shape->rank ||
-                memcmp(array->shape, shape->dims, (size_t)shape->rank * sizeof *shape->dims) != 0) {
-                char found[200], wanted[200];
-                sap_shape stored = {.rank = array->rank};
-                memcpy(stored.dims, array->shape, sizeof stored.dims);
-                sap_shape_text(&stored, false, found, sizeof found);
-                sap_shape_text(shape, false, wanted, sizeof wanted);
-                return sap_error_set(err, SAP_ETYPE, "%s: its %s (%s) has the shape %s, %s was expected", layer->where,
-                                     layer->weights[w].name, path, found, wanted);
-            }
-        }
-    }
-    return SAP_OK;
-}
-
 static sap_status open_keras(sap_model *model, const char *path, sap_error *err) {
     sap_keras_file file;
     SAP_TRY(sap_model_unpack(path, &model->arena, &file, err));
     model->config = file.config;
     model->config_length = file.config_length;
     model->metadata = file.metadata;
+    SAP_TRY(sap_legacy_convert(model, &file, err));
     SAP_TRY(sap_graph_parse(model, err));
-    SAP_TRY(check_arrays(model, &file, err));
+    SAP_TRY(sap_sequence_find(model, err));
+    SAP_TRY(sap_model_check(model, &file, err));
     SAP_TRY(sap_model_allocate(model, err));
-    return sap_model_fill(model, &file, err);
+    SAP_TRY(sap_model_fill(model, &file, err));
+    return sap_training_config_read(model, &file, err);
 }
 
 static sap_status open_json(sap_model *model, const char *path, uint64_t seed, sap_error *err) {
@@ -163,8 +144,11 @@ static sap_status open_json(sap_model *model, const char *path, uint64_t seed, s
     free(text);
     if (!model->config)
         return sap_error_memory(err, path);
+    SAP_TRY(sap_legacy_convert(model, NULL, err));
     SAP_TRY(sap_graph_parse(model, err));
+    SAP_TRY(sap_sequence_find(model, err));
     SAP_TRY(sap_model_allocate(model, err));
+    SAP_TRY(sap_training_config_read(model, NULL, err));
     return sap_model_reset(model, seed, err);
 }
 
@@ -186,9 +170,6 @@ static sap_status look_at(const char *path, char first[8], sap_error *err) {
 sap_status sap_model_open(const char *path, uint64_t seed, sap_model **out, sap_error *err) {
     char first[8];
     SAP_TRY(look_at(path, first, err));
-    if (memcmp(first, "\x89HDF", 4) == 0)
-        return sap_error_set(err, SAP_EUNSUPPORTED,
-                             "%s: is a Keras 2 HDF5 model; save it as .keras with Keras 3 to use it here", path);
     sap_model *model = calloc(1, sizeof *model);
     if (!model)
         return sap_error_memory(err, path);
@@ -198,7 +179,7 @@ sap_status sap_model_open(const char *path, uint64_t seed, sap_model **out, sap_
     model->name = sap_arena_text(&model->arena, base, length);
     if (!model->name)
         status = sap_error_memory(err, path);
-    else if (memcmp(first, "PK", 2) == 0)
+    else if (memcmp(first, "PK", 2) == 0 || memcmp(first, "\x89HDF", 4) == 0)
         status = open_keras(model, path, err);
     else
         status = open_json(model, path, seed, err);

@@ -11,6 +11,8 @@
 
 #include "../base/base_internal.h"
 #include "kernels.h"
+#include "losses.h"
+#include "optimizer.h"
 #include <sapwood/nn.h>
 
 #include <jansson.h>
@@ -19,6 +21,7 @@ enum {
     SAP_RANK = 8,                       /* most dimensions of a tensor, the batch dimension left out */
     SAP_LAYERS_MOST = 4096,             /* layers, and uses of layers, of a model */
     SAP_SLICES = 32,                    /* most slices of a batch */
+    SAP_OUTPUTS = 16,                   /* most outputs of a model that is trained */
     SAP_CONFIG_BYTES = 64 * 1024 * 1024 /* most bytes of a config.json */
 };
 #define SAP_TENSOR_MOST (INT64_C(1) << 24)     /* values of an activation, one event */
@@ -83,6 +86,11 @@ SAP_MUST_CHECK sap_status sap_initializer_run(const sap_initializer *initializer
 SAP_MUST_CHECK sap_status sap_activation_parse(const json_t *config, const char *where, sap_activation *out,
                                                sap_error *err);
 
+/* Along `rows` of one tile; z and a may be the same. Rare, so without vector forms. */
+void sap_log_softmax(int64_t rows, int width, const float *z, float *a);
+/* d becomes the gradient of z. */
+void sap_log_softmax_gradient(int64_t rows, int width, const float *a, float *d);
+
 /* ---- Layers --------------------------------------------------------------------------------------------- */
 
 typedef struct sap_layer sap_layer;
@@ -107,7 +115,8 @@ typedef struct sap_layer_weight {
     const char *group; /* inside the layer's group in the weights file: "cell", "forward_layer/cell"; NULL: none */
     sap_shape shape;   /* of the array; rank without exception counts all dimensions */
     sap_initializer initializer;
-    double l1, l2; /* the loss has l1 Σ|w| + l2 Σw² besides */
+    int64_t ones_from, ones; /* values [ones_from, ones_from + ones) begin as 1 all the same: an LSTM's forget gate */
+    double l1, l2;           /* the loss has l1 Σ|w| + l2 Σw² besides */
     sap_constraint constraint;
     bool trainable;
     int64_t offset; /* into the model's values */
@@ -171,9 +180,10 @@ void sap_layer_class_names(char *text, size_t capacity);
 
 struct sap_layer {
     const sap_layer_class *class_of;
-    const char *name;  /* "dense_1" */
+    const char *name;  /* "dense_1", in a nested model "encoder/dense_1" */
     const char *where; /* "file.keras: layer \"dense_1\" (Dense)" */
-    const char *group; /* in the weights file: "layers/dense_1" */
+    const char *group; /* in the weights file: "layers/dense_1"; NULL: an operation, which has none */
+    const char *owner; /* name of the layer of the whole model that it is, or stands in: "encoder" */
     uint32_t key;      /* place in the model, keys random numbers */
     bool trainable;
     sap_padding padding; /* that of its class, if its settings do not say otherwise */
@@ -212,14 +222,34 @@ SAP_MUST_CHECK sap_status sap_build_same(sap_layer *layer, const sap_shape *inpu
 SAP_MUST_CHECK sap_status sap_build_last_axis(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first,
                                               sap_shape *out, sap_error *err);
 
+/* A GRU (reset_after) or LSTM of one direction, for those who run it elsewhere. */
+typedef struct sap_recurrent_use {
+    bool lstm, reverse, sequences;
+    int64_t units;
+    sap_activation activation, recurrent_activation;
+    double dropout; /* the larger of its two */
+} sap_recurrent_use;
+/* false: it is of another kind. */
+bool sap_recurrent_use_of(const sap_layer *layer, sap_recurrent_use *out);
+
 /* ---- Models --------------------------------------------------------------------------------------------- */
 
 /* Which steps of a sequence count: those where some number of a step of the node's output differs from `value`. Made
- * by NotEqual and Any nodes, which are no nodes of the model. */
+ * by Masking, or by NotEqual and Any nodes, which are no nodes of the model. */
 typedef struct sap_mask {
     int32_t node;
     float value;
+    bool made; /* instead, the node makes it from the masks of its inputs */
 } sap_mask;
+
+/* Tensors of rank >= 2 whose steps stand at the same places of a tile. */
+typedef struct sap_domain {
+    int64_t length;  /* of the time dimension; -1: unknown */
+    bool begins;     /* at inputs of the model */
+    bool ragged;     /* each row has its own number of steps */
+    int32_t input;   /* where ragged: number of the model's input that it begins at; else -1 */
+    int32_t dropped; /* where ragged: the mask whose masked steps are dropped when rows are loaded; -1: none */
+} sap_domain;
 
 typedef struct sap_node {
     sap_layer *layer;
@@ -231,16 +261,11 @@ typedef struct sap_node {
                         itself carries; NULL: all -1 */
     sap_shape shape; /* of the output; -1: a time dimension of unknown length */
     int32_t tensor;
+    int32_t domain;     /* -1: rank < 2 */
+    int32_t mask;       /* that its output carries: number of the model's masks; -1: none */
+    bool view;          /* its tensor is that of its input */
     bool differentiate; /* something trainable stands at or before it */
 } sap_node;
-
-/* State of an optimizer, as flat arrays over the trainable parameters. */
-typedef struct sap_optimizer_state {
-    sap_optimizer settings; /* defaults filled in */
-    int64_t iteration;      /* steps done */
-    int32_t slot_count;     /* Adam: m, v; SGD with momentum: m; SGD: none */
-    float *slots[2];
-} sap_optimizer_state;
 
 struct sap_model {
     sap_arena arena;
@@ -257,10 +282,13 @@ struct sap_model {
     int64_t *tensor_values; /* (tensor_count) numbers an event */
     sap_mask *masks;
     int32_t mask_count;
+    sap_domain *domains;
+    int32_t domain_count;
     int32_t *inputs; /* (input_count) nodes */
     int32_t input_count;
     int32_t *outputs; /* (output_count) nodes; one may be there twice */
     int32_t output_count;
+    const char **output_names; /* (output_count) of the layers that Keras names the outputs by */
     sap_tensor_info *input_info, *output_info;
 
     sap_weight *weights; /* in the order of model.weights */
@@ -270,11 +298,19 @@ struct sap_model {
     int64_t value_count, trainable_count;
     char *summary;
     const char *untrainable;       /* why this version cannot train it, or NULL */
-    sap_optimizer_state optimizer; /* of the last training; slot_count 0 and iteration 0: none */
+    sap_training_config *training; /* of its file; NULL: none */
+    sap_optimizer_state optimizer; /* of the last training; zeroed: none */
 };
 
-/* Reads a config.json (Keras 3, or Keras 2 model JSON) into layers and nodes with shapes. */
+/* Reads Keras 3's config.json into layers and nodes with shapes. */
 SAP_MUST_CHECK sap_status sap_graph_parse(sap_model *model, sap_error *err);
+
+/* Finds domains, masks and views of the nodes. */
+SAP_MUST_CHECK sap_status sap_sequence_find(sap_model *model, sap_error *err);
+/* The mask value of a Masking layer. */
+float sap_masking_value(const sap_layer *layer);
+/* Whether each query of a MultiHeadAttention looks at no key behind it. */
+bool sap_attention_is_causal(const sap_layer *layer);
 
 /* Makes the flat arrays and tables of weights after sap_graph_parse. */
 SAP_MUST_CHECK sap_status sap_model_allocate(sap_model *model, sap_error *err);
@@ -290,39 +326,15 @@ typedef struct sap_keras_file sap_keras_file;
 SAP_MUST_CHECK sap_status sap_model_store(const sap_model *model, const char *path, const char *extra, sap_error *err);
 /* Unpacks a `.keras` file into the arena. */
 SAP_MUST_CHECK sap_status sap_model_unpack(const char *path, sap_arena *arena, sap_keras_file *out, sap_error *err);
-/* Fills the model's weights from an unpacked file, in which every array must be there with its shape. */
+/* Checks that every weight of the model is there with its shape, before memory for the weights is taken. */
+SAP_MUST_CHECK sap_status sap_model_check(const sap_model *model, const sap_keras_file *file, sap_error *err);
+/* Fills the model's weights from a file that was checked. */
 SAP_MUST_CHECK sap_status sap_model_fill(sap_model *model, const sap_keras_file *file, sap_error *err);
 /* Fills an optimizer's state likewise. */
 SAP_MUST_CHECK sap_status sap_model_fill_optimizer(const sap_model *model, const sap_keras_file *file,
                                                    sap_optimizer_state *state, sap_error *err);
 
 /* ---- Programs: running a model over batches ------------------------------------------------------------- */
-
-/* Steps of a tile that have the same number of columns. */
-typedef struct sap_part {
-    int32_t first, count; /* steps [first, first + count) */
-    int32_t width;        /* columns: a multiple of SAP_COLUMNS */
-    int64_t start;        /* sum of the widths of all steps before */
-} sap_part;
-
-/* Where the steps of a tile's sequences stand: value f (of F a step) of row r at step t of part p is
- * x[(p.start + (t - p.first) * p.width) * F + f * p.width + r]. Widths do not grow with time, so that there are at most
- * SAP_PARTS parts. A row takes part in step t if t < length[row]; columns of a step behind that hold finite numbers, and
- * their gradients are zero. A tensor that is not ragged has one part, and all steps in each row. */
-typedef struct sap_steps {
-    int32_t count; /* steps of the longest row; may be 0 */
-    int32_t part_count;
-    sap_part parts[SAP_PARTS];
-    int32_t length[SAP_TILE]; /* steps of each row; 0 for unused columns */
-} sap_steps;
-
-/* Columns of all steps together: a tensor has so many times the values of a step. */
-static inline int64_t sap_steps_columns(const sap_steps *steps) {
-    if (steps->part_count == 0)
-        return 0;
-    const sap_part *last = &steps->parts[steps->part_count - 1];
-    return last->start + (int64_t)last->count * last->width;
-}
 
 /* What one pass over a tile is about; shared by the calls of a slot. */
 typedef struct sap_pass {
@@ -349,7 +361,8 @@ struct sap_call {
     const sap_steps *const *x_steps; /* NULL entries: rank < 2 */
     const sap_steps *y_steps;        /* NULL: rank < 2 */
     const uint8_t *const *x_mask;    /* (columns of all steps) 1: counts; NULL entries: no mask */
-    uint8_t *y_mask;                 /* the same, to be filled by a class that makes a mask; else what it passes on */
+    uint8_t *y_mask; /* the same; NULL: no mask. Filled, unless the steps of y are not those of x: then by
+                                        the class, which passes a mask on */
     float *y, *dy;
     float *kept;  /* as many floats as the class needs from forward to backward */
     float *work;  /* scratch of this call alone */
@@ -392,36 +405,42 @@ void sap_activate_backward(const sap_call *call, const float *z);
 
 typedef struct sap_program sap_program;
 
-/* What a batch gave: sums over its rows. */
+/* What a batch gave, by output. */
 typedef struct sap_batch_result {
-    double loss;
-    int64_t correct;
+    sap_loss_sums outputs[SAP_OUTPUTS];
 } sap_batch_result;
 
-/* Memory for running the model; kernels NULL: the best ones. The run is copied. */
-SAP_MUST_CHECK sap_status sap_program_open(const sap_model *model, sap_mode mode, const sap_kernels *kernels,
-                                           const sap_run *run, sap_program **out, sap_error *err);
+/* Memory for running the model. losses: one for each output, NULL: Keras' categorical cross-entropy; kernels NULL: the best
+ * ones. The run is copied. */
+SAP_MUST_CHECK sap_status sap_program_open(const sap_model *model, sap_mode mode, const sap_loss *losses,
+                                           const sap_kernels *kernels, const sap_run *run, sap_program **out,
+                                           sap_error *err);
 void sap_program_close(sap_program *program);
-/* Mean loss over the batch is divided by `rows`; gradients: (trainable_count), overwritten, of the mean loss; NULL
- * in the other modes. outputs: for SAP_PREDICT, one array (rows, values) for each output of the model. key: of (seed,
- * epoch), for dropout. */
+/* gradients: (trainable_count), overwritten, of the sum of the outputs' mean losses times their weights; NULL in the other
+ * modes. outputs: one array (rows, values) for each output of the model, NULL: not wanted, itself but for SAP_PREDICT; with
+ * a loss that takes logits they lack their last softmax or sigmoid. key: of (seed, epoch), for dropout. */
 SAP_MUST_CHECK sap_status sap_program_run(sap_program *program, const sap_examples *examples, uint64_t key,
                                           float *gradients, float *const *outputs, sap_batch_result *result,
                                           sap_error *err);
-/* Checks that examples fit the model's inputs; labels: those are needed too. */
-SAP_MUST_CHECK sap_status sap_examples_check(const sap_model *model, const sap_examples *examples, bool labels,
-                                             sap_error *err);
+/* Checks that examples fit the model's inputs. */
+SAP_MUST_CHECK sap_status sap_examples_check(const sap_model *model, const sap_examples *examples, sap_error *err);
 
-/* ---- Optimizers ----------------------------------------------------------------------------------------- */
+/* The last activation of an output where the loss is taken from what it would be given, else SAP_LINEAR. */
+sap_activation_kind sap_program_logits(const sap_program *program, int32_t output);
 
-/* Fills in defaults and checks. */
-SAP_MUST_CHECK sap_status sap_optimizer_check(const sap_optimizer *settings, sap_optimizer *out, sap_error *err);
-/* state is zeroed before; slots are made for `count` parameters. */
-SAP_MUST_CHECK sap_status sap_optimizer_init(sap_optimizer_state *state, const sap_optimizer *settings, int64_t count,
-                                             sap_error *err);
-void sap_optimizer_release(sap_optimizer_state *state);
-/* One step: `values` changes by `gradients`. */
-void sap_optimizer_step(sap_optimizer_state *state, const sap_kernels *kernels, int64_t count, const float *gradients,
-                        float *values);
+/* ---- Penalties and constraints of weights ----------------------------------------------------------------- */
+
+/* Whether no trainable weight has either. */
+bool sap_model_is_plain(const sap_model *model);
+/* What the trainable weights add to the loss; its gradient is added to `gradients`, if those are wanted. */
+double sap_penalty_add(const sap_model *model, float *gradients);
+/* Makes the trainable weights obey their constraints. */
+SAP_MUST_CHECK sap_status sap_constraint_apply(const sap_model *model, sap_error *err);
+
+/* ---- Evaluation ------------------------------------------------------------------------------------------- */
+
+/* Exact AUC of scores, ties counted half; NaN without positives or negatives. */
+SAP_MUST_CHECK sap_status sap_auc_find(const float *score, const uint8_t *positive, int64_t count, double *out,
+                                       sap_error *err);
 
 #endif

@@ -1,5 +1,6 @@
-/* The training loop: epochs, steps, validation, checkpoints. */
+/* The training loop: epochs, steps, validation, and checkpoints in between. */
 #include "checkpoint.h"
+#include "training_config.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -9,13 +10,17 @@ enum { VALIDATION_ROWS = 4096 }; /* a batch of validation */
 #define REPORT_SECONDS 0.1       /* between reports of progress */
 
 typedef struct trainer {
-    sap_model *model;
-    const sap_train_options *options;
+    sap_training training;
     sap_feed *train, *validation;
     const sap_run *run;
     sap_program *program, *measure; /* measure: for validation, or NULL */
     float *gradients;
-    double reported; /* when */
+    bool plain;                            /* no weight has a penalty or constraint */
+    float *outputs[SAP_OUTPUTS];           /* of a batch, for AUC; NULL without */
+    int64_t values[SAP_OUTPUTS];           /* numbers a row */
+    sap_activation_kind last[SAP_OUTPUTS]; /* the activation that those lack */
+    int64_t capacity;                      /* rows that `outputs` have room for */
+    double reported, stored, begun;        /* when: progress, checkpoint, this call's part of the epoch */
 } trainer;
 
 static double now(void) {
@@ -24,164 +29,457 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void report(trainer *t, int64_t epoch, int64_t rows) {
+static double wall_clock(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Rows that an epoch has. */
+static int64_t epoch_rows(const trainer *t) {
+    const sap_train_options *o = t->training.options;
+    int64_t rows = sap_feed_rows(t->train);
+    bool fewer = o->steps_per_epoch > 0 && o->steps_per_epoch < (rows + o->batch - 1) / o->batch;
+    return fewer ? o->steps_per_epoch * o->batch : rows;
+}
+
+static void report(trainer *t, int64_t rows, const char *message) {
     double time = now();
-    if (time - t->reported < REPORT_SECONDS)
+    if (!message && time - t->reported < REPORT_SECONDS)
         return;
     t->reported = time;
-    int64_t total = sap_feed_rows(t->train);
-    sap_run_report(t->run, "train", "samples", (uint64_t)((epoch - 1) * total + rows),
-                   (uint64_t)(t->options->epochs * total), NULL);
+    const sap_train_options *o = t->training.options;
+    int64_t total = epoch_rows(t), before = t->training.position.epoch - o->initial_epoch;
+    sap_run_report(t->run, "train", "samples", (uint64_t)(before * total + rows),
+                   (uint64_t)((o->epochs - o->initial_epoch) * total), message);
 }
 
-static sap_status train_epoch(trainer *t, sap_epoch *epoch, sap_error *err) {
-    const sap_kernels *kernels = sap_kernels_best();
-    sap_examples examples;
-    sap_batch_result sum = {0};
-    int64_t rows = 0;
-    uint64_t key = sap_mix(t->options->seed, (uint64_t)epoch->epoch);
-    SAP_TRY(sap_feed_epoch(t->train, t->options->seed, epoch->epoch, err));
-    for (int64_t step = 1;; step++) {
-        SAP_TRY(sap_run_check(t->run, err));
-        SAP_TRY(sap_feed_next(t->train, t->options->batch, &examples, err));
-        if (examples.rows == 0)
-            break;
-        sap_batch_result result;
-        SAP_TRY(sap_program_run(t->program, &examples, key, t->gradients, NULL, &result, err));
-        if (!isfinite(result.loss))
-            return sap_error_set(err, SAP_EDATA,
-                                 "the loss is not a finite number in epoch %lld, step %lld: a smaller learning rate "
-                                 "may help, or the features hold NaN",
-                                 (long long)epoch->epoch, (long long)step);
-        sap_optimizer_step(&t->model->optimizer, kernels, t->model->trainable_count, t->gradients, t->model->values);
-        sum.loss += result.loss;
-        sum.correct += result.correct;
-        rows += examples.rows;
-        report(t, epoch->epoch, rows);
+/* ---- What a batch gave ---------------------------------------------------------------------------------- */
+
+static double batch_loss(const trainer *t, const sap_batch_result *result, double penalty) {
+    double loss = penalty;
+    for (int32_t o = 0; o < t->training.model->output_count; o++)
+        loss += t->training.losses[o].weight * sap_loss_mean(&result->outputs[o]);
+    return loss;
+}
+
+static void add_result(const trainer *t, const sap_batch_result *result, double loss, int64_t rows, sap_tally *tally) {
+    tally->loss += loss * (double)rows;
+    tally->rows += (double)rows;
+    for (int32_t o = 0; o < t->training.model->output_count; o++) {
+        tally->output[o] += sap_loss_mean(&result->outputs[o]) * (double)rows;
+        tally->correct[o] += result->outputs[o].correct;
+        tally->count[o] += result->outputs[o].count;
     }
-    if (rows == 0)
-        return sap_error_set(err, SAP_EDATA, "the training set has no rows");
-    epoch->loss = sum.loss / (double)rows;
-    epoch->accuracy = (double)sum.correct / (double)rows;
-    return SAP_OK;
 }
 
-static sap_status validate(trainer *t, sap_epoch *epoch, sap_error *err) {
-    epoch->validation_loss = epoch->validation_accuracy = (double)NAN;
-    if (!t->validation)
+sap_status sap_scores_reserve(sap_scores *scores, int64_t more, sap_error *err) {
+    if (scores->count + more <= scores->capacity)
         return SAP_OK;
-    sap_examples examples;
-    sap_batch_result sum = {0};
-    int64_t rows = 0;
-    SAP_TRY(sap_feed_epoch(t->validation, t->options->seed, -1, err));
-    for (;;) {
-        SAP_TRY(sap_run_check(t->run, err));
-        SAP_TRY(sap_feed_next(t->validation, VALIDATION_ROWS, &examples, err));
-        if (examples.rows == 0)
-            break;
-        sap_batch_result result;
-        SAP_TRY(sap_program_run(t->measure, &examples, 0, NULL, NULL, &result, err));
-        sum.loss += result.loss;
-        sum.correct += result.correct;
-        rows += examples.rows;
+    int64_t capacity = scores->count + more > 2 * scores->capacity ? scores->count + more : 2 * scores->capacity;
+    float *score = realloc(scores->score, (size_t)capacity * sizeof *score);
+    if (score)
+        scores->score = score;
+    uint8_t *positive = score ? realloc(scores->positive, (size_t)capacity) : NULL;
+    if (!positive)
+        return sap_error_memory(err, "scores of an epoch for the AUC");
+    scores->positive = positive;
+    scores->capacity = capacity;
+    return SAP_OK;
+}
+
+/* What the last activation would have made of a row. */
+static void finish_row(sap_activation_kind last, int64_t values, float *row) {
+    float max = row[0], sum = 0;
+    for (int64_t v = 1; v < values; v++)
+        max = row[v] > max ? row[v] : max;
+    for (int64_t v = 0; v < values && last != SAP_LINEAR; v++) {
+        row[v] = last == SAP_SOFTMAX ? expf(row[v] - max) : 1 / (1 + expf(-row[v]));
+        sum += row[v];
     }
-    if (rows == 0)
-        return sap_error_set(err, SAP_EDATA, "the validation set has no rows");
-    if (!isfinite(sum.loss))
-        return sap_error_set(err, SAP_EDATA, "the validation loss is not a finite number in epoch %lld",
-                             (long long)epoch->epoch);
-    epoch->validation_loss = sum.loss / (double)rows;
-    epoch->validation_accuracy = (double)sum.correct / (double)rows;
-    return SAP_OK;
+    for (int64_t v = 0; v < values && last == SAP_SOFTMAX; v++)
+        row[v] /= sum;
 }
 
-/* The last step of an epoch may have spoilt weights that no loss was computed from. */
-static sap_status check_weights(const trainer *t, const sap_epoch *epoch, sap_error *err) {
-    for (int64_t i = 0; i < t->model->trainable_count; i++)
-        if (!isfinite(t->model->values[i]))
-            return sap_error_set(err, SAP_EDATA, "a weight is not a finite number after epoch %lld",
-                                 (long long)epoch->epoch);
-    return SAP_OK;
-}
-
-static void announce(trainer *t, const sap_epoch *epoch) {
-    char message[200];
-    int64_t rows = sap_feed_rows(t->train);
-    int length = snprintf(message, sizeof message, "epoch %lld/%lld: loss %.4f, accuracy %.4f", (long long)epoch->epoch,
-                          (long long)t->options->epochs, epoch->loss, epoch->accuracy);
-    if (t->validation && length > 0 && (size_t)length < sizeof message)
-        (void)snprintf(message + length, sizeof message - (size_t)length, ", validation loss %.4f, accuracy %.4f",
-                       epoch->validation_loss, epoch->validation_accuracy);
-    sap_run_report(t->run, "train", "samples", (uint64_t)(epoch->epoch * rows), (uint64_t)(t->options->epochs * rows),
-                   message);
-    if (t->options->on_epoch)
-        t->options->on_epoch(t->options->context, epoch);
-}
-
-static sap_status run_epochs(trainer *t, const sap_checkpoint_key *key, sap_epoch *history, int64_t *count,
+/* Keeps every value of an output and whether its target is one, as Keras' AUC sees them. */
+static sap_status add_scores(const trainer *t, const sap_examples *examples, int32_t output, sap_scores *scores,
                              sap_error *err) {
-    while (*count < t->options->epochs) {
-        sap_epoch *epoch = &history[*count];
-        *epoch = (sap_epoch){.epoch = *count + 1};
-        double begin = now();
-        SAP_TRY(train_epoch(t, epoch, err));
-        SAP_TRY(check_weights(t, epoch, err));
-        SAP_TRY(validate(t, epoch, err));
-        epoch->seconds = now() - begin;
-        ++*count;
-        if (t->options->checkpoint)
-            SAP_TRY(sap_checkpoint_write(t->model, key, history, *count, err));
-        announce(t, epoch);
+    int64_t values = t->values[output];
+    const float *targets = examples->targets ? examples->y[output] : NULL;
+    bool numbers = !targets || examples->target_values[output] != values;
+    SAP_TRY(sap_scores_reserve(scores, examples->rows * values, err));
+    for (int64_t r = 0; r < examples->rows; r++) {
+        float *row = t->outputs[output] + r * values;
+        finish_row(t->last[output], values, row);
+        for (int64_t v = 0; v < values; v++) {
+            bool positive;
+            if (!numbers)
+                positive = targets[r * values + v] >= 0.5F;
+            else if (values == 1)
+                positive = targets ? targets[r] >= 0.5F : examples->label[r] > 0;
+            else
+                positive = (targets ? (int64_t)targets[r] : examples->label[r]) == v;
+            scores->score[scores->count] = row[v];
+            scores->positive[scores->count++] = positive;
+        }
     }
     return SAP_OK;
 }
 
-static sap_status check_options(const sap_model *model, const sap_train_options *options, sap_error *err) {
-    if (options->epochs < 1 || options->epochs > INT32_MAX)
-        return sap_error_set(err, SAP_EARGUMENT, "%s: %lld epochs", model->name, (long long)options->epochs);
-    if (options->batch < 1 || options->batch > INT32_MAX)
-        return sap_error_set(err, SAP_EARGUMENT, "%s: a batch of %lld rows", model->name, (long long)options->batch);
-    if (options->loss != SAP_LOSS_CATEGORICAL_CROSSENTROPY)
-        return sap_error_set(err, SAP_EARGUMENT, "%s: no such loss: %d", model->name, (int)options->loss);
+static sap_status reserve_outputs(trainer *t, int64_t rows, sap_error *err) {
+    for (int32_t o = 0; rows > t->capacity && o < t->training.model->output_count; o++) {
+        free(t->outputs[o]);
+        t->outputs[o] = malloc((size_t)(rows * t->values[o]) * sizeof(float) + 1);
+        if (!t->outputs[o])
+            return sap_error_memory(err, t->training.model->name);
+    }
+    t->capacity = rows > t->capacity ? rows : t->capacity;
     return SAP_OK;
+}
+
+static sap_status run_batch(trainer *t, sap_program *program, const sap_examples *examples, uint64_t key,
+                            float *gradients, sap_scores *scores, sap_batch_result *result, sap_error *err) {
+    bool auc = t->training.options->auc;
+    if (auc)
+        SAP_TRY(reserve_outputs(t, examples->rows, err));
+    SAP_TRY(sap_program_run(program, examples, key, gradients, auc ? t->outputs : NULL, result, err));
+    for (int32_t o = 0; auc && o < t->training.model->output_count; o++)
+        if (t->training.losses[o].kind != SAP_LOSS_NONE)
+            SAP_TRY(add_scores(t, examples, o, &scores[o], err));
+    return SAP_OK;
+}
+
+static sap_status store_results(trainer *t, bool validation, const sap_tally *tally, sap_scores *scores,
+                                sap_error *err) {
+    const sap_model *model = t->training.model;
+    sap_history *history = t->training.history;
+    char name[300];
+    sap_history_name(model, validation, -1, "loss", name, sizeof name);
+    sap_history_set(history, name, tally->loss / tally->rows);
+    for (int32_t o = 0; o < model->output_count; o++) {
+        sap_history_name(model, validation, o, "loss", name, sizeof name);
+        if (model->output_count > 1)
+            sap_history_set(history, name, tally->output[o] / tally->rows);
+        sap_history_name(model, validation, o, "accuracy", name, sizeof name);
+        if (tally->count[o] > 0)
+            sap_history_set(history, name, (double)tally->correct[o] / (double)tally->count[o]);
+        if (scores[o].count == 0)
+            continue;
+        double auc;
+        SAP_TRY(sap_auc_find(scores[o].score, scores[o].positive, scores[o].count, &auc, err));
+        sap_history_name(model, validation, o, "auc", name, sizeof name);
+        sap_history_set(history, name, auc);
+        scores[o].count = 0;
+    }
+    return SAP_OK;
+}
+
+/* ---- An epoch ------------------------------------------------------------------------------------------- */
+
+/* A step may have spoilt weights that no loss was computed from. */
+static sap_status check_weights(const trainer *t, sap_error *err) {
+    const sap_model *model = t->training.model;
+    for (int64_t i = 0; i < model->trainable_count; i++)
+        if (!isfinite(model->values[i]))
+            return sap_error_set(err, SAP_EDATA, "a weight is not a finite number in epoch %lld, after step %lld",
+                                 (long long)t->training.position.epoch + 1, (long long)t->training.position.step);
+    return SAP_OK;
+}
+
+static sap_status store_checkpoint(trainer *t, sap_error *err) {
+    if (!t->training.options->checkpoint)
+        return SAP_OK;
+    SAP_TRY(check_weights(t, err));
+    double time = now();
+    t->training.position.seconds += time - t->begun;
+    t->begun = t->stored = time;
+    return sap_checkpoint_write(&t->training, err);
+}
+
+/* In mid-epoch, when it is time. */
+static sap_status store_if_due(trainer *t, sap_error *err) {
+    const sap_train_options *o = t->training.options;
+    bool steps = o->checkpoint_steps > 0 && t->training.position.step % o->checkpoint_steps == 0;
+    bool seconds = o->checkpoint_seconds > 0 && now() - t->stored >= o->checkpoint_seconds;
+    return steps || seconds ? store_checkpoint(t, err) : SAP_OK;
+}
+
+static sap_status train_step(trainer *t, const sap_examples *examples, uint64_t key, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_model *model = training->model;
+    sap_batch_result result;
+    SAP_TRY(run_batch(t, t->program, examples, key, t->gradients, training->position.scores, &result, err));
+    double loss = batch_loss(t, &result, t->plain ? 0 : sap_penalty_add(model, t->gradients));
+    if (!isfinite(loss))
+        return sap_error_set(err, SAP_EDATA,
+                             "the loss is not a finite number in epoch %lld, step %lld: a smaller learning rate may "
+                             "help, or the features hold NaN",
+                             (long long)training->position.epoch + 1, (long long)training->position.step + 1);
+    SAP_TRY(sap_optimizer_step(&model->optimizer, sap_kernels_best(), t->run, t->gradients, model->values, err));
+    if (!t->plain)
+        SAP_TRY(sap_constraint_apply(model, err));
+    add_result(t, &result, loss, examples->rows, &training->position.tally);
+    training->position.step++;
+    return SAP_OK;
+}
+
+static sap_status train_epoch(trainer *t, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_position *at = &training->position;
+    const sap_train_options *o = training->options;
+    int64_t epoch = at->epoch + 1; /* from 1, as random numbers are keyed */
+    uint64_t key = sap_mix(o->seed, (uint64_t)epoch);
+    SAP_TRY(sap_feed_epoch(t->train, o->seed, o->in_order ? -1 : epoch, err));
+    if (at->step > 0)
+        sap_feed_skip(t->train, at->step * o->batch);
+    while (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch) {
+        sap_examples examples;
+        sap_status status = sap_run_check(t->run, err);
+        if (status == SAP_OK)
+            status = sap_feed_next(t->train, o->batch, &examples, err);
+        if (status == SAP_OK && examples.rows == 0)
+            break;
+        if (status == SAP_OK)
+            status = train_step(t, &examples, key, err);
+        if (status == SAP_OK)
+            status = store_if_due(t, err);
+        if (status == SAP_ECANCELLED && at->step > 0) /* between two steps: the work so far is kept */
+            SAP_TRY(store_checkpoint(t, err));
+        SAP_TRY(status);
+        report(t, (int64_t)at->tally.rows, NULL);
+    }
+    if (at->tally.rows == 0)
+        return sap_error_set(err, SAP_EDATA, "the training set has no rows");
+    return check_weights(t, err);
+}
+
+static sap_status validate(trainer *t, sap_error *err) {
+    sap_tally tally = {0};
+    sap_scores scores[SAP_OUTPUTS] = {0};
+    double penalty = t->plain ? 0 : sap_penalty_add(t->training.model, NULL);
+    sap_status status = sap_feed_epoch(t->validation, t->training.options->seed, -1, err);
+    for (;;) {
+        sap_examples examples;
+        sap_batch_result result;
+        if (status == SAP_OK)
+            status = sap_run_check(t->run, err);
+        if (status == SAP_OK)
+            status = sap_feed_next(t->validation, VALIDATION_ROWS, &examples, err);
+        if (status != SAP_OK || examples.rows == 0)
+            break;
+        status = run_batch(t, t->measure, &examples, 0, NULL, scores, &result, err);
+        if (status == SAP_OK)
+            add_result(t, &result, batch_loss(t, &result, penalty), examples.rows, &tally);
+    }
+    if (status == SAP_OK && tally.rows == 0)
+        status = sap_error_set(err, SAP_EDATA, "the validation set has no rows");
+    if (status == SAP_OK && !isfinite(tally.loss))
+        status = sap_error_set(err, SAP_EDATA, "the validation loss is not a finite number in epoch %lld",
+                               (long long)t->training.position.epoch + 1);
+    if (status == SAP_OK)
+        status = store_results(t, true, &tally, scores, err);
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
+        free(scores[o].score);
+        free(scores[o].positive);
+    }
+    return status;
+}
+
+static void announce(trainer *t) {
+    const sap_history *h = t->training.history;
+    sap_text text = {0};
+    int64_t epoch = h->epochs - 1;
+    sap_text_add(&text, "epoch %lld/%lld:", (long long)t->training.position.epoch,
+                 (long long)t->training.options->epochs);
+    for (int32_t i = 0; i < h->count; i++) {
+        double value = h->values[epoch * h->count + i];
+        if (!isnan(value) && strcmp(h->names[i], "learning_rate") != 0)
+            sap_text_add(&text, "%s %s %.4f", i ? "," : "", h->names[i], value);
+    }
+    sap_text_add(&text, ", %.3g s, %.4g samples/s", h->seconds[epoch], (double)epoch_rows(t) / h->seconds[epoch]);
+    if (t->training.callbacks.note[0])
+        sap_text_add(&text, "; %s", t->training.callbacks.note);
+    report(t, 0, text.data);
+    sap_text_release(&text);
+    if (t->training.options->on_epoch)
+        t->training.options->on_epoch(t->training.options->context, h);
+}
+
+/* Everything that comes after the last step of an epoch; the position moves on only with the checkpoint behind it. */
+static sap_status end_epoch(trainer *t, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_position *at = &training->position;
+    sap_history *history = training->history;
+    const sap_train_options *o = training->options;
+    int64_t frequency = o->validation_freq > 0 ? o->validation_freq : 1;
+    SAP_TRY(sap_history_grow(history, err));
+    SAP_TRY(store_results(t, false, &at->tally, at->scores, err));
+    if (t->validation && (at->epoch + 1) % frequency == 0)
+        SAP_TRY(validate(t, err));
+    sap_history_set(history, "learning_rate", sap_optimizer_rate(&training->model->optimizer));
+    history->seconds[history->epochs - 1] = at->seconds + now() - t->begun;
+    history->ended[history->epochs - 1] = wall_clock();
+    SAP_TRY(sap_callbacks_epoch_end(&training->callbacks, at->epoch, err));
+    at->epoch++;
+    at->step = 0;
+    at->tally = (sap_tally){0};
+    SAP_TRY(store_checkpoint(t, err));
+    announce(t);
+    return SAP_OK;
+}
+
+static sap_status run_epochs(trainer *t, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_position *at = &training->position;
+    while (at->epoch < training->options->epochs && !training->callbacks.stop) {
+        if (at->step == 0) {
+            at->seconds = 0;
+            SAP_TRY(sap_callbacks_epoch_begin(&training->callbacks, at->epoch, err));
+        }
+        t->begun = now();
+        SAP_TRY(train_epoch(t, err));
+        sap_status status = end_epoch(t, err);
+        if (status != SAP_OK && training->history->epochs > at->epoch - training->options->initial_epoch)
+            training->history->epochs--; /* it is not whole */
+        SAP_TRY(status);
+    }
+    SAP_TRY(sap_callbacks_finish(&training->callbacks, err));
+    sap_optimizer_finish(&training->model->optimizer, training->model->values);
+    return SAP_OK;
+}
+
+/* ---- The whole ------------------------------------------------------------------------------------------ */
+
+static sap_status check_options(const sap_model *model, const sap_train_options *o, sap_error *err) {
+    if (o->epochs < 1 || o->epochs > INT32_MAX || o->initial_epoch < 0 || o->initial_epoch >= o->epochs)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: %lld epochs, from %lld on", model->name, (long long)o->epochs,
+                             (long long)o->initial_epoch);
+    if (o->batch < 1 || o->batch > INT32_MAX)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: a batch of %lld rows", model->name, (long long)o->batch);
+    if (o->steps_per_epoch < 0 || o->validation_freq < 0 || o->checkpoint_steps < 0 || !(o->checkpoint_seconds >= 0))
+        return sap_error_set(err, SAP_EARGUMENT,
+                             "%s: %lld steps an epoch, validation every %lld epochs, checkpoints every %lld steps and "
+                             "%g seconds",
+                             model->name, (long long)o->steps_per_epoch, (long long)o->validation_freq,
+                             (long long)o->checkpoint_steps, o->checkpoint_seconds);
+    if (model->output_count > SAP_OUTPUTS)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; at most %d can be trained",
+                             model->name, model->output_count, SAP_OUTPUTS);
+    return SAP_OK;
+}
+
+static sap_status check_losses(trainer *t, sap_error *err) {
+    const sap_model *model = t->training.model;
+    const sap_train_options *options = t->training.options;
+    for (int32_t o = 0; o < model->output_count; o++) {
+        const sap_node *node = &model->nodes[model->outputs[o]];
+        sap_loss *loss = &t->training.losses[o];
+        SAP_TRY(sap_loss_check(options->losses ? &options->losses[o] : &(sap_loss){0}, loss, err));
+        if (!options->auc || loss->kind == SAP_LOSS_NONE)
+            continue;
+        if (node->shape.rank > 1)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: AUC is for outputs without time steps",
+                                 node->layer->where);
+        t->values[o] = sap_shape_values(&node->shape);
+    }
+    return SAP_OK;
+}
+
+/* The optimizer's state: that of the model where it is to go on, else anew. */
+static sap_status open_optimizer(sap_model *model, const sap_train_options *options, sap_error *err) {
+    sap_optimizer settings;
+    SAP_TRY(sap_optimizer_check(&options->optimizer, &settings, err));
+    sap_stretch *stretches = calloc((size_t)model->weight_count + 1, sizeof *stretches);
+    if (!stretches)
+        return sap_error_memory(err, model->name);
+    int32_t count = 0;
+    for (int32_t i = 0; i < model->weight_count; i++) {
+        const sap_layer_weight *weight = model->weight_of[i];
+        if (!model->weights[i].trainable)
+            continue;
+        bool decays = true;
+        for (size_t k = 0; k < settings.decay_except_count; k++)
+            decays = decays && !strstr(weight->name, settings.decay_except[k]);
+        stretches[count++] = (sap_stretch){weight->offset, sap_shape_values(&weight->shape), decays};
+    }
+    sap_optimizer_state before = model->optimizer;
+    sap_status status = sap_optimizer_init(&model->optimizer, &settings, model->trainable_count, stretches, count, err);
+    free(stretches);
+    if (status != SAP_OK) {
+        model->optimizer = before;
+        return status;
+    }
+    bool same = options->keep_optimizer && before.iteration > 0 && before.settings.kind == settings.kind;
+    for (int i = 0; i < SAP_SLOTS; i++)
+        same = same && (before.slots[i] != NULL) == (model->optimizer.slots[i] != NULL);
+    for (int i = 0; same && i < SAP_SLOTS; i++)
+        if (before.slots[i])
+            memcpy(model->optimizer.slots[i], before.slots[i], (size_t)model->trainable_count * sizeof(float));
+    if (same)
+        model->optimizer.iteration = before.iteration;
+    sap_optimizer_release(&before);
+    return SAP_OK;
+}
+
+static sap_status open_trainer(trainer *t, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_model *model = training->model;
+    const sap_train_options *options = training->options;
+    SAP_TRY(check_losses(t, err));
+    SAP_TRY(sap_program_open(model, SAP_TRAIN, training->losses, NULL, t->run, &t->program, err));
+    for (int32_t o = 0; o < model->output_count; o++)
+        t->last[o] = sap_program_logits(t->program, o);
+    if (t->validation) {
+        sap_loss losses[SAP_OUTPUTS];
+        memcpy(losses, training->losses, sizeof losses);
+        for (int32_t o = 0; o < model->output_count; o++)
+            losses[o].class_weight = NULL; /* those are for training alone */
+        SAP_TRY(sap_program_open(model, SAP_MEASURE, losses, NULL, t->run, &t->measure, err));
+    }
+    t->gradients = aligned_alloc(64, ((size_t)model->trainable_count * sizeof(float) + 127) / 64 * 64);
+    if (!t->gradients)
+        return sap_error_memory(err, model->name);
+    SAP_TRY(open_optimizer(model, options, err));
+    SAP_TRY(sap_training_config_set(model, &model->optimizer.settings, training->losses, err));
+    SAP_TRY(sap_history_init(model, training->losses, options->auc, t->validation != NULL, training->history, err));
+    training->history->first = options->initial_epoch;
+    SAP_TRY(sap_callbacks_init(&training->callbacks, model, options->callbacks, options->callback_count,
+                               training->history, err));
+    training->position.epoch = options->initial_epoch;
+    bool found = false;
+    if (options->checkpoint)
+        SAP_TRY(sap_checkpoint_read(training, &found, err));
+    t->stored = now();
+    return sap_callbacks_begin(&training->callbacks, err);
 }
 
 sap_status sap_train(sap_model *model, const sap_train_options *options, sap_feed *train, sap_feed *validation,
-                     const sap_run *run, sap_epoch *history, int64_t *history_count, sap_error *err) {
-    *history_count = 0;
+                     const sap_run *run, sap_history *history, sap_error *err) {
     SAP_TRY(check_options(model, options, err));
-    SAP_TRY(sap_feed_dense(train, err));
-    if (validation)
-        SAP_TRY(sap_feed_dense(validation, err));
-    sap_optimizer optimizer;
-    SAP_TRY(sap_optimizer_check(&options->optimizer, &optimizer, err));
-    trainer t = {.model = model, .options = options, .train = train, .validation = validation, .run = run};
-    sap_checkpoint_key key = {
+    trainer *t = calloc(1, sizeof *t);
+    if (!t)
+        return sap_error_memory(err, model->name);
+    *t = (trainer){.train = train, .validation = validation, .run = run, .plain = sap_model_is_plain(model)};
+    t->training = (sap_training){
+        .model = model,
         .options = options,
-        .optimizer = &optimizer,
         .rows = sap_feed_rows(train),
         .validation_rows = validation ? sap_feed_rows(validation) : 0,
         .initial = sap_hash(model->values, (size_t)model->value_count * sizeof(float), 0),
+        .history = history,
     };
-    sap_status status = sap_program_open(model, SAP_TRAIN, NULL, run, &t.program, err);
-    if (status == SAP_OK && validation)
-        status = sap_program_open(model, SAP_MEASURE, NULL, run, &t.measure, err);
-    if (status != SAP_OK)
-        goto done;
-    t.gradients = aligned_alloc(64, ((size_t)model->trainable_count * sizeof(float) + 127) / 64 * 64);
-    if (!t.gradients) {
-        status = sap_error_memory(err, model->name);
-        goto done;
-    }
-    sap_optimizer_release(&model->optimizer);
-    status = sap_optimizer_init(&model->optimizer, &optimizer, model->trainable_count, err);
-    if (status == SAP_OK && options->checkpoint)
-        status = sap_checkpoint_read(model, &key, history, history_count, err);
+    sap_status status = open_trainer(t, err);
     if (status == SAP_OK)
-        status = run_epochs(&t, &key, history, history_count, err);
-done:
-    free(t.gradients);
-    sap_program_close(t.measure);
-    sap_program_close(t.program);
+        status = run_epochs(t, err);
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
+        free(t->outputs[o]);
+        free(t->training.position.scores[o].score);
+        free(t->training.position.scores[o].positive);
+    }
+    sap_callbacks_release(&t->training.callbacks);
+    free(t->gradients);
+    sap_program_close(t->measure);
+    sap_program_close(t->program);
+    free(t);
     return status;
 }

@@ -137,9 +137,10 @@ sap_status sap_evaluate_run(const sap_stage *stage, const sap_run *run, json_t *
     char path[PATH_BYTES];
     sap_status status = sap_scoring_init(sap_stage_text(stage, "run"), &scoring, err);
     if (status == SAP_OK)
-        status = sap_dataset_open(sap_stage_text(stage, "data"), &dataset, err);
+        status = sap_scoring_data(&scoring, stage, &dataset, err);
+    const char *split = status == SAP_OK ? sap_data_split(dataset, sap_stage_text(stage, "split")) : NULL;
     if (status == SAP_OK)
-        status = score(&scoring, dataset, sap_stage_text(stage, "split"), run, &s, err);
+        status = score(&scoring, dataset, split, run, &s, err);
     if (status == SAP_OK)
         status = sap_evaluation_init(s.scores, s.label, s.rows, (int32_t)scoring.classes, &evaluation, err);
     if (status != SAP_OK)

@@ -82,15 +82,25 @@ SAP_MUST_CHECK sap_status sap_path_join(const char *folder, const char *name, ch
 SAP_MUST_CHECK sap_status sap_model_features(const sap_model *model, const sap_dataset *dataset, const char *where,
                                              const char **names, sap_error *err);
 
+/* Opens what "data" names for a model: a dataset, or files of others, whose columns are looked for by the model's inputs. */
+SAP_MUST_CHECK sap_status sap_data_open(const sap_stage *stage, const sap_model *model, sap_dataset **out,
+                                        sap_error *err);
+/* The split of that name, else "all" of files of others that are not split. */
+const char *sap_data_split(const sap_dataset *dataset, const char *wanted);
+
 /* A run folder, open to score events. Zeroed is empty. */
 typedef struct sap_scoring {
     sap_model *model;
-    sap_dataset *dataset; /* the run's dataset.json: constants, labels, recipe */
-    const char **inputs;  /* (sap_model_input_count) */
+    sap_dataset *dataset;       /* the run's dataset.json: constants, labels, recipe */
+    const sap_dataset *scaling; /* what scales events: that, or files whose values are scaled already. Borrowed */
+    const char **inputs;        /* (sap_model_input_count) */
     int64_t classes;
 } sap_scoring;
 SAP_MUST_CHECK sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err);
 void sap_scoring_release(sap_scoring *scoring);
+/* Opens what "data" names to be scored: as sap_data_open, with the columns and labels of the run. */
+SAP_MUST_CHECK sap_status sap_scoring_data(sap_scoring *scoring, const sap_stage *stage, sap_dataset **out,
+                                           sap_error *err);
 /* scores: (batch->length, classes), for features as sap_recipe_run makes them, or in training order (ordered). */
 SAP_MUST_CHECK sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, bool ordered,
                                           const sap_run *run, float *scores, sap_error *err);

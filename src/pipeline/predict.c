@@ -15,6 +15,7 @@ sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err
     sap_status status = sap_model_open(path, 0, &out->model, err);
     if (status == SAP_OK)
         status = sap_dataset_open(folder, &out->dataset, err);
+    out->scaling = out->dataset;
     if (status != SAP_OK)
         goto done;
     const sap_tensor_info *output = sap_model_output(out->model, 0);
@@ -44,11 +45,9 @@ void sap_scoring_release(sap_scoring *scoring) {
 sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, bool ordered, const sap_run *run,
                            float *scores, sap_error *err) {
     sap_feed *feed = NULL;
-    SAP_TRY(sap_feed_open_batch(scoring->dataset, batch, ordered, scoring->inputs,
+    SAP_TRY(sap_feed_open_batch(scoring->scaling, batch, ordered, scoring->inputs,
                                 sap_model_input_count(scoring->model), run, &feed, err));
-    sap_status status = sap_feed_dense(feed, err);
-    if (status == SAP_OK)
-        status = sap_feed_epoch(feed, 0, -1, err);
+    sap_status status = sap_feed_epoch(feed, 0, -1, err);
     sap_examples examples = {0};
     while (status == SAP_OK) {
         status = sap_run_check(run, err);
@@ -163,9 +162,11 @@ done:
     return status;
 }
 
-static sap_status predict_dataset(prediction *p, const char *folder, const char *split, sap_error *err) {
+static sap_status predict_dataset(prediction *p, const sap_stage *stage, sap_error *err) {
+    const char *folder = sap_stage_text(stage, "data"), *split;
     sap_dataset *dataset;
-    SAP_TRY(sap_dataset_open(folder, &dataset, err));
+    SAP_TRY(sap_scoring_data(&p->scoring, stage, &dataset, err));
+    split = sap_data_split(dataset, sap_stage_text(stage, "split"));
     int64_t total = sap_dataset_rows(dataset, split);
     sap_status status = SAP_OK;
     if (total < 1)
@@ -240,8 +241,7 @@ sap_status sap_predict_run(const sap_stage *stage, const sap_run *run, json_t **
     if (status == SAP_OK)
         status = open_table(&p, out, err);
     if (status == SAP_OK)
-        status =
-            data ? predict_dataset(&p, data, sap_stage_text(stage, "split"), err) : predict_samples(stage, &p, err);
+        status = data ? predict_dataset(&p, stage, err) : predict_samples(stage, &p, err);
     if (status == SAP_OK)
         status = sap_table_finish(p.table, err);
     if (status == SAP_OK)

@@ -86,7 +86,7 @@ def test_training_improves_and_is_written_whole(trained):
     assert len(history) == 5
     assert history[-1]["loss"] < history[0]["loss"] < 1.2
     assert {path.name for path in trained.iterdir()} >= {"model.keras", "history.json", "dataset.json", "options.json", "evaluation.json"}
-    assert not (trained / "checkpoint.keras").exists()
+    assert not (trained / "checkpoint").exists()
 
 
 def test_training_does_not_depend_on_threads(sapwood, dataset, tmp_path):

@@ -398,7 +398,7 @@ def test_interrupted_training_goes_on_to_the_same_last_bit(sapwood, dataset, tmp
     whole, out = tmp_path / "whole", tmp_path / "run"
     arguments = ["train", "--data", dataset, "--model", SOURCE / "models/hlf.keras", "--batch", 16, "--epochs", 400, "--validation", "no", "--out"]
     sapwood(*arguments, whole)
-    checkpoint = tmp_path / "run.partial" / "checkpoint.keras"
+    checkpoint = tmp_path / "run.partial" / "checkpoint"
     result = interrupt([*arguments, out], until=checkpoint.exists)
     expect_failure(result, "interrupted", status=130)
     nothing_written(out)

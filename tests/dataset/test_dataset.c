@@ -225,7 +225,7 @@ static void feeds_of_computed_events(void **state) {
     out = make("published", false, SAP_LAYOUT_PUBLISHED, SAP_DATASET_TFRECORD);
     assert_ok(sap_dataset_open(out, &dataset, err));
     assert_true(sap_dataset_rows(dataset, "train") > 0);
-    assert_error(SAP_EUNSUPPORTED, "--layout sapwood",
+    assert_error(SAP_EUNSUPPORTED, "has the published layout",
                  sap_feed_open_dataset(dataset, "train", &both, NULL, &feed, err));
     sap_dataset_close(dataset);
     free(out);
@@ -384,7 +384,7 @@ static void parts_in_pieces(void **state) {
         char *path = sap_piece_path(pieces.stem, pieces.ending, i);
         sap_part_reader *reader;
         sap_batch batch;
-        assert_ok(sap_part_open(path, SAP_DATASET_TFRECORD, fields, 2, &reader, err));
+        assert_ok(sap_part_open(path, SAP_DATASET_TFRECORD, fields, 2, 0, &reader, err));
         assert_ok(sap_part_next(reader, &batch, err));
         assert_int_equal(batch.length, pieces.items[i].rows);
         rows += batch.length;
@@ -395,6 +395,26 @@ static void parts_in_pieces(void **state) {
     assert_int_equal(rows, 250);
     sap_pieces_release(&pieces);
     sap_arena_release(&arena);
+}
+
+/* A class whose few events all go to the test part cannot be learnt: said when the set is made. */
+static void classes_without_training_events(void **state) {
+    (void)state;
+    sap_feature features[2];
+    case_features(false, features);
+    sap_dataset_plan plan = case_plan(inputs, 2, features, SAP_LAYOUT_SAPWOOD, SAP_DATASET_TFRECORD);
+    plan.balance = false;
+    plan.test_fraction = 0.9;
+    sap_dataset_writer *writer;
+    char *out = case_path(folder, "tiny");
+    assert_ok(sap_dataset_create(out, &plan, &writer, err));
+    assert_ok(case_write(writer, 0, keys[0], ENTRIES, err));
+    assert_ok(case_write(writer, 1, keys[1], 4, err));
+    assert_error(SAP_EDATA, "none of the 2 selected events of sample \"ttbar\" is left for the training part",
+                 sap_dataset_finish(writer, NULL, err));
+    sap_dataset_writer_close(writer);
+    assert_false(sap_path_exists(out));
+    free(out);
 }
 
 static int set_up(void **state) {
@@ -416,6 +436,7 @@ int main(void) {
                                        cmocka_unit_test(feeds_of_computed_events),
                                        cmocka_unit_test(bad_descriptions),
                                        cmocka_unit_test(bad_parts),
-                                       cmocka_unit_test(parts_in_pieces)};
+                                       cmocka_unit_test(parts_in_pieces),
+                                       cmocka_unit_test(classes_without_training_events)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -255,7 +255,7 @@ static void tables_are_whole_or_not_there(void **state) {
     }
     sap_part_reader *reader;
     sap_batch batch;
-    assert_ok(sap_part_open(path, SAP_DATASET_PARQUET, &field, 1, &reader, err));
+    assert_ok(sap_part_open(path, SAP_DATASET_PARQUET, &field, 1, 0, &reader, err));
     int64_t rows = 0;
     for (;;) {
         assert_ok(sap_part_next(reader, &batch, err));

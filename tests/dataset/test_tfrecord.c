@@ -126,7 +126,7 @@ static void store(const char *path, const void *data, size_t length) {
 }
 
 static void set_crcs(uint8_t *record, size_t message) {
-    uint32_t head = sap_tfrecord_crc(record, 8), body = sap_tfrecord_crc(record + 12, message);
+    uint32_t head = sap_crc32c_masked(record, 8), body = sap_crc32c_masked(record + 12, message);
     memcpy(record + 8, &head, 4);
     memcpy(record + 12 + message, &body, 4);
 }
@@ -181,8 +181,41 @@ static void damage(void **state) {
     sap_arena_release(&arena);
 }
 
+/* A number that the column cannot hold is an error, not another number. */
+static void numbers_that_do_not_fit(void **state) {
+    (void)state;
+    static const sap_field wide = {.name = "label", .type = SAP_INT64}, narrow = {.name = "label", .type = SAP_INT32};
+    const int64_t numbers[] = {INT32_MAX, INT32_MIN, -1, INT64_C(1) << 31, INT64_C(1) << 32, INT64_MIN};
+    char *folder = case_folder(), *path = case_path(folder, "numbers");
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        sap_batch batch, read = {0};
+        sap_part_writer *writer;
+        sap_part_reader *reader;
+        assert_ok(sap_batch_init(&batch, 1, err));
+        assert_ok(sap_column_init(batch.storage, &wide, &batch.columns[0], err));
+        batch.length = batch.columns[0].length = 1;
+        batch.columns[0].values = &numbers[i];
+        assert_ok(sap_part_create(path, SAP_DATASET_TFRECORD, &wide, 1, &writer, err));
+        assert_ok(sap_part_write(writer, &batch, err));
+        assert_ok(sap_part_finish(writer, NULL, err));
+        sap_part_writer_close(writer);
+        assert_ok(sap_part_open(path, SAP_DATASET_TFRECORD, &narrow, 1, 0, &reader, err));
+        if (i < 3) {
+            assert_ok(sap_part_next(reader, &read, err));
+            assert_int_equal(((const int32_t *)read.columns[0].values)[0], numbers[i]);
+        } else {
+            assert_error(SAP_EDATA, "record 0: feature \"label\" holds a number that is no 32-bit integer",
+                         sap_part_next(reader, &read, err));
+        }
+        sap_batch_release(&read);
+        sap_part_close(reader);
+    }
+    free(path);
+    case_remove(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(checksums), cmocka_unit_test(round_trip),
-                                       cmocka_unit_test(damage)};
+                                       cmocka_unit_test(damage), cmocka_unit_test(numbers_that_do_not_fit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

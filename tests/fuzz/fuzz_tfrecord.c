@@ -29,9 +29,9 @@ void fuzz_input(const uint8_t *data, size_t size) {
         if (length > size - at)
             length = size - at;
         memcpy(end, &(uint64_t){length}, 8);
-        put_le32(end + 8, sap_tfrecord_crc(end, 8));
+        put_le32(end + 8, sap_crc32c_masked(end, 8));
         memcpy(end + 12, data + at, length);
-        put_le32(end + 12 + length, sap_tfrecord_crc(end + 12, length));
+        put_le32(end + 12 + length, sap_crc32c_masked(end + 12, length));
         end += 16 + length;
         at += length;
     }

@@ -148,7 +148,7 @@ static void test_activations(void **state) {
     (void)state;
     enum { N = 8 * SAP_TILE };
     FOR_EACH_FORM(k)
-    for (int kind = SAP_LINEAR; kind < SAP_SOFTMAX; kind++) {
+    for (int kind = SAP_LINEAR; kind < SAP_LOG_SOFTMAX; kind++) {
         sap_activation activation = {(sap_activation_kind)kind, 0.3F, 0.1F, 2.5F};
         for (int wide = 0; wide < 2; wide++) {
             float *z = wide ? numbers(N, -30, 30) : numbers(N, -1, 1), *a = numbers(N, 0, 0), *b = numbers(N, 0, 0);
@@ -173,15 +173,15 @@ static void test_activations(void **state) {
 static void test_derivatives(void **state) {
     (void)state;
     const sap_kernels *plain = sap_kernels_at(0);
-    for (int kind = SAP_LINEAR; kind < SAP_SOFTMAX; kind++) {
+    for (int kind = SAP_LINEAR; kind < SAP_LOG_SOFTMAX; kind++) {
         sap_activation activation = {(sap_activation_kind)kind, 0.3F, 0.1F, 2.5F};
         for (int i = 0; i < 200; i++) {
             float h = 4e-3F, x = -4 + 8 * (float)i / 199, a[3], z[3] = {x - h, x, x + h}, d = 1;
             plain->activate(&activation, z, a, 3);
             plain->activate_gradient(&activation, &z[1], &a[1], &d, 1);
             double slope = ((double)a[2] - (double)a[0]) / ((double)z[2] - (double)z[0]);
-            bool edge =
-                fabsf(x) < 0.01F || fabsf(x - 0.1F) < 0.01F || fabsf(x - 2.5F) < 0.01F || fabsf(fabsf(x) - 3) < 0.01F;
+            bool edge = fabsf(x) < 0.01F || fabsf(x - 0.1F) < 0.01F || fabsf(x - 2.5F) < 0.01F ||
+                        fabsf(fabsf(x) - 3) < 0.01F || fabsf(fabsf(x) - 1) < 0.01F || fabsf(fabsf(x) - 0.5F) < 0.01F;
             if (!edge && fabs(slope - (double)d) > 1e-3 * (1 + fabs(slope)))
                 fail_msg("activation %d at %g: derivative %g, slope %g", kind, (double)x, (double)d, slope);
         }
@@ -222,43 +222,6 @@ static void test_softmax(void **state) {
         free(d);
         free(wanted);
     }
-}
-
-static void check_loss(const sap_kernels *k, const sap_kernels *plain, int T, int64_t classes, bool logits, int used) {
-    float *y = logits ? numbers(classes * T, -8, 8) : numbers(classes * T, 0.01F, 1);
-    float *dy = numbers(classes * T, 5, 6), *wanted = numbers(classes * T, 7, 8);
-    int32_t label[SAP_TILE];
-    for (int t = 0; t < T; t++)
-        label[t] = t < used ? (int32_t)(sap_mix(3, counter++) % (uint64_t)classes) : -1;
-    for (int64_t c = 0; c < classes && used > 3; c++)
-        y[c * T + 2] = logits ? 1.5F : 0.25F; /* ties: the first class counts */
-    if (!logits)
-        y[label[0] * T] = 1e-12F; /* clipped: no gradient */
-    sap_crossentropy a = {classes, T, logits, y, label, 0.01F, dy, 0, 0}, b = a, forward = a;
-    b.dy = wanted;
-    forward.dy = NULL;
-    k->crossentropy(&a);
-    k->crossentropy(&forward);
-    plain->crossentropy(&b);
-    assert_true(a.loss == forward.loss && a.correct == b.correct && forward.correct == b.correct);
-    assert_true(fabs(a.loss - b.loss) < 1e-5 * (1 + fabs(b.loss)));
-    assert_near(k->name, "crossentropy", dy, wanted, classes * T, 1e-6);
-    for (int64_t c = 0; c < classes; c++)
-        for (int t = used; t < T; t++)
-            assert_true(dy[c * T + t] == 0);
-    free(y);
-    free(dy);
-    free(wanted);
-}
-
-static void test_crossentropy(void **state) {
-    (void)state;
-    FOR_EACH_FORM(k)
-    FOR_EACH_WIDTH(T)
-    for (int64_t classes = 2; classes <= 6; classes++)
-        for (int used = 1; used <= T; used += 9)
-            for (int logits = 0; logits < 2; logits++)
-                check_loss(k, plain, T, classes, logits, used);
 }
 
 static void test_dropout(void **state) {
@@ -303,32 +266,16 @@ static void test_dropout(void **state) {
     free(wanted);
 }
 
-static void test_flat_arrays(void **state) {
+static void test_add(void **state) {
     (void)state;
     FOR_EACH_FORM(k)
     for (int64_t n = 1; n < 40; n += 3) {
-        float *g = numbers(n, -1, 1), *m = numbers(n, -1, 1), *v = numbers(n, 0, 1), *w = numbers(n, -1, 1);
-        float *m2 = copy_of(m, n), *v2 = copy_of(v, n), *w2 = copy_of(w, n);
-        sap_adam adam = {1e-2F, 0.1F, 0.001F, 1e-7F};
-        k->adam(&adam, n, g, m, v, w);
-        plain->adam(&adam, n, g, m2, v2, w2);
-        for (int nesterov = 0; nesterov < 2; nesterov++) {
-            k->momentum(0.1F, 0.9F, nesterov, n, g, m, w);
-            plain->momentum(0.1F, 0.9F, nesterov, n, g, m2, w2);
-        }
-        k->descend(0.1F, n, g, w);
-        plain->descend(0.1F, n, g, w2);
+        float *g = numbers(n, -1, 1), *w = numbers(n, -1, 1), *w2 = copy_of(w, n);
         k->add(n, g, w);
         plain->add(n, g, w2);
-        assert_near(k->name, "m", m, m2, n, 1e-6);
-        assert_near(k->name, "v", v, v2, n, 1e-6);
-        assert_near(k->name, "w", w, w2, n, 1e-6);
+        assert_memory_equal(w, w2, (size_t)n * sizeof *w);
         free(g);
-        free(m);
-        free(v);
         free(w);
-        free(m2);
-        free(v2);
         free(w2);
     }
 }
@@ -357,9 +304,8 @@ int main(void) {
         cmocka_unit_test(test_outer),       cmocka_unit_test(test_product_keeps_nan),
         cmocka_unit_test(test_load),        cmocka_unit_test(test_activations),
         cmocka_unit_test(test_derivatives), cmocka_unit_test(test_exponential_far_out),
-        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_crossentropy),
-        cmocka_unit_test(test_dropout),     cmocka_unit_test(test_flat_arrays),
-        cmocka_unit_test(test_affine),
+        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_add),         cmocka_unit_test(test_affine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -96,7 +96,7 @@ def test_what_a_kill_left_is_not_taken_for_the_old_output(sapwood, place):
     (place / "p.yaml").write_text(text.replace("epochs: 2", "epochs: 100000"))
     running = subprocess.Popen([COMMAND, "run", place / "p.yaml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(600):
-        if (place / "results/run.partial/checkpoint.keras").exists():
+        if (place / "results/run.partial/checkpoint").exists():
             break
         time.sleep(0.05)
     running.kill()

@@ -1,0 +1,87 @@
+/* Activations and their derivatives, as in kernels_plain.c. */
+#ifndef SAP_CUDA_ACTIVATION_H
+#define SAP_CUDA_ACTIVATION_H
+
+#include "cuda_kernels.h"
+
+__device__ static inline float normal_distribution(float x) {
+    return 0.5F * erfcf(-x * 0.707106781186547524F);
+}
+
+#define SELU_SCALE 1.05070098735548049F
+#define SELU_ALPHA 1.67326324235437728F
+#define GELU_ROOT 0.797884560802865F /* sqrt(2/π) */
+#define GELU_CUBE 0.044715F
+
+__device__ static inline float activation_value(const sap_activation &f, float x) {
+    switch (f.kind) {
+    case SAP_RELU:
+        return x < 0 ? 0 : x;
+    case SAP_RELU_GENERAL:
+        return x < f.threshold ? f.alpha * (x - f.threshold) : x > f.limit ? f.limit : x;
+    case SAP_ELU:
+        return x < 0 ? f.alpha * expm1f(x) : x;
+    case SAP_SELU:
+        return SELU_SCALE * (x < 0 ? SELU_ALPHA * expm1f(x) : x);
+    case SAP_SIGMOID:
+        return 1 / (1 + expf(-x));
+    case SAP_HARD_SIGMOID:
+        return x < -3 ? 0 : x > 3 ? 1 : x / 6 + 0.5F;
+    case SAP_TANH:
+        return tanhf(x);
+    case SAP_SOFTPLUS:
+        return x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x));
+    case SAP_SOFTSIGN:
+        return x / (1 + fabsf(x));
+    case SAP_EXPONENTIAL:
+        return expf(x);
+    case SAP_SILU:
+        return x / (1 + expf(-x));
+    case SAP_GELU:
+        return x * normal_distribution(x);
+    case SAP_GELU_TANH:
+        return 0.5F * x * (1 + tanhf(GELU_ROOT * (x + GELU_CUBE * x * x * x)));
+    default:
+        return x;
+    }
+}
+
+/* da/dz from z, or from a where that is enough. */
+__device__ static inline float activation_slope(const sap_activation &f, float z, float a) {
+    switch (f.kind) {
+    case SAP_RELU:
+        return a > 0 ? 1 : 0;
+    case SAP_RELU_GENERAL:
+        return z > f.limit ? 0 : z > f.threshold ? 1 : f.alpha;
+    case SAP_ELU:
+        return a < 0 ? a + f.alpha : 1;
+    case SAP_SELU:
+        return a < 0 ? a + SELU_SCALE * SELU_ALPHA : SELU_SCALE;
+    case SAP_SIGMOID:
+        return a * (1 - a);
+    case SAP_HARD_SIGMOID:
+        return a > 0 && a < 1 ? 1.0F / 6 : 0;
+    case SAP_TANH:
+        return 1 - a * a;
+    case SAP_SOFTPLUS:
+        return -expm1f(-a);
+    case SAP_SOFTSIGN:
+        return (1 - fabsf(a)) * (1 - fabsf(a));
+    case SAP_EXPONENTIAL:
+        return a;
+    case SAP_SILU: {
+        float s = 1 / (1 + expf(-z));
+        return s * (1 + z * (1 - s));
+    }
+    case SAP_GELU:
+        return normal_distribution(z) + z * 0.398942280401433F * expf(-0.5F * z * z);
+    case SAP_GELU_TANH: {
+        float h = tanhf(GELU_ROOT * (z + GELU_CUBE * z * z * z));
+        return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * GELU_ROOT * (1 + 3 * GELU_CUBE * z * z);
+    }
+    default:
+        return 1;
+    }
+}
+
+#endif

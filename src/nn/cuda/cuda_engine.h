@@ -1,0 +1,161 @@
+/* What the CPU side and the CUDA plug-in (libsapwood-cuda.so) say to each other: a network as flat lists, and a table of functions.
+ *
+ * The plug-in knows nothing of models and layers. A plan names tensors and the operations between them in the order of
+ * the forward pass; weights, gradients and the optimizer's state are the model's own flat arrays, copied in and out.
+ *
+ * A tensor stands on the device row-major: (rows, values), or, where it follows the steps of a ragged input, (steps of all
+ * rows one after another, values). So an operation that looks at the last dimension only sees (positions, width) in both cases.
+ */
+#ifndef SAP_CUDA_ENGINE_H
+#define SAP_CUDA_ENGINE_H
+
+#include "../kernels.h"
+
+#include <sapwood/nn.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum sap_cuda_kind {
+    SAP_CUDA_INPUT = 0,  /* the tensor is filled from the examples */
+    SAP_CUDA_DENSE,      /* weights: kernel (width, units), bias or -1 */
+    SAP_CUDA_ACTIVATION, /* y = activation(x); softmax along `width` */
+    SAP_CUDA_DROPOUT,
+    SAP_CUDA_CONCATENATE, /* along the middle of (outer, axis, inner); width: inner, part: axis of each input */
+    SAP_CUDA_ADD,
+    SAP_CUDA_SUBTRACT,
+    SAP_CUDA_MULTIPLY,
+    SAP_CUDA_AVERAGE,
+    SAP_CUDA_MAXIMUM,
+    SAP_CUDA_MINIMUM,
+    SAP_CUDA_BATCH_NORMALIZATION, /* weights: gamma, beta, moving mean, moving variance; -1: not there */
+    SAP_CUDA_LAYER_NORMALIZATION, /* weights: gamma, beta */
+    SAP_CUDA_POOL_AVERAGE,        /* over the steps of each row */
+    SAP_CUDA_POOL_MAXIMUM,
+    SAP_CUDA_GRU, /* weights: kernel (width, 3 units), recurrent (units, 3 units), bias (2, 3 units) */
+    SAP_CUDA_LSTM /* weights: kernel (width, 4 units), recurrent (units, 4 units), bias (4 units) */
+} sap_cuda_kind;
+
+enum { SAP_CUDA_WEIGHTS = 4 };
+
+typedef struct sap_cuda_tensor {
+    int64_t values;     /* numbers a row, or a step where it follows one */
+    int32_t sequence;   /* number of the input whose steps it follows; -1: one position a row */
+    bool differentiate; /* its gradient is wanted */
+} sap_cuda_tensor;
+
+typedef struct sap_cuda_op {
+    sap_cuda_kind kind;
+    const char *where; /* of the layer, for messages */
+    int32_t input_count;
+    const int32_t *inputs;             /* (input_count) tensors */
+    const int64_t *part;               /* (input_count) of CONCATENATE */
+    int32_t output;                    /* tensor */
+    int64_t width;                     /* last dimension of the input */
+    int64_t units;                     /* last dimension of the output */
+    int64_t weights[SAP_CUDA_WEIGHTS]; /* places in the values; -1: not there */
+    bool trainable;                    /* its weights get gradients */
+    sap_activation activation, recurrent_activation;
+    bool logits;              /* but in predictions the activation is left to the loss */
+    double rate;              /* DROPOUT */
+    uint32_t key;             /* of this use, for random numbers */
+    double epsilon, momentum; /* normalisations */
+    int64_t steps;            /* of sequences that are not ragged: their number; 0: ragged */
+    bool whole;               /* recurrent: the output has all steps, else the last one */
+    bool backwards;           /* recurrent: from the last step to the first */
+    bool reset_after;         /* GRU */
+} sap_cuda_op;
+
+typedef struct sap_cuda_input {
+    int32_t tensor;
+    int64_t values; /* numbers a row, or a step where ragged */
+    bool ragged;
+} sap_cuda_input;
+
+/* The formulas of sap_update (optimizer.h). */
+typedef struct sap_cuda_optimizer {
+    int32_t slot_count; /* 2: Adam and its kin; 1: SGD with momentum; 0: SGD */
+    float one_minus_beta_1, one_minus_beta_2;
+    float limit; /* of each number of a gradient; infinity: none */
+    float momentum;
+    bool nesterov;
+} sap_cuda_optimizer;
+
+/* What changes from step to step. */
+typedef struct sap_cuda_update {
+    float rate, root, epsilon, decay;
+} sap_cuda_update;
+
+/* Sums over rows. */
+typedef struct sap_cuda_result {
+    double loss;
+    int64_t correct;
+    int64_t bad_step; /* the first step of the call whose loss was not finite, from 1; 0: none */
+} sap_cuda_result;
+
+typedef struct sap_cuda_plan {
+    const char *name; /* of the model, for messages */
+    int32_t tensor_count, op_count, input_count;
+    const sap_cuda_tensor *tensors;
+    const sap_cuda_op *ops; /* in the order of the forward pass */
+    const sap_cuda_input *inputs;
+    int32_t output;  /* tensor */
+    int64_t classes; /* values of it */
+    bool logits;     /* it holds logits */
+    int64_t value_count, trainable_count;
+    sap_cuda_optimizer optimizer;
+    bool exact; /* float32 everywhere; else products of recurrent layers take bf16 and sum in float32 */
+} sap_cuda_plan;
+
+typedef struct sap_cuda_engine sap_cuda_engine;
+
+/* Rows in the host's memory. */
+typedef struct sap_cuda_rows {
+    int64_t rows;
+    const float *const *x;         /* (inputs) arrays (rows, values), or (offsets[i][rows], values) */
+    const int64_t *const *offsets; /* (inputs) NULL, or (rows + 1) from 0 where the plan's input is ragged */
+    const int32_t *label;          /* (rows), all of them classes; NULL: not known */
+    const uint64_t *identity;      /* (rows); NULL: the row's number in its set */
+} sap_cuda_rows;
+
+/* Steps of a training over rows that the device holds. */
+typedef struct sap_cuda_steps {
+    const int32_t *order;           /* (rows) numbers of rows, in the order in which sap_cuda_table.keep got them */
+    int64_t rows, batch;            /* the last step may be smaller */
+    uint64_t key;                   /* of (seed, epoch), for dropout */
+    const sap_cuda_update *updates; /* (steps) NULL: loss and accuracy only */
+} sap_cuda_steps;
+
+typedef struct sap_cuda_table {
+    /* A line a device: "0: NVIDIA H100 80GB HBM3, 132 multiprocessors, 79 GiB"; SAP_EPLUGIN when there is none. */
+    sap_status (*describe)(char *out, size_t capacity, sap_error *err);
+    /* The plan and what it points to stay the caller's and must outlive the engine. batch: most rows of a step. */
+    sap_status (*open)(const sap_cuda_plan *plan, int64_t batch, sap_cuda_engine **out, sap_error *err);
+    void (*close)(sap_cuda_engine *engine);
+    /* Weights (value_count) and the optimizer's arrays (trainable_count): in and out; slots NULL: weights only. */
+    sap_status (*put)(sap_cuda_engine *engine, const float *values, float *const *slots, sap_error *err);
+    sap_status (*get)(sap_cuda_engine *engine, float *values, float *const *slots, sap_error *err);
+    /* Makes room in set 0 (training) or 1 (validation) for so many rows, and steps of each ragged input, which the device keeps;
+     * SAP_EMEMORY: they do not fit, nothing is changed. */
+    sap_status (*reserve)(sap_cuda_engine *engine, int set, int64_t rows, const int64_t *steps, sap_error *err);
+    /* Appends rows. */
+    sap_status (*keep)(sap_cuda_engine *engine, int set, const sap_cuda_rows *rows, sap_error *err);
+    /* Trains or measures on rows of a set; result: sums over the rows. */
+    sap_status (*run)(sap_cuda_engine *engine, int set, const sap_cuda_steps *steps, sap_cuda_result *result,
+                      sap_error *err);
+    /* One batch from the host's memory: a training step, or, update NULL, loss and accuracy. Returns before the device is done; `finish` waits and gives the sums since the last one. */
+    sap_status (*feed)(sap_cuda_engine *engine, const sap_cuda_rows *rows, uint64_t key, const sap_cuda_update *update,
+                       sap_error *err);
+    sap_status (*finish)(sap_cuda_engine *engine, sap_cuda_result *result, sap_error *err);
+    /* outputs: (rows, classes), at most a batch. */
+    sap_status (*predict)(sap_cuda_engine *engine, const sap_cuda_rows *rows, float *outputs, sap_error *err);
+    /* Gradients (trainable_count) of the mean loss of a batch, dropout off. */
+    sap_status (*gradient)(sap_cuda_engine *engine, const sap_cuda_rows *rows, float *gradients,
+                           sap_cuda_result *result, sap_error *err);
+} sap_cuda_table;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

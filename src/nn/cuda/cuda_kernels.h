@@ -1,0 +1,181 @@
+/* One launch function an operation. Every matrix is row-major and on the device; a stream's launches run one after another.
+ *
+ * How many positions (rows, or steps of all rows) a batch has may be known to the device only: an extent is a number there times a
+ * factor. Sums are taken in an order that depends on the extent and on the launch alone, never by atomics, so a run repeats to
+ * the last bit on the same kind of device.
+ */
+#ifndef SAP_CUDA_KERNELS_H
+#define SAP_CUDA_KERNELS_H
+
+#include "cuda_device.h"
+#include "cuda_engine.h"
+
+/* factor · *count */
+struct extent {
+    const int32_t *count;
+    int64_t factor;
+};
+
+__device__ static inline int64_t extent_of(extent e) {
+    return *e.count * e.factor;
+}
+
+/* Blocks for a loop over at most `most` things, `each` of them a block. */
+static inline unsigned blocks_for(int64_t most, int64_t each) {
+    int64_t blocks = (most + each - 1) / each;
+    return (unsigned)(blocks < 1 ? 1 : blocks > 4096 ? 4096 : blocks);
+}
+
+enum { SAP_THREADS = 256 };
+
+/* Threads of a launch share indices [0, n). */
+#define FOR_EACH(i, n)                                                                                                 \
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
+
+/* ---- Batches ------------------------------------------------------------------------------------------------ */
+
+enum { SAP_CUDA_INPUTS = 16 };
+
+/* Rows that the device holds. */
+struct row_set {
+    const void *x[SAP_CUDA_INPUTS];          /* (rows, values), or (steps, values) */
+    bool half[SAP_CUDA_INPUTS];              /* x is bf16, else float32 */
+    const int64_t *offsets[SAP_CUDA_INPUTS]; /* (rows + 1), or NULL: not ragged */
+    const int32_t *label;
+    const uint64_t *identity;
+};
+
+/* A batch in the making. */
+struct batch_space {
+    int32_t *counts;                   /* [0]: rows; [1 + i]: steps of input i */
+    int32_t *offsets[SAP_CUDA_INPUTS]; /* (batch + 1) first step of each row; NULL: not ragged */
+    int32_t *label;                    /* (batch) */
+    uint64_t *key;                     /* (batch) of each event, for random numbers */
+};
+
+/* Takes rows order[0 … rows) of the set: counts, offsets, labels, keys. */
+void launch_begin(cudaStream_t stream, const row_set &set, const int32_t *order, int32_t rows, int32_t inputs,
+                  uint64_t key, const batch_space &batch);
+/* y (positions, values): the rows, or steps, of one input. */
+void launch_gather(cudaStream_t stream, const row_set &set, int input, const int32_t *order, int32_t rows,
+                   int64_t values, const int32_t *batch_offsets, float *y);
+/* y: bf16 of x, n numbers */
+void launch_halve(cudaStream_t stream, int64_t n, const float *x, uint16_t *y);
+
+/* ---- Dense layers ------------------------------------------------------------------------------------------- */
+
+/* y (n, units) = x (n, width) w (width, units) + bias; bias may be NULL */
+void launch_dense(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
+                  const float *w, const float *bias, float *y);
+/* dx (n, width) (= or +=) d (n, units) w^T */
+void launch_dense_input(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *d,
+                        const float *w, bool add, float *dx);
+/* gw (width, units) += x^T d; gb (units) += the sum of d, NULL: not wanted. work: launch_dense_work floats. */
+void launch_dense_weights(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
+                          const float *d, float *work, float *gw, float *gb);
+int64_t dense_work(int64_t most, int64_t width, int64_t units);
+
+/* ---- Number by number --------------------------------------------------------------------------------------- */
+
+/* n: numbers; not for softmax */
+void launch_activation(cudaStream_t stream, extent n, int64_t most, const sap_activation &activation, const float *z,
+                       float *a);
+/* d *= da/dz */
+void launch_activation_gradient(cudaStream_t stream, extent n, int64_t most, const sap_activation &activation,
+                                const float *z, const float *a, float *d);
+/* n: rows of `width` numbers */
+void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *z, float *a);
+void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *a, float *d);
+
+/* The same random numbers as the CPU's: value v of a row counts step by step. y (= or +=) x, kept and scaled or dropped. */
+struct dropout {
+    uint32_t key, threshold;
+    float scale;
+    int64_t values;         /* a position */
+    const uint64_t *keys;   /* of each row */
+    const int32_t *offsets; /* NULL: one position a row */
+};
+void launch_dropout(cudaStream_t stream, extent rows, int64_t most, const dropout &p, const float *x, bool add,
+                    float *y);
+
+/* y (= or +=) x */
+void launch_copy(cudaStream_t stream, extent n, int64_t most, const float *x, bool add, float *y);
+/* Part [at, at + part) of the middle of (n, axis, inner), to or from (n, part, inner). */
+struct slice {
+    int64_t axis, part, at, inner;
+};
+void launch_slice_in(cudaStream_t stream, extent n, int64_t most, const slice &s, const float *x, float *y);
+void launch_slice_out(cudaStream_t stream, extent n, int64_t most, const slice &s, const float *y, bool add, float *x);
+/* y = y and x combined, `kind` an elementwise sap_cuda_kind; the last: of `count` inputs (AVERAGE divides then). */
+void launch_merge(cudaStream_t stream, extent n, int64_t most, sap_cuda_kind kind, int count, bool last, const float *x,
+                  float *y);
+/* dx (= or +=) the part of dy that input `index` of `count` gets; xs: all inputs, y: the output */
+struct merge_inputs {
+    const float *x[SAP_CUDA_INPUTS];
+};
+void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda_kind kind, int count, int index,
+                           const merge_inputs &inputs, const float *y, const float *dy, bool add, float *dx);
+
+/* ---- Loss and optimizer ------------------------------------------------------------------------------------- */
+
+/* Sums of all steps since they were zeroed. */
+struct totals {
+    double loss;
+    int64_t correct, steps, bad_step;
+};
+
+struct loss_call {
+    int64_t classes;
+    bool logits;
+    const float *y;       /* (rows, classes) */
+    const int32_t *label; /* (rows) */
+    float *dy;            /* NULL: not wanted */
+    float *row_loss;      /* (rows); scratch */
+    int32_t *row_correct; /* (rows); scratch */
+    totals *sums;         /* added to */
+};
+void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
+
+struct optimizer_call {
+    int64_t count;
+    sap_cuda_optimizer settings;
+    sap_cuda_update update;
+    const float *gradients;
+    float *values, *slots[2];
+};
+void launch_optimizer(cudaStream_t stream, const optimizer_call &p);
+
+__device__ static inline void optimizer_step(const sap_cuda_optimizer &s, const sap_cuda_update &u, float g, float *m,
+                                             float *v, float *w) {
+    g = g > s.limit ? s.limit : g < -s.limit ? -s.limit : g;
+    *w -= *w * u.decay;
+    if (s.slot_count == 2) {
+        *m += (g - *m) * s.one_minus_beta_1;
+        *v += (g * g - *v) * s.one_minus_beta_2;
+        *w -= *m * u.rate / (u.root * sqrtf(*v) + u.epsilon);
+    } else if (s.slot_count == 1) {
+        *m = *m * s.momentum - g * u.rate;
+        *w += s.nesterov ? *m * s.momentum - g * u.rate : *m;
+    } else {
+        *w -= g * u.rate;
+    }
+}
+
+__device__ static inline uint64_t mix(uint64_t key, uint64_t counter) { /* sap_mix */
+    uint64_t x = key + counter * UINT64_C(0x9E3779B97F4A7C15) + UINT64_C(0x9E3779B97F4A7C15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+__device__ static inline uint32_t dropout_bits(uint64_t key, uint32_t v) { /* sap_dropout_bits */
+    uint32_t x = v * UINT32_C(0x9E3779B9) + (uint32_t)key;
+    x ^= x >> 16;
+    x *= UINT32_C(0x7FEB352D);
+    x ^= x >> 15;
+    x += (uint32_t)(key >> 32);
+    x *= UINT32_C(0x846CA68B);
+    return x ^ x >> 16;
+}
+
+#endif

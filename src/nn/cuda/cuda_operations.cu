@@ -1,0 +1,452 @@
+/* What each kind of operation launches, forward and backward. */
+#include "cuda_gru.h"
+#include "cuda_state.h"
+
+namespace {
+
+float *value_at(const sap_cuda_engine *e, int64_t place) {
+    return place < 0 ? nullptr : e->values.as<float>() + place;
+}
+
+/* NULL where the weight is not trained. */
+float *gradient_at(const sap_cuda_engine *e, int64_t place) {
+    return place < 0 || place >= e->plan->trainable_count ? nullptr : e->gradients.as<float>() + place;
+}
+
+float *y_of(const sap_cuda_engine *e, int32_t tensor) {
+    return e->y[(size_t)tensor].as<float>();
+}
+
+/* NULL where it is not wanted. */
+float *dy_of(const sap_cuda_engine *e, int32_t tensor) {
+    return e->plan->tensors[tensor].differentiate ? e->dy[(size_t)tensor].as<float>() : nullptr;
+}
+
+int64_t values_of(const sap_cuda_engine *e, int32_t tensor) {
+    return e->plan->tensors[tensor].values;
+}
+
+/* One operation in hand. */
+struct call {
+    sap_cuda_engine *e;
+    operation *o;
+    const sap_cuda_op *op;
+    run_mode mode;
+    cudaStream_t stream;
+    const float *x;
+    float *dx, *y, *dy;
+    int64_t numbers, places; /* of the output: a position; of width `units` a position */
+    int64_t most;            /* positions */
+};
+
+/* All numbers of the output. */
+extent all(const call &c) {
+    return positions(c.e, c.op->output, c.numbers);
+}
+
+/* Positions of the last dimension. */
+extent rows_of(const call &c) {
+    return positions(c.e, c.op->output, c.places);
+}
+
+/* ---- Activations ---- */
+
+void activate(const call &c, const float *z) {
+    const sap_activation &f = c.op->activation;
+    if (f.kind == SAP_LINEAR || (c.op->logits && c.mode != RUN_PREDICT)) {
+        if (z != c.y)
+            launch_copy(c.stream, all(c), c.most * c.numbers, z, false, c.y);
+    } else if (f.kind == SAP_SOFTMAX) {
+        launch_softmax(c.stream, rows_of(c), c.most * c.places, c.op->units, z, c.y);
+    } else {
+        launch_activation(c.stream, all(c), c.most * c.numbers, f, z, c.y);
+    }
+}
+
+void activate_backward(const call &c, const float *z) {
+    const sap_activation &f = c.op->activation;
+    if (f.kind == SAP_LINEAR || c.op->logits)
+        return;
+    if (f.kind == SAP_SOFTMAX)
+        launch_softmax_gradient(c.stream, rows_of(c), c.most * c.places, c.op->units, c.y, c.dy);
+    else
+        launch_activation_gradient(c.stream, all(c), c.most * c.numbers, f, z ? z : c.y, c.y, c.dy);
+}
+
+void activation_forward(const call &c) {
+    activate(c, c.x);
+}
+
+void activation_backward(const call &c) {
+    activate_backward(c, c.x);
+    if (c.dx)
+        launch_copy(c.stream, all(c), c.most * c.numbers, c.dy, c.o->add[0], c.dx);
+}
+
+/* ---- Dense ---- */
+
+bool keeps_z(const sap_cuda_op *op) {
+    return op->kind == SAP_CUDA_DENSE && sap_activation_needs_input(op->activation.kind);
+}
+
+void dense_forward(const call &c) {
+    float *z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
+    launch_dense(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x,
+                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z);
+    activate(c, z);
+}
+
+void dense_backward(const call &c) {
+    activate_backward(c, keeps_z(c.op) ? c.o->z.as<float>() : nullptr);
+    if (c.op->trainable)
+        launch_dense_weights(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x, c.dy,
+                             c.o->work.as<float>(), gradient_at(c.e, c.op->weights[0]),
+                             gradient_at(c.e, c.op->weights[1]));
+    if (c.dx)
+        launch_dense_input(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.dy,
+                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx);
+}
+
+/* ---- Dropout ---- */
+
+void drop(const call &c, const float *x, bool add, float *y) {
+    if (c.mode != RUN_TRAIN || c.op->rate == 0) {
+        launch_copy(c.stream, all(c), c.most * c.numbers, x, add, y);
+        return;
+    }
+    double threshold = c.op->rate * 0x1p32;
+    int32_t sequence = c.e->plan->tensors[c.op->output].sequence;
+    dropout p = {
+        c.op->key,
+        threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX,
+        c.op->rate < 1 ? (float)(1 / (1 - c.op->rate)) : 0,
+        c.numbers,
+        c.e->space.key,
+        sequence < 0 ? nullptr : c.e->space.offsets[sequence],
+    };
+    launch_dropout(c.stream, extent{c.e->space.counts, 1}, c.e->batch, p, x, add, y);
+}
+
+void dropout_forward(const call &c) {
+    drop(c, c.x, false, c.y);
+}
+
+void dropout_backward(const call &c) {
+    if (c.dx)
+        drop(c, c.dy, c.o->add[0], c.dx);
+}
+
+/* ---- Concatenate and the merges ---- */
+
+int64_t axis_of(const sap_cuda_op *op) {
+    int64_t axis = 0;
+    for (int32_t i = 0; i < op->input_count; i++)
+        axis += op->part[i];
+    return axis;
+}
+
+void concatenate(const call &c, bool forward) {
+    int64_t axis = axis_of(c.op), outer = c.numbers / (axis * c.op->width), at = 0;
+    for (int32_t i = 0; i < c.op->input_count; i++) {
+        slice s = {axis, c.op->part[i], at, c.op->width};
+        extent n = positions(c.e, c.op->output, outer);
+        if (forward)
+            launch_slice_in(c.stream, n, c.most * outer, s, y_of(c.e, c.op->inputs[i]), c.y);
+        else if (float *dx = dy_of(c.e, c.op->inputs[i]))
+            launch_slice_out(c.stream, n, c.most * outer, s, c.dy, c.o->add[(size_t)i], dx);
+        at += c.op->part[i];
+    }
+}
+
+void concatenate_forward(const call &c) {
+    concatenate(c, true);
+}
+
+void concatenate_backward(const call &c) {
+    concatenate(c, false);
+}
+
+void merge_forward(const call &c) {
+    launch_copy(c.stream, all(c), c.most * c.numbers, c.x, false, c.y);
+    for (int32_t i = 1; i < c.op->input_count; i++)
+        launch_merge(c.stream, all(c), c.most * c.numbers, c.op->kind, c.op->input_count, i == c.op->input_count - 1,
+                     y_of(c.e, c.op->inputs[i]), c.y);
+}
+
+void merge_backward(const call &c) {
+    merge_inputs inputs = {};
+    for (int32_t i = 0; i < c.op->input_count; i++)
+        inputs.x[i] = y_of(c.e, c.op->inputs[i]);
+    for (int32_t i = 0; i < c.op->input_count; i++)
+        if (float *dx = dy_of(c.e, c.op->inputs[i]))
+            launch_merge_gradient(c.stream, all(c), c.most * c.numbers, c.op->kind, c.op->input_count, i, inputs, c.y,
+                                  c.dy, c.o->add[(size_t)i], dx);
+}
+
+/* ---- Recurrent layers ---- */
+
+bool is_recurrent(sap_cuda_kind kind) {
+    return kind == SAP_CUDA_GRU || kind == SAP_CUDA_LSTM;
+}
+
+/* The input's positions, those of regular sequences counted one by one. */
+extent step_extent(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions(e, op->inputs[0], op->steps > 0 ? op->steps : 1);
+}
+
+int64_t steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions_most(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
+}
+
+/* Places what the layer keeps in its memory; at NULL: gives the floats that it takes. */
+int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *at, recurrent_kept *out) {
+    int64_t n = steps_most(e, op), units = op->units, used = 0;
+    bool lstm = op->kind == SAP_CUDA_LSTM;
+    auto take = [&](int64_t values) {
+        float *start = at + used;
+        used += (n * values + 31) / 32 * 32;
+        return start;
+    };
+    int64_t gates = recurrent_gates(lstm) * units;
+    out->projected = take(gates);
+    out->values = take((lstm ? 5 : 4) * units);
+    out->h = take(units);
+    out->c = take(lstm ? units : 0);
+    out->d_input = take(gates);
+    out->d_recurrent = lstm ? out->d_input : take(gates);
+    return used;
+}
+
+recurrent recurrent_of(const call &c) {
+    const sap_cuda_op *op = c.op;
+    int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
+    recurrent p = {};
+    p.lstm = op->kind == SAP_CUDA_LSTM;
+    p.backwards = op->backwards;
+    p.width = (int32_t)op->width;
+    p.units = (int32_t)op->units;
+    p.activation = op->activation;
+    p.recurrent_activation = op->recurrent_activation;
+    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
+    p.kernel = value_at(c.e, op->weights[0]);
+    p.recurrent_kernel = value_at(c.e, op->weights[1]);
+    p.bias = value_at(c.e, op->weights[2]);
+    p.x = c.x;
+    (op->whole ? p.y : p.last) = c.y;
+    (op->whole ? p.dy : p.d_last) = c.dy;
+    return p;
+}
+
+/* ---- on tensor cores ---- */
+
+int64_t tile_steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    int32_t sequence = e->plan->tensors[op->inputs[0]].sequence;
+    return sequence < 0 ? (e->batch + SAP_GRU_TILE - 1) / SAP_GRU_TILE * op->steps : e->tile_capacity[(size_t)sequence];
+}
+
+/* Places tiles, states and parts behind each other; at NULL: gives the bytes. */
+size_t place_tiles(const sap_cuda_engine *e, const sap_cuda_op *op, char *at, gru_call *out) {
+    int64_t tiles = (e->batch + SAP_GRU_TILE - 1) / SAP_GRU_TILE, steps = tile_steps_most(e, op);
+    int32_t width = (int32_t)op->width, units = (int32_t)op->units;
+    size_t used = 0;
+    auto take = [&](int64_t bytes) {
+        char *start = at + used;
+        used += (size_t)(bytes + 255) / 256 * 256;
+        return start;
+    };
+    out->tile_first = (int32_t *)take((tiles + 1) * 4);
+    out->tiles = (uint16_t *)take(steps * padded_rows(width) * SAP_GRU_TILE * 2);
+    out->states = (uint16_t *)take((steps + tiles) * padded_rows(units) * SAP_GRU_TILE * 2);
+    out->parts = (float *)take(e->multiprocessors * gru_parameters(width, units) * 4);
+    return used;
+}
+
+gru_call gru_of(const call &c) {
+    const sap_cuda_op *op = c.op;
+    int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
+    gru_call p = {};
+    (void)place_tiles(c.e, op, c.o->z.as<char>(), &p);
+    p.width = (int32_t)op->width;
+    p.units = (int32_t)op->units;
+    p.backwards = op->backwards;
+    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
+    p.kernel = value_at(c.e, op->weights[0]);
+    p.recurrent_kernel = value_at(c.e, op->weights[1]);
+    p.bias = value_at(c.e, op->weights[2]);
+    p.x = c.x;
+    if (sequence >= 0 && c.e->plan->inputs[sequence].tensor == op->inputs[0]) { /* as the device keeps it */
+        p.x = c.e->now.x[sequence];
+        p.half = c.e->now.half[sequence];
+        p.offsets = c.e->now.offsets[sequence];
+        p.order = c.e->now_order;
+    }
+    p.last = c.y;
+    p.d_last = c.dy;
+    return p;
+}
+
+void gru_forward(const call &c) {
+    gru_call p = gru_of(c);
+    int32_t sequence = c.e->plan->tensors[c.op->inputs[0]].sequence;
+    launch_gru_tiles(c.stream, p, c.e->batch, sequence < 0 ? c.op->steps : c.e->longest[(size_t)sequence]);
+    (void)launch_gru_forward(c.stream, p, c.mode >= RUN_DIFFERENTIATE, c.e->batch, c.e->multiprocessors);
+}
+
+void gru_backward(const call &c) {
+    gru_call p = gru_of(c);
+    if (!c.op->trainable)
+        return;
+    (void)launch_gru_backward(c.stream, p, c.e->batch, c.e->multiprocessors);
+    launch_gru_sum(c.stream, p, c.e->batch, c.e->multiprocessors, gradient_at(c.e, c.op->weights[0]),
+                   gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
+}
+
+/* ---- in float32 ---- */
+
+void recurrent_forward(const call &c) {
+    if (c.o->tiled) {
+        gru_forward(c);
+        return;
+    }
+    recurrent p = recurrent_of(c);
+    recurrent_kept kept;
+    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
+    launch_dense(c.stream, step_extent(c.e, c.op), steps_most(c.e, c.op), p.width, recurrent_gates(p.lstm) * p.units,
+                 p.x, p.kernel, p.bias, kept.projected);
+    launch_recurrent(c.stream, p, kept, c.e->batch, c.e->shared_most);
+}
+
+void recurrent_backward(const call &c) {
+    if (c.o->tiled) {
+        gru_backward(c);
+        return;
+    }
+    recurrent p = recurrent_of(c);
+    recurrent_kept kept;
+    int64_t most = steps_most(c.e, c.op), gates = recurrent_gates(p.lstm) * p.units;
+    extent n = step_extent(c.e, c.op);
+    float *work = c.o->work.as<float>();
+    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
+    launch_recurrent_gradient(c.stream, p, kept, c.e->batch, c.e->shared_most);
+    if (c.op->trainable) {
+        float *bias = gradient_at(c.e, c.op->weights[2]);
+        launch_dense_weights(c.stream, n, most, p.width, gates, p.x, kept.d_input, work,
+                             gradient_at(c.e, c.op->weights[0]), bias);
+        launch_dense_weights(c.stream, n, most, p.units, gates, kept.h, kept.d_recurrent, work,
+                             gradient_at(c.e, c.op->weights[1]), bias && !p.lstm ? bias + gates : nullptr);
+    }
+    if (c.dx)
+        launch_dense_input(c.stream, n, most, p.width, gates, kept.d_input, p.kernel, c.o->add[0], c.dx);
+}
+
+sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
+    const sap_cuda_op *op = o->op;
+    gru_call tiles;
+    if (o->tiled)
+        return o->z.reserve(place_tiles(e, op, nullptr, &tiles), err);
+    recurrent_kept kept;
+    int64_t gates = recurrent_gates(op->kind == SAP_CUDA_LSTM) * op->units;
+    int64_t width = op->width > op->units ? op->width : op->units;
+    SAP_TRY(o->z.reserve((size_t)place_recurrent(e, op, nullptr, &kept) * sizeof(float), err));
+    return o->work.reserve((size_t)dense_work(steps_most(e, op), width, gates) * sizeof(float), err);
+}
+
+/* ---- By kind ---- */
+
+struct kind_functions {
+    void (*forward)(const call &);
+    void (*backward)(const call &);
+};
+
+const kind_functions *functions_of(sap_cuda_kind kind) {
+    static const kind_functions dense = {dense_forward, dense_backward};
+    static const kind_functions activation = {activation_forward, activation_backward};
+    static const kind_functions dropouts = {dropout_forward, dropout_backward};
+    static const kind_functions concatenation = {concatenate_forward, concatenate_backward};
+    static const kind_functions merge = {merge_forward, merge_backward};
+    static const kind_functions recurrence = {recurrent_forward, recurrent_backward};
+    switch (kind) {
+    case SAP_CUDA_GRU:
+    case SAP_CUDA_LSTM:
+        return &recurrence;
+    case SAP_CUDA_DENSE:
+        return &dense;
+    case SAP_CUDA_ACTIVATION:
+        return &activation;
+    case SAP_CUDA_DROPOUT:
+        return &dropouts;
+    case SAP_CUDA_CONCATENATE:
+        return &concatenation;
+    case SAP_CUDA_ADD:
+    case SAP_CUDA_SUBTRACT:
+    case SAP_CUDA_MULTIPLY:
+    case SAP_CUDA_AVERAGE:
+    case SAP_CUDA_MAXIMUM:
+    case SAP_CUDA_MINIMUM:
+        return &merge;
+    default:
+        return nullptr;
+    }
+}
+
+call call_of(sap_cuda_engine *e, operation *o, run_mode mode) {
+    const sap_cuda_op *op = o->op;
+    int64_t numbers = values_of(e, op->output);
+    return {e,
+            o,
+            op,
+            mode,
+            e->stream,
+            y_of(e, op->inputs[0]),
+            dy_of(e, op->inputs[0]),
+            y_of(e, op->output),
+            dy_of(e, op->output),
+            numbers,
+            op->units > 0 ? numbers / op->units : numbers,
+            positions_most(e, op->output)};
+}
+
+} // namespace
+
+extent positions(const sap_cuda_engine *e, int32_t tensor, int64_t factor) {
+    return {e->space.counts + 1 + e->plan->tensors[tensor].sequence, factor};
+}
+
+int64_t positions_most(const sap_cuda_engine *e, int32_t tensor) {
+    int32_t sequence = e->plan->tensors[tensor].sequence;
+    return sequence < 0 ? e->batch : e->step_capacity[(size_t)sequence];
+}
+
+void choose_form(const sap_cuda_engine *e, operation *o) {
+    const sap_cuda_op *op = o->op;
+    o->tiled = op->kind == SAP_CUDA_GRU && !e->plan->exact && e->capability >= 80 && op->reset_after && !op->whole &&
+               op->units <= SAP_GRU_UNITS && op->width <= SAP_GRU_WIDTH && op->activation.kind == SAP_TANH &&
+               op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;
+}
+
+sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
+    const sap_cuda_op *op = o->op;
+    if (!functions_of(op->kind))
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: not on the GPU in this version", op->where);
+    if (is_recurrent(op->kind))
+        return reserve_recurrent(e, o, err);
+    int64_t most = positions_most(e, op->output), values = values_of(e, op->output);
+    if (keeps_z(op))
+        SAP_TRY(o->z.reserve((size_t)(most * values) * sizeof(float), err));
+    if (op->kind == SAP_CUDA_DENSE && op->trainable)
+        SAP_TRY(
+            o->work.reserve((size_t)dense_work(most * values / op->units, op->width, op->units) * sizeof(float), err));
+    return SAP_OK;
+}
+
+sap_status forward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err) {
+    functions_of(o->op->kind)->forward(call_of(e, o, mode));
+    CUDA_TRY(cudaGetLastError(), o->op->where);
+    return SAP_OK;
+}
+
+sap_status backward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err) {
+    functions_of(o->op->kind)->backward(call_of(e, o, mode));
+    CUDA_TRY(cudaGetLastError(), o->op->where);
+    return SAP_OK;
+}

@@ -1,0 +1,127 @@
+/* The engine: what it keeps on the device, and how its parts work on it. */
+#ifndef SAP_CUDA_STATE_H
+#define SAP_CUDA_STATE_H
+
+#include "cuda_stack.h"
+
+#include <vector>
+
+/* "what: reason" for an error of the runtime. */
+sap_status cuda_failed(sap_error *err, const char *what, cudaError_t error);
+#define CUDA_TRY(call, what)                                                                                           \
+    do {                                                                                                               \
+        cudaError_t cuda_error_ = (call);                                                                              \
+        if (cuda_error_ != cudaSuccess)                                                                                \
+            return cuda_failed(err, what, cuda_error_);                                                                \
+    } while (0)
+
+/* Memory on the device, or pinned on the host. */
+struct device_memory {
+    void *data = nullptr;
+    size_t bytes = 0;
+    bool pinned = false;
+    device_memory() = default;
+    device_memory(const device_memory &) = delete;
+    device_memory(device_memory &&other) noexcept : data(other.data), bytes(other.bytes), pinned(other.pinned) {
+        other.data = nullptr;
+        other.bytes = 0;
+    }
+    device_memory &operator=(device_memory &&other) noexcept {
+        release();
+        data = other.data;
+        bytes = other.bytes;
+        pinned = other.pinned;
+        other.data = nullptr;
+        other.bytes = 0;
+        return *this;
+    }
+    ~device_memory() {
+        release();
+    }
+    void release();
+    /* At least so many bytes; what was there is lost where it has to grow. */
+    sap_status reserve(size_t wanted, sap_error *err);
+    template <class T> T *as() const {
+        return (T *)data;
+    }
+};
+
+/* Rows that the device keeps. */
+struct kept_rows {
+    int64_t rows = 0;
+    std::vector<device_memory> x, offsets;
+    std::vector<std::vector<int64_t>> steps; /* (inputs) first step of each row, and the end; of ragged inputs */
+    device_memory label, identity;
+    bool identified = false, labelled = false;
+};
+
+/* A batch on its way from the host, which packs one while the device works on the other. */
+struct stage {
+    kept_rows rows;
+    device_memory pinned; /* on the host */
+    device_memory order;
+    std::vector<int32_t> sorted; /* the same on the host: the longest rows first */
+    cudaEvent_t copied = nullptr, used = nullptr;
+    bool busy = false;
+};
+
+/* A use of a layer in the engine. */
+struct operation {
+    const sap_cuda_op *op;
+    std::vector<bool> add; /* to the input's gradient, which an operation behind wrote */
+    device_memory z;       /* what the activation takes, where its derivative needs it; what else forward keeps */
+    device_memory work;    /* of one call */
+    bool tiled = false;    /* a recurrent layer on tensor cores */
+};
+
+struct sap_cuda_engine {
+    const sap_cuda_plan *plan;
+    int64_t batch;
+    int multiprocessors = 0, capability = 0;
+    size_t shared_most = 0, memory_most = 0;
+    cudaStream_t stream = nullptr;
+
+    device_memory values, gradients, slots[2];
+    std::vector<device_memory> y, dy;   /* (tensors) */
+    std::vector<int64_t> step_capacity; /* (inputs) steps of a batch that the tensors hold */
+    std::vector<int64_t> tile_capacity; /* (inputs) steps of the tiles of a batch */
+    std::vector<int64_t> longest;       /* (inputs) steps of the batch in hand */
+    std::vector<bool> loose_input;      /* (inputs) nobody takes it row by row: it is not gathered */
+    bool sorts = false;                 /* rows better come the longest first */
+    row_set now;                        /* where the rows of the batch in hand come from */
+    const int32_t *now_order = nullptr;
+    std::vector<operation> operations;
+
+    device_memory counts, batch_label, batch_key, row_loss, row_correct;
+    std::vector<device_memory> batch_offsets;
+    batch_space space;
+    device_memory sums; /* totals */
+
+    kept_rows sets[2];
+    stage stages[2];
+    int turn = 0;
+    cudaStream_t copies = nullptr;
+    device_memory order, updates;
+    device_memory loose; /* float32 on the way to bf16 */
+
+    stack net;
+    bool stacked = false;
+    device_memory parts, arrived, block_sums;
+};
+
+/* ---- Operations (cuda_operations.cu) ------------------------------------------------------------------------ */
+
+enum run_mode { RUN_PREDICT, RUN_MEASURE, RUN_DIFFERENTIATE, RUN_TRAIN };
+
+/* Positions of a tensor: on the device, and at most. */
+extent positions(const sap_cuda_engine *e, int32_t tensor, int64_t factor);
+int64_t positions_most(const sap_cuda_engine *e, int32_t tensor);
+
+/* Decides which form of an operation runs here. */
+void choose_form(const sap_cuda_engine *e, operation *o);
+/* Says what memory an operation needs for the capacity that the engine has now. */
+sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err);
+sap_status forward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
+sap_status backward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
+
+#endif

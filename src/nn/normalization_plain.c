@@ -1,0 +1,53 @@
+/* The plain form of layer normalisation: the formulas, column by column. */
+#include "normalization.h"
+
+#include <math.h>
+
+typedef struct moments {
+    float mean, factor; /* 1 / sqrt(variance + epsilon) */
+} moments;
+
+static moments moments_of(const sap_normalization *n, int t) {
+    float sum = 0, squares = 0;
+    for (int64_t r = 0; r < n->rows; r++)
+        sum += n->x[r * n->width + t];
+    float mean = sum / (float)n->rows;
+    for (int64_t r = 0; r < n->rows; r++)
+        squares += (n->x[r * n->width + t] - mean) * (n->x[r * n->width + t] - mean);
+    return (moments){mean, 1 / sqrtf(squares / (float)n->rows + n->epsilon)};
+}
+
+static void forward(const sap_normalization *n) {
+    for (int t = 0; t < n->width; t++) {
+        moments m = moments_of(n, t);
+        for (int64_t r = 0; r < n->rows; r++) {
+            float z = (n->x[r * n->width + t] - m.mean) * m.factor;
+            n->y[r * n->width + t] = z * (n->gamma ? n->gamma[r] : 1) + (n->beta ? n->beta[r] : 0);
+        }
+    }
+}
+
+/* dx = factor (dz - mean of dz - z · mean of z dz) */
+static void backward(const sap_normalization *n) {
+    for (int t = 0; t < n->width; t++) {
+        moments m = moments_of(n, t);
+        float sum = 0, product = 0;
+        for (int64_t r = 0; r < n->rows; r++) {
+            int64_t at = r * n->width + t;
+            float z = (n->x[at] - m.mean) * m.factor, dz = n->dy[at] * (n->gamma ? n->gamma[r] : 1);
+            sum += dz;
+            product += z * dz;
+            n->dgamma[r * SAP_COLUMNS + t % SAP_COLUMNS] += z * n->dy[at];
+            n->dbeta[r * SAP_COLUMNS + t % SAP_COLUMNS] += n->dy[at];
+        }
+        for (int64_t r = 0; n->dx && r < n->rows; r++) {
+            int64_t at = r * n->width + t;
+            float z = (n->x[at] - m.mean) * m.factor, dz = n->dy[at] * (n->gamma ? n->gamma[r] : 1);
+            float d = m.factor * (dz - sum / (float)n->rows - z * product / (float)n->rows);
+            n->dx[at] = n->add ? n->dx[at] + d : d;
+        }
+    }
+}
+
+extern const sap_normalization_kernels sap_normalization_plain;
+const sap_normalization_kernels sap_normalization_plain = {.forward = forward, .backward = backward};

@@ -1,0 +1,10 @@
+# The GPU's sources as C++, on emulated threads; and their tests.
+get_property(cuda_sources GLOBAL PROPERTY SAPWOOD_CUDA_SOURCES)
+set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
+add_library(cuda_emulated STATIC ${cuda_sources} cuda_emulation.cpp)
+target_link_libraries(cuda_emulated PRIVATE sapwood_internal)
+target_include_directories(cuda_emulated PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}")
+target_compile_definitions(cuda_emulated PRIVATE SAP_CUDA_EMULATED)
+target_compile_options(cuda_emulated PRIVATE -x c++ -O2)
+sap_test(nn/test_cuda LIBS cuda_emulated)
+sap_test(nn/test_cuda_recurrent LIBS cuda_emulated)
