@@ -1,6 +1,6 @@
 /* Times sap_train on a network and raw arrays, for bench/train.py.
  *
- *     train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS
+ *     train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32]
  *
  * FOLDER holds label.i32 and for each input of the model NAME.f32 and, for a sequence, NAME.i64 with the first step of each row.
  * Prints one line an epoch: wall seconds, CPU seconds, loss; then waits for a line on stdin before the next, and
@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static sap_error error;
@@ -94,8 +95,8 @@ static sap_examples read_examples(const sap_model *model, const char *folder, in
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7) {
-        (void)fprintf(stderr, "usage: train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS\n");
+    if (argc != 7 && argc != 8) {
+        (void)fprintf(stderr, "usage: train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32]\n");
         return 2;
     }
     int64_t epochs = strtoll(argv[5], NULL, 10);
@@ -112,6 +113,10 @@ int main(int argc, char **argv) {
     double before = cpu_seconds();
     sap_train_options options = {
         .epochs = epochs, .batch = strtoll(argv[4], NULL, 10), .seed = 1, .on_epoch = on_epoch, .context = &before};
+    if (argc == 8) {
+        options.device = SAP_DEVICE_CUDA;
+        options.float32 = strcmp(argv[7], "cuda-float32") == 0;
+    }
     must(sap_train(model, &options, feed, NULL, &run, &history, &error));
     sap_history_release(&history);
     sap_feed_close(feed);

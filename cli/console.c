@@ -61,14 +61,29 @@ void console_pad(const char *text, int width) {
         (void)putchar(' ');
 }
 
+/* How many a second since the stage was first heard of; a training that goes on begins in the middle. */
+static double rate(const sap_progress *p) {
+    static char stage[32];
+    static uint64_t first;
+    static double since;
+    double now = seconds();
+    if (strncmp(stage, p->stage, sizeof stage - 1) != 0 || p->done < first) {
+        (void)snprintf(stage, sizeof stage, "%s", p->stage);
+        first = p->done;
+        since = now;
+    }
+    return now > since + 1 ? (double)(p->done - first) / (now - since) : 0;
+}
+
 static void amount(const sap_progress *p, char *out, size_t capacity) {
     char done[32], total[32];
+    double a_second = strcmp(p->unit, "samples") == 0 ? rate(p) : 0;
     if (strcmp(p->unit, "bytes") == 0)
         (void)snprintf(out, capacity, "%s of %s", console_bytes(p->done, done, sizeof done),
                        console_bytes(p->total, total, sizeof total));
     else if (p->total)
-        (void)snprintf(out, capacity, "%llu of %llu %s", (unsigned long long)p->done, (unsigned long long)p->total,
-                       p->unit);
+        (void)snprintf(out, capacity, a_second > 0 ? "%llu of %llu %s, %.3g a second" : "%llu of %llu %s",
+                       (unsigned long long)p->done, (unsigned long long)p->total, p->unit, a_second);
     else
         (void)snprintf(out, capacity, "%llu %s", (unsigned long long)p->done, p->unit);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every test run: each fuzz target for minutes, the damage sweep over all files there are, and a file of
 # more than 2 GB. One line for each with what was done and found; the exit status is 1 when something was found.
-# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`, `support`; all when none is named)
+# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`, `kill`, `support`; all when none is named)
 # SOAK_SECONDS: of CPU time for each fuzz target (600), SOAK_PLACES: seeded places of damage in each file (2000), SOAK_SEED.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -80,6 +80,18 @@ large() {
     report large "$status" "$(tail -1 "$log")"
 }
 
+# A training that is killed at random moments, ten times over, gives the same weights as one that was left alone.
+kills() {
+    build release nn_test_training
+    local status=0 done=0 log=build/soak/kill.log
+    : >"$log"
+    while (( done < 10 )) && build/release/tests/nn_test_training test_kill >>"$log" 2>&1; do
+        done=$((done + 1))
+    done
+    (( done == 10 )) || status=1
+    report kill "$status" "$done of 10 trainings, each killed three times; log $log"
+}
+
 # The table of what is read by whom, in docs/support.md, measured anew.
 support() {
     build release product
@@ -90,11 +102,12 @@ support() {
     report support "$status" "docs/support.md; log build/soak/support.log"
 }
 
-for target in ${*:-$targets damage large support}; do
+for target in ${*:-$targets damage large kill support}; do
     case $target in
     damage | large | support) "$target" ;;
+    kill) kills ;;
     *)
-        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large support" >&2; exit 2; }
+        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large kill support" >&2; exit 2; }
         fuzz "$target"
         ;;
     esac

@@ -230,6 +230,11 @@ typedef struct sap_callback {
     void *context;
 } sap_callback;
 
+typedef enum sap_device {
+    SAP_DEVICE_CPU = 0,
+    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is); one output with a categorical cross-entropy */
+} sap_device;
+
 typedef struct sap_train_options {
     int64_t epochs;          /* to go to, those before initial_epoch included */
     int64_t initial_epoch;   /* from 0 */
@@ -251,6 +256,9 @@ typedef struct sap_train_options {
     const char *checkpoint;
     double checkpoint_seconds;
     int64_t checkpoint_steps;
+    sap_device device;
+    bool
+        float32; /* on a GPU: recurrent layers too keep to float32; else their products take bf16, and sum in float32 */
     /* Called after each epoch; may be NULL. */
     void (*on_epoch)(void *context, const sap_history *history);
     void *context;

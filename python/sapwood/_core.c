@@ -45,22 +45,21 @@ typedef struct file_object {
 static PyTypeObject *file_type;
 PyTypeObject *core_tree_type;
 
-/* Frees the object's memory and its hold on its (heap) type. */
-static void free_object(PyObject *self) {
+void core_free_object(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
 }
 
-static void *new_object(PyTypeObject *type) {
+void *core_new_object(PyTypeObject *type) {
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     return alloc(type, 0);
 }
 
 static void file_dealloc(PyObject *self) {
     sap_file_close(((file_object *)self)->file);
-    free_object(self);
+    core_free_object(self);
 }
 
 static PyObject *core_open(PyObject *module, PyObject *arguments) {
@@ -76,7 +75,7 @@ static PyObject *core_open(PyObject *module, PyObject *arguments) {
     Py_END_ALLOW_THREADS Py_DECREF(url);
     if (status != SAP_OK)
         return core_raise(&err);
-    file_object *self = new_object(file_type);
+    file_object *self = core_new_object(file_type);
     if (!self) {
         sap_file_close(file);
         return NULL;
@@ -113,7 +112,7 @@ static PyObject *file_tree(PyObject *self, PyObject *arguments) {
     sap_status status;
     Py_BEGIN_ALLOW_THREADS status = sap_tree_open(((file_object *)self)->file, path, &tree, &err);
     Py_END_ALLOW_THREADS if (status != SAP_OK) return core_raise(&err);
-    tree_object *object = new_object(core_tree_type);
+    tree_object *object = core_new_object(core_tree_type);
     if (!object) {
         sap_tree_close(tree);
         return NULL;
@@ -139,7 +138,7 @@ static void tree_dealloc(PyObject *self) {
     sap_tree_close(object->tree);
     Py_XDECREF(object->file);
     Py_XDECREF(object->friends);
-    free_object(self);
+    core_free_object(self);
 }
 
 static PyObject *tree_info(PyObject *self, PyObject *unused) {
@@ -358,7 +357,8 @@ PyMODINIT_FUNC PyInit__core(void) {
     missing_type = error_type ? make_missing_type() : NULL;
     if (!module || !file_type || !core_tree_type || !missing_type ||
         PyModule_AddFunctions(module, core_job_functions) != 0 ||
-        PyModule_AddFunctions(module, core_table_functions) != 0 ||
+        PyModule_AddFunctions(module, core_table_functions) != 0 || !core_nn_init() ||
+        PyModule_AddFunctions(module, core_nn_functions) != 0 ||
         PyModule_AddObjectRef(module, "Error", error_type) != 0 ||
         PyModule_AddObjectRef(module, "NotFoundError", missing_type) != 0)
         Py_CLEAR(module);

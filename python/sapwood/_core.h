@@ -32,11 +32,23 @@ typedef sap_status (*core_work)(void *context, const sap_run *run, sap_error *er
 /* Runs work(context) on a thread of its own, with a pool of so many threads, while this one looks for signals and tells `callback`
  * (or None) how far it is. 0, or -1 with an exception set. */
 int core_run(core_work work, void *context, int threads, PyObject *callback);
+/* The same with a pool that there is. */
+int core_run_pool(core_work work, void *context, sap_pool *pool, PyObject *callback);
 
 extern PyMethodDef core_job_functions[];
 
 /* ---- Selections, export, comparison (_tables.c) ------------------------------------------------------------------ */
 
 extern PyMethodDef core_table_functions[];
+
+/* ---- Networks (_nn.c) ---------------------------------------------------------------------------------------------- */
+
+extern PyMethodDef core_nn_functions[];
+/* Makes the types; false with an exception set. */
+bool core_nn_init(void);
+
+/* For objects of heap types: memory for one, and giving it back with the hold on the type. */
+void *core_new_object(PyTypeObject *type);
+void core_free_object(PyObject *self);
 
 #endif

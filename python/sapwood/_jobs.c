@@ -88,12 +88,21 @@ static bool wait_a_little(job *j) {
 }
 
 int core_run(core_work work, void *context, int threads, PyObject *callback) {
-    pthread_t thread;
-    job state = {.work = work, .context = context}, *j = &state;
-    if (sap_pool_open(threads, &j->run.pool, &j->err) != SAP_OK) {
-        (void)core_raise(&j->err);
+    sap_error err = {0};
+    sap_pool *pool = NULL;
+    if (sap_pool_open(threads, &pool, &err) != SAP_OK) {
+        (void)core_raise(&err);
         return -1;
     }
+    int answer = core_run_pool(work, context, pool, callback);
+    sap_pool_close(pool);
+    return answer;
+}
+
+int core_run_pool(core_work work, void *context, sap_pool *pool, PyObject *callback) {
+    pthread_t thread;
+    job state = {.work = work, .context = context}, *j = &state;
+    j->run.pool = pool;
     j->run.progress = job_progress;
     j->run.context = j;
     j->run.cancel = &j->cancel;
@@ -121,7 +130,6 @@ int core_run(core_work work, void *context, int threads, PyObject *callback) {
     }
     pthread_mutex_destroy(&j->lock);
     pthread_cond_destroy(&j->changed);
-    sap_pool_close(j->run.pool);
     if (!failed && j->status != SAP_OK) {
         (void)core_raise(&j->err);
         return -1;

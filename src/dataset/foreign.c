@@ -391,7 +391,10 @@ static sap_status add_files(opening *o, const char *pattern, const char *split, 
     if (status == SAP_OK)
         status = add_table(o, &files, split, err);
     if (status == SAP_OK && o->info->part_count == before)
-        status = sap_error_set(err, SAP_EDATA, "%s: has no rows", pattern);
+        status = sap_error_set(err, SAP_EDATA,
+                               "%s: is no dataset (it has no " SAP_DATASET_JSON
+                               "), nor are there Parquet or TFRecord files with rows",
+                               pattern);
     free(files.paths);
     return status;
 }

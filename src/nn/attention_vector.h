@@ -134,7 +134,9 @@ INLINE vec dropped(const sap_attention *a, bits_vec value) {
 /* Numbers of the weights of one key with the queries in the lanes from t on. */
 INLINE bits_vec values_at(const attending *p, int t, int64_t key) {
     bits_vec values;
-    UNROLL for (int i = 0; i < W; i++) values[i] = sap_attention_value(p->of, p->head, p->queries.first + t + i, key);
+    UNROLL
+    for (int i = 0; i < W; i++)
+        values[i] = sap_attention_value(p->of, p->head, p->queries.first + t + i, key);
     return values;
 }
 

@@ -37,59 +37,86 @@ static void begin_projection(const attention *a, int projection, const char *nam
                        w);
 }
 
-/* allowed[j]: whether queries may look at key j. */
-static void emit_allowed(const attention *a, const char *keys) {
+/* low[j]: what is added to the score of key j, 0 or so much that nothing is left of it. */
+static void emit_low(const attention *a, const char *keys) {
     sap_text *text = &a->e->source->functions;
     const char *key = a->x[KEY]->mask, *value = a->x[VALUE]->mask;
-    sap_text_add(text, "    for (int32_t j = 0; j < %s; j++)\n        allowed[j] = ", keys);
-    if (key && value && strcmp(key, value) != 0)
-        sap_text_add(text, "%s[j] && %s[j];\n", key, value);
-    else
-        sap_text_add(text, key || value ? "%s[j];\n" : "1;\n", key ? key : value);
+    sap_text_add(text, "    for (int32_t j = 0; j < padded; j++)\n        low[j] = j >= %s ? -2e30F", keys);
+    if (key)
+        sap_text_add(text, " : !%s[j] ? -1e30F", key);
+    if (value && (!key || strcmp(key, value) != 0))
+        sap_text_add(text, " : !%s[j] ? -1e30F", value);
+    sap_text_add(text, " : 0;\n");
 }
 
-/* The context of query t in `sum`: values weighted by the softmax of its scores over the keys that it may look at. A query that may
- * look at none gets the mean of all values, or 0 where the layer has a dropout, as Keras has it. */
-static void emit_context(const attention *a, const char *keys) {
-    sap_text *text = &a->e->source->functions;
-    const char *query = a->x[QUERY]->mask;
-    long long key_dim = (long long)a->key_dim, value_dim = (long long)a->value_dim;
-    long long value_values = (long long)(a->heads * a->value_dim);
-    const char *scale = sap_source_number(a->e->source, (float)(1 / sqrt((double)a->key_dim)));
-    sap_source_use(a->e->source, SAP_HELPER_EXP);
-    const char *meets = query ? sap_source_text(a->e->source, " && %s[t]", query) : "";
-    const char *causal = sap_attention_is_causal(a->e->layer) ? " && j <= t" : "";
+/* The context of query t, whose projection is `sum`: values weighted by the softmax of its scores. A query that may look at no key
+ * has equal scores for all of them, and gets the mean of all values; or 0 where the layer has a dropout. Both as in Keras. */
+static void emit_context(const attention *a, long long most) {
+    sap_source *source = a->e->source;
+    sap_text *text = &source->functions;
+    const char *query = a->x[QUERY]->mask, *low = "low[j]";
+    long long value_dim = (long long)a->value_dim, value_width = (long long)sap_source_width(a->value_dim);
+    const char *scale = sap_source_number(source, (float)(1 / sqrt((double)a->key_dim)));
+    sap_source_use(source, SAP_HELPER_EXP);
+    sap_source_use(source, SAP_HELPER_SUM);
+    sap_source_use(source, SAP_HELPER_MOST);
+    bool causal = sap_attention_is_causal(a->e->layer);
+    if (causal || query) { /* keys that are not there stay lowest */
+        low = "own[j]";
+        sap_text_add(text,
+                     "        float own[%lld];\n"
+                     "        for (int32_t j = 0; j < padded; j++)\n"
+                     "            own[j] = (%s%s%s) && low[j] > -1e30F ? -1e30F : low[j];\n",
+                     most, causal ? "j > t" : "", causal && query ? " || " : "",
+                     query ? sap_source_text(source, "!%s[t]", query) : "");
+        sap_source_keep(source, most);
+    }
     sap_text_add(text,
                  "        for (int32_t h = 0; h < %lld; h++) {\n"
-                 "            float most = -3e38F, total = 0;\n"
-                 "            for (int32_t j = 0; j < %s; j++)\n"
-                 "                score[j] = 0;\n"
-                 "            for (int32_t d = h * %lld; d < (h + 1) * %lld; d++)\n"
-                 "                for (int32_t j = 0; j < %s; j++)\n"
-                 "                    score[j] += sum[d] * k[d][j];\n",
-                 (long long)a->heads, keys, key_dim, key_dim, keys);
+                 "            const float *query = sum + h * %lld;\n"
+                 "            for (int32_t j = 0; j < padded; j++)\n"
+                 "                score[j] = 0;\n",
+                 (long long)a->heads, (long long)a->key_dim);
+    if (a->key_dim / 4)
+        sap_source_product_of(source, 12, "score", "padded", "query",
+                              sap_source_text(source, "%lld", (long long)(a->key_dim / 4 * 4)), "k[h]");
+    if (a->key_dim % 4)
+        sap_text_add(text,
+                     "            for (int32_t i = %lld; i < %lld; i++)\n"
+                     "                for (int32_t j = 0; j < padded; j++)\n"
+                     "                    score[j] += query[i] * k[h][i][j];\n",
+                     (long long)(a->key_dim / 4 * 4), (long long)a->key_dim);
     sap_text_add(text,
-                 "            for (int32_t j = 0; j < %s; j++) {\n"
-                 "                score[j] = allowed[j]%s%s ? score[j] * %s : -3e38F;\n"
-                 "                most = score[j] > most ? score[j] : most;\n"
-                 "            }\n"
-                 "            for (int32_t j = 0; j < %s; j++)\n"
-                 "                score[j] = score[j] > -3e38F ? exp_of(score[j] - most) : 0;\n"
-                 "            for (int32_t j = 0; j < %s; j++)\n"
-                 "                total += score[j];\n",
-                 keys, meets, causal, scale, keys, keys);
+                 "            for (int32_t j = 0; j < padded; j++)\n"
+                 "                score[j] = score[j] * %s + %s;\n"
+                 "            float most = most_of(score, padded);\n"
+                 "            for (int32_t j = 0; j < padded; j++)\n"
+                 "                score[j] = exp_of(score[j] - most);\n"
+                 "            float share = 1 / sum_of(score, padded), context[%lld] = {0};\n",
+                 scale, low, value_width);
+    if (a->e->layer->rate > 0)
+        sap_text_add(text, "            share = most > -1e29F ? share : 0;\n");
+    sap_source_product_of(source, 12, "context", sap_source_text(source, "%lld", value_width), "score", "padded",
+                          "v[h]");
     sap_text_add(text,
-                 "            float share = total > 0 ? 1 / total : %s, extra = total > 0 ? 0 : 1;\n"
-                 "            float context[%lld] = {0};\n"
-                 "            for (int32_t j = 0; j < %s; j++)\n"
-                 "                for (int32_t d = 0; d < %lld; d++)\n"
-                 "                    context[d] += (score[j] + extra) * v[j][h * %lld + d];\n"
                  "            for (int32_t d = 0; d < %lld; d++)\n"
                  "                q[t * %lld + h * %lld + d] = context[d] * share;\n"
                  "        }\n",
-                 a->e->layer->rate > 0 ? "0"
-                                       : sap_source_text(a->e->source, "1 / (float)(%s > 0 ? %s : 1)", keys, keys),
-                 value_dim, keys, value_dim, value_dim, value_dim, value_values, value_dim);
+                 value_dim, (long long)(a->heads * a->value_dim), value_dim);
+}
+
+static int64_t keys_room(int64_t keys) {
+    return (keys + SAP_LANES - 1) / SAP_LANES * SAP_LANES;
+}
+
+/* k[h][d][j], v[h][j][d] with zeros behind the last key, and room for the contexts. */
+static void emit_memory(const attention *a, int64_t queries, int64_t keys) {
+    long long heads = (long long)a->heads, most = (long long)keys_room(keys);
+    long long value_width = (long long)sap_source_width(a->value_dim), contexts = queries * a->heads * a->value_dim;
+    sap_text_add(&a->e->source->functions,
+                 "    float k[%lld][%lld][%lld], v[%lld][%lld][%lld] = {0}, q[%lld], score[%lld], low[%lld];\n", heads,
+                 (long long)a->key_dim, most, heads, most, value_width, contexts, most, most);
+    sap_source_keep(a->e->source, heads * most * (a->key_dim + value_width) + contexts + 2 * most);
 }
 
 sap_status sap_emit_attention(const sap_emission *e, sap_error *err) {
@@ -102,22 +129,32 @@ sap_status sap_emit_attention(const sap_emission *e, sap_error *err) {
     a.heads = weight(&a, QUERY, 0)->shape.dims[1];
     a.key_dim = weight(&a, QUERY, 0)->shape.dims[2];
     a.value_dim = weight(&a, VALUE, 0)->shape.dims[2];
-    int64_t key_values = a.heads * a.key_dim, value_values = a.heads * a.value_dim;
-    int64_t most_queries = a.x[QUERY]->shape.dims[0], most_keys = a.x[KEY]->shape.dims[0];
+    long long key_dim = (long long)a.key_dim, value_dim = (long long)a.value_dim, heads = (long long)a.heads;
     const char *queries = sap_source_steps(source, a.x[QUERY]), *keys = sap_source_steps(source, a.x[KEY]);
     sap_text *text = &source->functions;
-    sap_text_add(text, "    float k[%lld][%lld], v[%lld][%lld], q[%lld], score[%lld];\n    uint8_t allowed[%lld];\n",
-                 (long long)key_values, (long long)most_keys, (long long)most_keys, (long long)value_values,
-                 (long long)(most_queries * value_values), (long long)most_keys, (long long)most_keys);
-    sap_source_keep(source, most_keys * (key_values + value_values + 2) + most_queries * value_values);
-    emit_allowed(&a, keys);
+    emit_memory(&a, a.x[QUERY]->shape.dims[0], a.x[KEY]->shape.dims[0]);
+    sap_text_add(text, "    int32_t padded = (%s + 7) / 8 * 8;\n    padded = padded ? padded : 8;\n", keys);
+    emit_low(&a, keys);
     begin_projection(&a, KEY, "key", keys, a.x[KEY]->place);
-    sap_text_add(text, "        for (int32_t d = 0; d < %lld; d++)\n            k[d][t] = sum[d];\n    }\n",
-                 (long long)key_values);
+    sap_text_add(text,
+                 "        for (int32_t h = 0; h < %lld; h++)\n"
+                 "            for (int32_t d = 0; d < %lld; d++)\n"
+                 "                k[h][d][t] = sum[h * %lld + d];\n"
+                 "    }\n"
+                 "    for (int32_t h = 0; h < %lld; h++)\n"
+                 "        for (int32_t d = 0; d < %lld; d++)\n"
+                 "            for (int32_t j = %s; j < padded; j++)\n"
+                 "                k[h][d][j] = 0;\n",
+                 heads, key_dim, key_dim, heads, key_dim, keys);
     begin_projection(&a, VALUE, "value", keys, a.x[VALUE]->place);
-    sap_text_add(text, "        memcpy(v[t], sum, sizeof v[t]);\n    }\n");
+    sap_text_add(text,
+                 "        for (int32_t h = 0; h < %lld; h++)\n"
+                 "            for (int32_t d = 0; d < %lld; d++)\n"
+                 "                v[h][t][d] = sum[h * %lld + d];\n"
+                 "    }\n",
+                 heads, value_dim, value_dim);
     begin_projection(&a, QUERY, "query", queries, a.x[QUERY]->place);
-    emit_context(&a, keys);
+    emit_context(&a, (long long)keys_room(a.x[KEY]->shape.dims[0]));
     sap_text_add(text, "    }\n");
     begin_projection(&a, OUTPUT, "output", queries, "q");
     int64_t out = sap_shape_step_values(&e->y->shape);

@@ -150,14 +150,14 @@ static sap_status emit_layer_normalization(const sap_emission *e, sap_error *err
     long long n = (long long)width;
     sap_text *out = &e->source->functions;
     sap_source_use(e->source, SAP_HELPER_ROOT);
+    sap_source_use(e->source, SAP_HELPER_SUM);
+    sap_source_keep(e->source, width);
     begin_loop(e, count);
-    sap_text_add(out, "%*sfloat mean = 0, variance = 0;\n", indent, "");
-    sap_text_add(out, "%*sfor (int32_t i = 0; i < %lld; i++)\n%*smean += %s[i];\n%*smean /= %lld;\n", indent, "", n,
-                 indent + 4, "", x, indent, "", n);
-    sap_text_add(out, "%*sfor (int32_t i = 0; i < %lld; i++)\n%*svariance += (%s[i] - mean) * (%s[i] - mean);\n",
+    sap_text_add(out, "%*sfloat mean = sum_of(%s, %lld) / %lld, square[%lld];\n", indent, "", x, n, n, n);
+    sap_text_add(out, "%*sfor (int32_t i = 0; i < %lld; i++)\n%*ssquare[i] = (%s[i] - mean) * (%s[i] - mean);\n",
                  indent, "", n, indent + 4, "", x, x);
-    sap_text_add(out, "%*sfloat scale = (float)inverse_root_of((double)(variance / %lld + %s));\n", indent, "", n,
-                 sap_source_number(e->source, (float)layer->epsilon));
+    sap_text_add(out, "%*sfloat scale = (float)inverse_root_of((double)(sum_of(square, %lld) / %lld + %s));\n", indent,
+                 "", n, n, sap_source_number(e->source, (float)layer->epsilon));
     sap_text_add(out, "%*sfor (int32_t i = 0; i < %lld; i++)\n%*s%s[i] = (%s[i] - mean) * scale%s%s%s%s;\n", indent, "",
                  n, indent + 4, "", y, x, gamma ? " * " : "", gamma ? gamma : "", gamma ? "[i]" : "",
                  beta ? sap_source_text(e->source, " + %s[i]", beta) : "");
@@ -314,6 +314,10 @@ static const sap_emitter_class emitters[] = {
     {"MaxPooling1D", emit_max_windows, false},
     {"Conv1D", emit_convolution, false},
     {"MultiHeadAttention", sap_emit_attention, true},
+    {"SimpleRNN", sap_emit_recurrent, true},
+    {"GRU", sap_emit_recurrent, true},
+    {"LSTM", sap_emit_recurrent, true},
+    {"Bidirectional", sap_emit_recurrent, true},
 };
 
 const sap_emitter_class *sap_emitter_find(const char *name) {

@@ -53,8 +53,10 @@ INLINE void product_block(const int T, const int columns, const int rows, const 
     float *y = p->y + first * T + t;
     int64_t row_step = p->row_step, depth_step = p->depth_step, depth = p->depth;
     vec sum[ROWS][COLUMNS];
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int c = 0; c < columns; c++) {
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < columns; c++) {
             sum[r][c] = (vec){0};
             if (p->bias)
                 sum[r][c] += p->bias[first + r];
@@ -64,16 +66,23 @@ INLINE void product_block(const int T, const int columns, const int rows, const 
     }
     for (int64_t k = 0; k < depth; k++) {
         vec xs[COLUMNS];
-        UNROLL for (int c = 0; c < columns; c++) xs[c] = load_vec(x + c * W);
-        UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < columns; c++)
+            xs[c] = load_vec(x + c * W);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
             float weight = w[r * row_step];
-            UNROLL for (int c = 0; c < columns; c++) sum[r][c] += xs[c] * weight;
+            UNROLL
+            for (int c = 0; c < columns; c++)
+                sum[r][c] += xs[c] * weight;
         }
         x += T;
         w += depth_step;
     }
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int c = 0; c < columns; c++) {
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < columns; c++) {
             vec value = sum[r][c];
             if (p->relu) /* lets NaN through */
                 value = (vec)((__typeof__(value < value))value & ~(value < 0));
@@ -168,16 +177,26 @@ enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
 INLINE void outer_block(const int T, const int rows, const bool ones, const int outs, int64_t out, const float *x,
                         const float *d, float *gw, float *gb) {
     vec sum[OUTER_ROWS][4];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < 4; o++) sum[i][o] = (vec){0};
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        UNROLL
+    for (int o = 0; o < 4; o++)
+        sum[i][o] = (vec){0};
     for (int t = 0; t < T; t += W) {
         vec xs[OUTER_ROWS];
-        UNROLL for (int i = 0; i < rows; i++) xs[i] = ones && i == rows - 1 ? (vec){0} + 1.0F : load_vec(x + i * T + t);
-        UNROLL for (int o = 0; o < outs; o++) {
+        UNROLL
+        for (int i = 0; i < rows; i++)
+            xs[i] = ones && i == rows - 1 ? (vec){0} + 1.0F : load_vec(x + i * T + t);
+        UNROLL
+        for (int o = 0; o < outs; o++) {
             vec ds = load_vec(d + o * T + t);
-            UNROLL for (int i = 0; i < rows; i++) sum[i][o] += xs[i] * ds;
+            UNROLL
+            for (int i = 0; i < rows; i++)
+                sum[i][o] += xs[i] * ds;
         }
     }
-    UNROLL for (int i = 0; i < rows; i++) {
+    UNROLL
+    for (int i = 0; i < rows; i++) {
         float *to = ones && i == rows - 1 ? gb : gw + i * out;
         vec4 four = sums_of(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), old = {0};
         memcpy(&old, to, (size_t)outs * sizeof(float));
@@ -583,8 +602,11 @@ typedef float loose8 __attribute__((vector_size(32), aligned(4)));
 /* Eight values of eight rows. */
 INLINE void load_block(const int T, const float *const *rows, int64_t v, float *tile) {
     vec8 r[8], s[8];
-    UNROLL for (int i = 0; i < 8; i++) r[i] = rows[i] ? *(const loose8 *)(rows[i] + v) : (vec8){0};
-    UNROLL for (int i = 0; i < 8; i += 4) {
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        r[i] = rows[i] ? *(const loose8 *)(rows[i] + v) : (vec8){0};
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
         vec8 a = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
         vec8 b = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
         vec8 c = __builtin_shufflevector(r[i + 2], r[i + 3], 0, 8, 1, 9, 4, 12, 5, 13);
@@ -594,7 +616,8 @@ INLINE void load_block(const int T, const float *const *rows, int64_t v, float *
         s[i + 2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
         s[i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
     }
-    UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL
+    for (int i = 0; i < 4; i++) {
         *(vec8 *)(tile + i * T) = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
         *(vec8 *)(tile + (i + 4) * T) = __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }

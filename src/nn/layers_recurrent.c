@@ -5,6 +5,7 @@
  */
 #include "nn_internal.h"
 #include "recurrent.h"
+#include "recurrent_layer.h"
 
 typedef struct cell_settings {
     sap_cell cell;
@@ -547,4 +548,28 @@ bool sap_recurrent_use_of(const sap_layer *layer, sap_recurrent_use *out) {
     };
     bool put_back = s->sequences && c->reverse; /* and then a state's place is not its step's */
     return s->count == 1 && !put_back && (c->cell == SAP_CELL_GRU || c->cell == SAP_CELL_LSTM);
+}
+
+/* ---- What others are told ------------------------------------------------------------------------------- */
+
+sap_recurrent_layer sap_recurrent_describe(const sap_layer *layer) {
+    const recurrent_settings *s = layer->settings;
+    sap_recurrent_layer out = {.count = s->count,
+                               .sequences = s->sequences,
+                               .zero_masked = s->zero_masked,
+                               .flipped = flips(s),
+                               .merge = (sap_merge)s->merge};
+    for (int i = 0; i < s->count; i++) {
+        const cell_settings *c = &s->cells[i];
+        const sap_layer_weight *weights = &layer->weights[c->weight];
+        out.cells[i].cell = c->cell;
+        out.cells[i].reverse = c->reverse;
+        out.cells[i].units = c->units;
+        out.cells[i].activation = c->activation;
+        out.cells[i].recurrent_activation = c->recurrent_activation;
+        out.cells[i].kernel = &weights[0];
+        out.cells[i].recurrent_kernel = &weights[1];
+        out.cells[i].bias = c->use_bias ? &weights[2] : NULL;
+    }
+    return out;
 }

@@ -130,14 +130,20 @@ static sap_status load_class(const sap_loss_call *call, double number, int64_t r
     return SAP_OK;
 }
 
+/* Of a column that is zero. */
+static sap_status load_label(const sap_loss_call *call, int32_t label, int64_t row, float *to, sap_error *err) {
+    if (label < 0)
+        return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d", (long long)row, (int)label);
+    if (call->values == 1 || label >= call->values)
+        return load_class(call, label, row, to, err);
+    to[label * call->width] = 1;
+    return SAP_OK;
+}
+
 static sap_status load_targets(const sap_loss_call *call, const sap_examples *examples, int32_t output, int64_t row,
                                float *to, sap_error *err) {
-    if (examples->targets == 0) {
-        if (examples->label[row] < 0)
-            return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d", (long long)row,
-                                 (int)examples->label[row]);
-        return load_class(call, examples->label[row], row, to, err);
-    }
+    if (examples->targets == 0)
+        return load_label(call, examples->label[row], row, to, err);
     int64_t count = examples->target_values[output], all = call->steps * call->values;
     const float *from = examples->y[output] + row * count;
     if (count == all && call->loss->kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY) {
@@ -168,13 +174,9 @@ sap_status sap_loss_load(const sap_loss_call *call, const sap_examples *examples
                          sap_error *err) {
     if (call->loss->kind == SAP_LOSS_NONE)
         return SAP_OK;
-    for (int t = 0; t < call->width; t++) {
-        call->weight[t] = 0;
-        if (t >= call->rows) {
-            for (int64_t v = 0; v < call->steps * call->values; v++)
-                call->target[v * call->width + t] = 0;
-            continue;
-        }
+    memset(call->target, 0, (size_t)(call->steps * call->values * call->width) * sizeof *call->target);
+    memset(call->weight, 0, (size_t)call->width * sizeof *call->weight);
+    for (int t = 0; t < call->rows; t++) {
         SAP_TRY(load_targets(call, examples, output, row[t], call->target + t, err));
         double weight = examples->weight ? (double)examples->weight[row[t]] : 1, factor = 1;
         if (call->loss->class_weight)

@@ -40,12 +40,13 @@ static const char *identifier(sap_source *source, const char *name) {
 /* The same for the name of a parameter, which must not be a word of the language or hide what the function uses. */
 static const char *parameter(sap_source *source, const char *name) {
     static const char *const words[] = {
-        "auto",   "bool",     "break",  "case",     "catch",   "char",   "class",    "const",    "continue",  "default",
-        "delete", "do",       "double", "else",     "enum",    "export", "extern",   "false",    "float",     "for",
-        "friend", "goto",     "if",     "inline",   "int",     "long",   "memcpy",   "memory",   "namespace", "new",
-        "not",    "operator", "or",     "pad",      "private", "public", "register", "restrict", "return",    "rows_of",
-        "short",  "signed",   "sizeof", "static",   "struct",  "switch", "template", "this",     "throw",     "true",
-        "try",    "typedef",  "union",  "unsigned", "using",   "void",   "volatile", "while",    "and",       "xor"};
+        "keep",    "mark",     "auto",     "bool",      "break",    "case",    "catch",    "char",   "class",
+        "const",   "continue", "default",  "delete",    "do",       "double",  "else",     "enum",   "export",
+        "extern",  "false",    "float",    "for",       "friend",   "goto",    "if",       "inline", "int",
+        "long",    "memcpy",   "memory",   "namespace", "new",      "not",     "operator", "or",     "pad",
+        "private", "public",   "register", "restrict",  "return",   "rows_of", "short",    "signed", "sizeof",
+        "static",  "struct",   "switch",   "template",  "this",     "throw",   "true",     "try",    "typedef",
+        "union",   "unsigned", "using",    "void",      "volatile", "while",   "and",      "xor"};
     const char *out = identifier(source, name);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i], out) == 0)
@@ -106,25 +107,30 @@ const char *sap_source_array(const sap_emission *e, const char *what, int64_t ro
     return name;
 }
 
+void sap_source_product_of(sap_source *source, int indent, const char *sum, const char *width, const char *x,
+                           const char *depth, const char *w) {
+    /* four at a time: the sums are loaded and stored a quarter as often */
+    sap_text_add(&source->functions,
+                 "%*sfor (int32_t i = 0; i < %s; i += 4)\n"
+                 "%*sfor (int32_t o = 0; o < %s; o++)\n"
+                 "%*s%s[o] += %s[i] * %s[i][o] + %s[i + 1] * %s[i + 1][o] +\n"
+                 "%*s(%s[i + 2] * %s[i + 2][o] + %s[i + 3] * %s[i + 3][o]);\n",
+                 indent, "", depth, indent + 4, "", width, indent + 8, "", sum, x, w, x, w,
+                 indent + 13 + (int)strlen(sum), "", x, w, x, w);
+}
+
 void sap_source_product(sap_source *source, int indent, const char *sum, int64_t width, const char *x, int64_t depth,
                         const char *w) {
-    sap_text *out = &source->functions;
-    int64_t fours = depth / 4 * 4;
-    if (fours) /* four at a time: the sums are loaded and stored a quarter as often */
-        sap_text_add(out,
-                     "%*sfor (int32_t i = 0; i < %lld; i += 4)\n"
-                     "%*sfor (int32_t o = 0; o < %lld; o++)\n"
-                     "%*s%s[o] += %s[i] * %s[i][o] + %s[i + 1] * %s[i + 1][o] +\n"
-                     "%*s(%s[i + 2] * %s[i + 2][o] + %s[i + 3] * %s[i + 3][o]);\n",
-                     indent, "", (long long)fours, indent + 4, "", (long long)width, indent + 8, "", sum, x, w, x, w,
-                     indent + 12 + (int)strlen(sum), "", x, w, x, w);
+    long long fours = (long long)(depth / 4 * 4);
+    const char *columns = sap_source_text(source, "%lld", (long long)width);
+    if (fours)
+        sap_source_product_of(source, indent, sum, columns, x, sap_source_text(source, "%lld", fours), w);
     if (depth > fours)
-        sap_text_add(out,
+        sap_text_add(&source->functions,
                      "%*sfor (int32_t i = %lld; i < %lld; i++)\n"
-                     "%*sfor (int32_t o = 0; o < %lld; o++)\n"
+                     "%*sfor (int32_t o = 0; o < %s; o++)\n"
                      "%*s%s[o] += %s[i] * %s[i][o];\n",
-                     indent, "", (long long)fours, (long long)depth, indent + 4, "", (long long)width, indent + 8, "",
-                     sum, x, w);
+                     indent, "", fours, (long long)depth, indent + 4, "", columns, indent + 8, "", sum, x, w);
 }
 
 const char *sap_source_steps(sap_source *source, const sap_source_tensor *tensor) {

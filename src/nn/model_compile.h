@@ -13,13 +13,21 @@ enum { SAP_LANES = 8 }; /* rows of kernels are padded to multiples of it */
 
 /* Functions that the source gets when something uses them. */
 typedef enum sap_helper {
-    SAP_HELPER_EXP = 0,
+    SAP_HELPER_NONE = 0,
+    SAP_HELPER_ABS,
+    SAP_HELPER_SIGN,
+    SAP_HELPER_EXP,
+    SAP_HELPER_CLAMP,
     SAP_HELPER_SIGMOID,
-    SAP_HELPER_TANH,
     SAP_HELPER_EXPM1,
+    SAP_HELPER_TANH,
     SAP_HELPER_SOFTPLUS,
     SAP_HELPER_PHI,
     SAP_HELPER_SOFTMAX,
+    SAP_HELPER_LOG,
+    SAP_HELPER_LOG_SOFTMAX,
+    SAP_HELPER_SUM,
+    SAP_HELPER_MOST,
     SAP_HELPER_ROWS, /* a number of rows, between 0 and the most there may be */
     SAP_HELPER_PAD,  /* padding behind the numbers of a sequence */
     SAP_HELPER_KEEP, /* a sequence without its masked steps */
@@ -79,6 +87,7 @@ const char *sap_source_array(const sap_emission *emission, const char *what, int
                              int64_t width, const float *values);
 /* Emitters that stand in files of their own. */
 sap_status sap_emit_attention(const sap_emission *emission, sap_error *err);
+sap_status sap_emit_recurrent(const sap_emission *emission, sap_error *err);
 
 /* Notes that the function keeps so many floats on the stack. */
 static inline void sap_source_keep(sap_source *source, int64_t floats) {
@@ -91,6 +100,9 @@ static inline int64_t sap_source_width(int64_t columns) {
 /* Adds the product of a vector `x` (depth) and an array `w` (depth, width): sum[o] += Σ_i x[i] w[i][o]. indent: blanks before. */
 void sap_source_product(sap_source *source, int indent, const char *sum, int64_t width, const char *x, int64_t depth,
                         const char *w);
+/* The same for numbers in variables; depth is a multiple of 4. */
+void sap_source_product_of(sap_source *source, int indent, const char *sum, const char *width, const char *x,
+                           const char *depth, const char *w);
 /* Text of the number of vectors of `width` numbers in a tensor: "801", "steps", "steps * 3"; of its steps. */
 const char *sap_source_count(sap_source *source, const sap_source_tensor *tensor, int64_t width);
 const char *sap_source_steps(sap_source *source, const sap_source_tensor *tensor);

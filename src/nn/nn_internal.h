@@ -151,12 +151,24 @@ typedef enum sap_mask_use {
     SAP_MASK_MAKE /* Masking */
 } sap_mask_use;
 
+/* Sums over all rows of a batch that a trainable layer needs in training (SAP_TRAIN): call->sums. They are taken in
+ * rounds over all tiles; a round sees the sums of those before. The rounds before the last stand before the forward pass,
+ * the last before the backward pass. */
+typedef struct sap_whole_batch {
+    int64_t (*count)(const sap_layer *layer, const sap_shape *x); /* of sums in all rounds */
+    int rounds;
+    /* Adds what a tile gives in that round to its own sums, zero before the first. */
+    void (*add)(const sap_call *call, int round, double *own);
+    /* Changes weights that have no gradients. */
+    void (*learn)(const sap_layer *layer, const double *sums, float *values);
+} sap_whole_batch;
+
 /* What a class of layers is. */
 typedef struct sap_layer_class {
     const char *name;                  /* "Dense" */
     int32_t inputs_least, inputs_most; /* tensors that a node reads */
     bool view;                         /* the output is the input in another shape */
-    bool whole_batch; /* in training it needs the whole batch at once: this version cannot train through it */
+    const sap_whole_batch *whole;      /* what it takes from the whole batch in training; NULL: nothing */
     sap_padding padding;
     sap_mask_use mask;
     /* Reads the settings of a config; NULL: there are none. */
@@ -197,7 +209,7 @@ struct sap_layer {
     bool use_bias, scale, center;
     sap_activation activation;
     sap_initializer initializers[SAP_LAYER_WEIGHTS];
-    double rate, epsilon; /* Dropout, BatchNormalization */
+    double rate, epsilon, momentum; /* Dropout; BatchNormalization */
     int64_t axis;
     sap_shape target; /* InputLayer, Reshape */
 };
@@ -364,10 +376,11 @@ struct sap_call {
     uint8_t *y_mask; /* the same; NULL: no mask. Filled, unless the steps of y are not those of x: then by
                                         the class, which passes a mask on */
     float *y, *dy;
-    float *kept;  /* as many floats as the class needs from forward to backward */
-    float *work;  /* scratch of this call alone */
-    bool logits;  /* the last activation is left to the loss: y holds its input */
-    uint32_t key; /* of this use, for random numbers */
+    float *kept;              /* as many floats as the class needs from forward to backward */
+    float *work;              /* scratch of this call alone */
+    const double *sums, *own; /* of the whole batch and of this tile (sap_whole_batch); NULL: not taken */
+    bool logits;              /* the last activation is left to the loss: y holds its input */
+    uint32_t key;             /* of this use, for random numbers */
 };
 
 /* One step of a sequence in a tile. Layers that take each step for itself walk over the blocks of a tensor; one without

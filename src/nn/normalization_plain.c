@@ -1,4 +1,4 @@
-/* The plain form of layer normalisation: the formulas, column by column. */
+/* The plain form of layer and batch normalisation: the formulas, column by column. */
 #include "normalization.h"
 
 #include <math.h>
@@ -49,5 +49,40 @@ static void backward(const sap_normalization *n) {
     }
 }
 
+static void sums(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int t = 0; t < p->width; t++) {
+            float x = p->x[r * p->width + t], d = p->mean ? (x - p->mean[r]) * (x - p->mean[r]) : x;
+            p->sums[r] += (double)(p->counts[t] * d);
+        }
+    }
+}
+
+static void products(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int t = 0; t < p->width; t++) {
+            float d = p->dy[r * p->width + t];
+            p->sums[r] += (double)d;
+            p->products[r] += (double)(d * (p->x[r * p->width + t] - p->mean[r]));
+        }
+    }
+}
+
+static void recenter(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int t = 0; t < p->width; t++) {
+            int64_t at = r * p->width + t;
+            float d = p->scale[r] * p->dy[at] - p->counts[t] * (p->shift[r] + p->slope[r] * (p->x[at] - p->mean[r]));
+            p->dx[at] = p->add ? p->dx[at] + d : d;
+        }
+    }
+}
+
 extern const sap_normalization_kernels sap_normalization_plain;
-const sap_normalization_kernels sap_normalization_plain = {.forward = forward, .backward = backward};
+const sap_normalization_kernels sap_normalization_plain = {
+    .forward = forward,
+    .backward = backward,
+    .sums = sums,
+    .products = products,
+    .recenter = recenter,
+};

@@ -1,4 +1,4 @@
-/* Layer normalisation with vectors of columns; included by kernels_vector.h. */
+/* Layer and batch normalisation with vectors of columns; included by kernels_vector.h. */
 #include "normalization.h"
 
 /* Of the columns in one vector: mean and 1 / sqrt(variance + epsilon). */
@@ -59,4 +59,58 @@ static void normalize_backward(const sap_normalization *n) {
     }
 }
 
-static const sap_normalization_kernels normalization_kernels = {.forward = normalize, .backward = normalize_backward};
+INLINE double sum_of_vec(vec v) {
+    double sum = 0;
+    for (int i = 0; i < W; i++)
+        sum += (double)v[i];
+    return sum;
+}
+
+static void batch_sums(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        const float *x = p->x + r * p->width;
+        vec sum = {0};
+        for (int t = 0; t < p->width; t += W) {
+            vec d = load_vec(x + t) - (p->mean ? p->mean[r] : 0), counts;
+            memcpy(&counts, p->counts + t, sizeof counts);
+            sum += counts * (p->mean ? d * d : d);
+        }
+        p->sums[r] += sum_of_vec(sum);
+    }
+}
+
+static void batch_products(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        const float *x = p->x + r * p->width, *dy = p->dy + r * p->width;
+        vec sum = {0}, product = {0};
+        for (int t = 0; t < p->width; t += W) {
+            vec d = load_vec(dy + t);
+            sum += d;
+            product += d * (load_vec(x + t) - p->mean[r]);
+        }
+        p->sums[r] += sum_of_vec(sum);
+        p->products[r] += sum_of_vec(product);
+    }
+}
+
+static void batch_recenter(const sap_batch_normalization *p) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        const float *x = p->x + r * p->width, *dy = p->dy + r * p->width;
+        float *dx = p->dx + r * p->width;
+        for (int t = 0; t < p->width; t += W) {
+            vec counts;
+            memcpy(&counts, p->counts + t, sizeof counts);
+            vec d =
+                load_vec(dy + t) * p->scale[r] - counts * ((load_vec(x + t) - p->mean[r]) * p->slope[r] + p->shift[r]);
+            store_vec(dx + t, p->add ? load_vec(dx + t) + d : d);
+        }
+    }
+}
+
+static const sap_normalization_kernels normalization_kernels = {
+    .forward = normalize,
+    .backward = normalize_backward,
+    .sums = batch_sums,
+    .products = batch_products,
+    .recenter = batch_recenter,
+};

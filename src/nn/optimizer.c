@@ -210,10 +210,12 @@ double sap_optimizer_rate(const sap_optimizer_state *state) {
 sap_update sap_optimizer_update(const sap_optimizer_state *state) {
     const sap_optimizer *s = &state->settings;
     double step = (double)state->iteration + 1, rate = sap_optimizer_rate(state);
-    double left_1 = 1 - pow(s->beta_1, step), left_2 = 1 - pow(s->beta_2, step);
+    /* Keras' betas are float32: 1 - 0.999 is 0.9999871e-3 there */
+    double left_1 = 1 - pow((double)(float)s->beta_1, step), left_2 = 1 - pow((double)(float)s->beta_2, step);
     sap_update u = {
         .scale = 1,
         .limit = s->clipvalue > 0 ? (float)s->clipvalue : INFINITY,
+        .decay = (float)(s->weight_decay * rate),
         .rate = (float)(rate * sqrt(left_2) / left_1),
         .one_minus_beta_1 = (float)(1 - s->beta_1),
         .one_minus_beta_2 = (float)(1 - s->beta_2),
@@ -313,7 +315,6 @@ sap_status sap_optimizer_step(sap_optimizer_state *state, const sap_kernels *ker
                       .update = sap_optimizer_update(state),
                       .gradients = gradients,
                       .values = values};
-    work.update.decay = (float)(s->weight_decay * sap_optimizer_rate(state));
     work.average = state->iteration == 0 ? 0 : (float)s->ema_momentum;
     sap_status status = SAP_OK;
     if (s->clipnorm > 0 || s->global_clipnorm > 0) {

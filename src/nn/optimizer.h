@@ -62,7 +62,7 @@ void sap_optimizer_release(sap_optimizer_state *state);
 bool sap_optimizer_scheduled(const sap_optimizer_state *state);
 /* The learning rate of the next step. */
 double sap_optimizer_rate(const sap_optimizer_state *state);
-/* What the next step does to a number, weight decay and norms apart. */
+/* What the next step does to a number; scale is not known yet. */
 sap_update sap_optimizer_update(const sap_optimizer_state *state);
 /* One step: `values` changes by `gradients`. The result does not depend on the threads. */
 SAP_MUST_CHECK sap_status sap_optimizer_step(sap_optimizer_state *state, const sap_kernels *kernels, const sap_run *run,

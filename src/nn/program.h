@@ -35,8 +35,8 @@ typedef struct sap_ending {
 /* What one participant of a loop works with. */
 typedef struct sap_slot {
     sap_frame frame;
-    float *work; /* scratch of one call */
-    int64_t work_size;
+    float *work;      /* scratch of one call */
+    int64_t *longest; /* (domain_count) steps that it is enough for */
 } sap_slot;
 
 /* The rows of an input of rank >= 2. */
@@ -46,6 +46,26 @@ typedef struct sap_rows {
     float *packed;      /* rows whose masked steps stand between others, without those */
     int64_t capacity, packed_capacity;
 } sap_rows;
+
+/* A call that needs sums over the whole batch. */
+typedef struct sap_barrier {
+    int32_t call;
+    const sap_whole_batch *whole;
+    int64_t count; /* of sums */
+    double *sums;  /* (count) over the batch */
+    double *own;   /* (tile_count, count) of each tile */
+    bool backward; /* its last round is wanted */
+} sap_barrier;
+
+/* What is done with each tile between two barriers, in this order. */
+typedef struct sap_stage {
+    bool load, loss;
+    int32_t forward_from, forward_to;   /* calls */
+    int32_t backward_from, backward_to; /* calls, from the last to the first */
+    sap_barrier *barrier;               /* NULL: none */
+    int round;
+    bool marks; /* counts the places of masked outputs */
+} sap_stage;
 
 struct sap_program {
     const sap_model *model;
@@ -59,10 +79,13 @@ struct sap_program {
     int32_t *call_of;    /* (node_count) the other way round */
     int32_t call_count;
     sap_ending endings[SAP_OUTPUTS]; /* not for SAP_PREDICT */
-    bool ragged;                     /* some domain is */
-    double work;                     /* multiplications a row, without time */
-    double *step_work;               /* (domain_count) multiplications a step */
-    float *slices;                   /* (SAP_SLICES, slice_stride) gradients; slice 0 is the caller's array */
+    sap_barrier *barriers;           /* (barrier_count) in the order of their calls */
+    int32_t barrier_count;
+    bool masked;       /* the loss is taken from an output with a mask, so that its steps must be counted first */
+    bool ragged;       /* some domain is */
+    double work;       /* multiplications a row, without time */
+    double *step_work; /* (domain_count) multiplications a step */
+    float *slices;     /* (SAP_SLICES, slice_stride) gradients; slice 0 is the caller's array */
     int64_t slice_stride;
 
     /* The batch in hand */
@@ -76,6 +99,11 @@ struct sap_program {
     int tile; /* rows of a tile */
     int64_t tile_count, slice_count;
     sap_batch_result results[SAP_SLICES];
+    sap_stage stage;
+    sap_frame **frames; /* (tile_count) where there are barriers: all tiles stay in memory */
+    int64_t frame_count;
+    int64_t marks[SAP_SLICES][SAP_OUTPUTS]; /* places of masked outputs that count, by slice */
+    int64_t places[SAP_OUTPUTS];            /* of each output, in the whole batch */
 };
 
 static inline bool sap_program_differentiates(const sap_program *p) {
@@ -90,7 +118,7 @@ static inline int64_t sap_program_row(const sap_program *p, int64_t place) {
 SAP_MUST_CHECK sap_status sap_program_plan(sap_program *p, const sap_loss *losses, sap_error *err);
 /* Places of an output of the batch in hand, each with a loss of its own: all its dimensions but the last. */
 int64_t sap_ending_places(const sap_program *p, const sap_ending *ending);
-/* Sets up a frame, which has no memory yet. */
+/* Sets up a frame or slot, which has no memory yet. */
 SAP_MUST_CHECK sap_status sap_frame_open(sap_program *p, sap_frame *frame, sap_error *err);
 /* Makes sure that there is memory for the batch in hand. */
 SAP_MUST_CHECK sap_status sap_frame_place(const sap_program *p, sap_frame *frame, sap_error *err);
@@ -104,6 +132,8 @@ void sap_rows_release(sap_rows *rows);
 void sap_frame_load(const sap_program *p, sap_frame *frame, int64_t tile);
 void sap_frame_forward(const sap_program *p, sap_frame *frame, float *work, int32_t from, int32_t to);
 void sap_frame_backward(const sap_program *p, sap_frame *frame, float *work, int32_t from, int32_t to);
+/* Adds the places of masked outputs that count. */
+void sap_frame_mark(const sap_program *p, const sap_frame *frame, int64_t *marks);
 /* The losses of the outputs, and their gradients. */
 SAP_MUST_CHECK sap_status sap_frame_loss(const sap_program *p, sap_frame *frame, sap_batch_result *result,
                                          sap_error *err);

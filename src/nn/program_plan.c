@@ -66,6 +66,32 @@ int64_t sap_ending_places(const sap_program *p, const sap_ending *e) {
     return sap_shape_step_values(&node->shape) / e->values * (node->domain >= 0 ? p->longest[node->domain] : 1);
 }
 
+/* Calls that need the whole batch at once, and losses that do. */
+static sap_status find_barriers(sap_program *p, sap_error *err) {
+    const sap_model *model = p->model;
+    p->barriers = sap_arena_array(&p->arena, (size_t)p->call_count, sizeof *p->barriers);
+    if (!p->barriers)
+        return sap_error_memory(err, model->name);
+    for (int32_t c = 0; p->mode == SAP_TRAIN && c < p->call_count; c++) {
+        const sap_node *node = &model->nodes[p->call_nodes[c]];
+        const sap_whole_batch *whole = node->layer->class_of->whole;
+        if (!whole || !node->layer->trainable)
+            continue;
+        int64_t count = whole->count(node->layer, &model->nodes[node->inputs[0]].shape);
+        p->barriers[p->barrier_count++] =
+            (sap_barrier){.call = c,
+                          .whole = whole,
+                          .count = count,
+                          .sums = sap_arena_array(&p->arena, (size_t)count, sizeof(double)),
+                          .backward = node->differentiate};
+        if (!p->barriers[p->barrier_count - 1].sums)
+            return sap_error_memory(err, model->name);
+    }
+    for (int32_t o = 0; sap_program_differentiates(p) && o < model->output_count; o++)
+        p->masked = p->masked || model->nodes[model->outputs[o]].mask >= 0;
+    return SAP_OK;
+}
+
 sap_status sap_program_plan(sap_program *p, const sap_loss *losses, sap_error *err) {
     const sap_model *model = p->model;
     size_t nodes = (size_t)model->node_count, domains = (size_t)model->domain_count + 1;
@@ -91,6 +117,7 @@ sap_status sap_program_plan(sap_program *p, const sap_loss *losses, sap_error *e
     }
     for (int32_t d = 0; d < model->domain_count; d++)
         p->ragged = p->ragged || model->domains[d].ragged;
+    SAP_TRY(find_barriers(p, err));
     return p->mode == SAP_PREDICT ? SAP_OK : find_endings(p, losses, err);
 }
 
@@ -278,6 +305,15 @@ static bool fits(const sap_program *p, const int64_t *longest) {
     return true;
 }
 
+/* Enough for the batch in hand, with some room to grow. */
+static void make_longer(const sap_program *p, int64_t *longest) {
+    for (int32_t d = 0; d < p->model->domain_count; d++) {
+        int64_t length = p->model->domains[d].length, room = p->longest[d] + p->longest[d] / 4;
+        room = length >= 0 && room > length ? length : room;
+        longest[d] = room > longest[d] ? room : longest[d];
+    }
+}
+
 static sap_status allocate(const sap_program *p, int64_t size, float **memory, sap_error *err) {
     size_t bytes;
     free(*memory);
@@ -293,11 +329,7 @@ sap_status sap_frame_place(const sap_program *p, sap_frame *f, sap_error *err) {
     const sap_model *model = p->model;
     if (f->memory && fits(p, f->longest))
         return SAP_OK;
-    for (int32_t d = 0; d < model->domain_count; d++) { /* with some room to grow */
-        int64_t length = model->domains[d].length, room = p->longest[d] + p->longest[d] / 4;
-        room = length >= 0 && room > length ? length : room;
-        f->longest[d] = room > f->longest[d] ? room : f->longest[d];
-    }
+    make_longer(p, f->longest);
     int64_t size;
     bool *written = malloc((size_t)model->tensor_count * sizeof *written);
     sap_status status = written ? place(p, f, f->longest, NULL, &size, err) : sap_error_memory(err, model->name);
@@ -312,14 +344,14 @@ sap_status sap_frame_place(const sap_program *p, sap_frame *f, sap_error *err) {
 }
 
 sap_status sap_slot_place(const sap_program *p, sap_slot *s, sap_error *err) {
+    if (s->work && fits(p, s->longest))
+        return SAP_OK;
     int64_t size = 0;
+    make_longer(p, s->longest);
     for (int32_t c = 0; c < p->call_count; c++) {
         sap_needs needs;
-        SAP_TRY(needs_of(p, &p->model->nodes[p->call_nodes[c]], p->longest, &needs, err));
+        SAP_TRY(needs_of(p, &p->model->nodes[p->call_nodes[c]], s->longest, &needs, err));
         size = needs.work > size ? needs.work : size;
     }
-    if (s->work && size <= s->work_size)
-        return SAP_OK;
-    s->work_size = size;
     return allocate(p, size, &s->work, err);
 }

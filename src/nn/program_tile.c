@@ -165,6 +165,22 @@ void sap_frame_backward(const sap_program *p, sap_frame *f, float *work, int32_t
 
 /* ---- Ends ----------------------------------------------------------------------------------------------- */
 
+/* The mask of an output; NULL: all its steps count. */
+static const uint8_t *mask_of(const sap_program *p, const sap_frame *f, const sap_ending *e) {
+    int32_t mask = p->model->nodes[e->node].mask;
+    return mask >= 0 ? f->masks[mask] : NULL;
+}
+
+void sap_frame_mark(const sap_program *p, const sap_frame *f, int64_t *marks) {
+    for (int32_t o = 0; o < p->model->output_count; o++) {
+        const uint8_t *mask = mask_of(p, f, &p->endings[o]);
+        const sap_node *node = &p->model->nodes[p->endings[o].node];
+        for (int64_t t = 0; mask && t < p->longest[node->domain]; t++)
+            for (int r = 0; r < f->pass.rows; r++)
+                marks[o] += mask[t * f->pass.width + r];
+    }
+}
+
 sap_status sap_frame_loss(const sap_program *p, sap_frame *f, sap_batch_result *result, sap_error *err) {
     int64_t rows[SAP_TILE];
     for (int t = 0; t < f->pass.rows; t++)
@@ -183,9 +199,10 @@ sap_status sap_frame_loss(const sap_program *p, sap_frame *f, sap_batch_result *
             .logits = e->logits,
             .y = output->y,
             .dy = output->dy,
+            .mask = mask_of(p, f, e),
             .target = f->target,
             .weight = f->weight,
-            .scale = 1 / ((double)p->examples->rows * (double)places),
+            .scale = p->places[o] > 0 ? 1 / (double)p->places[o] : 0,
         };
         SAP_TRY(sap_loss_load(&call, p->examples, o, rows, err));
         sap_loss_run(&call);

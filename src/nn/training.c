@@ -1,19 +1,25 @@
 /* The training loop: epochs, steps, validation, and checkpoints in between. */
 #include "checkpoint.h"
+#include "cuda/cuda_run.h"
 #include "training_config.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
-enum { VALIDATION_ROWS = 4096 }; /* a batch of validation */
-#define REPORT_SECONDS 0.1       /* between reports of progress */
+enum {
+    VALIDATION_ROWS = 4096, /* a batch of validation */
+    GPU_ROWS = 1 << 18      /* rows between two looks at what the GPU does */
+};
+#define REPORT_SECONDS 0.1 /* between reports of progress */
 
 typedef struct trainer {
     sap_training training;
     sap_feed *train, *validation;
     const sap_run *run;
     sap_program *program, *measure; /* measure: for validation, or NULL */
+    sap_cuda *cuda;                 /* NULL: the CPU trains */
+    bool held[2];                   /* whether the GPU holds all rows for training, for validation */
     float *gradients;
     bool plain;                            /* no weight has a penalty or constraint */
     float *outputs[SAP_OUTPUTS];           /* of a batch, for AUC; NULL without */
@@ -223,6 +229,113 @@ static sap_status train_step(trainer *t, const sap_examples *examples, uint64_t 
     return SAP_OK;
 }
 
+/* ---- On a GPU ------------------------------------------------------------------------------------------- */
+
+static void add_sums(const sap_loss_sums *sums, sap_tally *tally) {
+    tally->loss += sums->loss;
+    tally->output[0] += sums->loss;
+    tally->rows += (double)sums->count;
+    tally->correct[0] += sums->correct;
+    tally->count[0] += sums->count;
+}
+
+static sap_status open_gpu(trainer *t, sap_error *err) {
+    sap_training *training = &t->training;
+    const sap_train_options *o = training->options;
+    sap_model *model = training->model;
+    if (o->auc)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: AUC in each epoch, on the GPU", model->name);
+    SAP_TRY(sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, o->float32, &t->cuda, err));
+    SAP_TRY(sap_cuda_keep(t->cuda, 0, t->train, &t->held[0], err));
+    return t->validation ? sap_cuda_keep(t->cuda, 1, t->validation, &t->held[1], err) : SAP_OK;
+}
+
+/* Steps of the epoch up to number `end`, and what they gave; fewer at the end of the epoch, then *over. */
+static sap_status run_gpu_steps(trainer *t, uint64_t key, int64_t end, bool *over, sap_loss_sums *sums,
+                                sap_error *err) {
+    sap_position *at = &t->training.position;
+    sap_optimizer_state *state = &t->training.model->optimizer;
+    int64_t batch = t->training.options->batch, first = at->step * batch, rows = sap_feed_rows(t->train) - first;
+    rows = rows < (end - at->step) * batch ? rows : (end - at->step) * batch;
+    *over = rows <= 0;
+    if (t->held[0] && !*over) {
+        const int64_t *order = sap_feed_order(t->train);
+        int64_t *own = order ? NULL : malloc((size_t)rows * sizeof *own);
+        if (!order && !own)
+            return sap_error_memory(err, "order of an epoch");
+        for (int64_t r = 0; own && r < rows; r++)
+            own[r] = first + r;
+        sap_status status =
+            sap_cuda_steps_run(t->cuda, 0, own ? own : order + first, rows, batch, key, state, sums, err);
+        free(own);
+        return status;
+    }
+    for (int64_t row = 0; row < rows; row += batch) {
+        sap_examples examples;
+        SAP_TRY(sap_feed_next(t->train, batch, &examples, err));
+        SAP_TRY(sap_cuda_step(t->cuda, &examples, key, state, err));
+    }
+    return *over ? SAP_OK : sap_cuda_finish(t->cuda, sums, err);
+}
+
+/* From the position on; checkpoints in between. */
+static sap_status train_gpu_epoch(trainer *t, uint64_t key, sap_error *err) {
+    sap_training *training = &t->training;
+    sap_position *at = &training->position;
+    const sap_train_options *o = training->options;
+    int64_t chunk = o->batch < GPU_ROWS ? GPU_ROWS / o->batch : 1;
+    bool over = false;
+    SAP_TRY(sap_cuda_put(t->cuda, training->model, &training->model->optimizer, err)); /* call-backs may change them */
+    while (!over && (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch)) {
+        int64_t end = at->step + chunk, due = o->checkpoint_steps;
+        if (due > 0 && end > (at->step / due + 1) * due)
+            end = (at->step / due + 1) * due;
+        if (o->steps_per_epoch > 0 && end > o->steps_per_epoch)
+            end = o->steps_per_epoch;
+        sap_loss_sums sums = {0};
+        sap_status status = sap_run_check(t->run, err);
+        if (status == SAP_OK)
+            status = run_gpu_steps(t, key, end, &over, &sums, err);
+        if (status == SAP_EDATA)
+            return sap_error_prefix(err, "epoch %lld, from step %lld on", (long long)at->epoch + 1,
+                                    (long long)at->step + 1);
+        if (status == SAP_OK) {
+            add_sums(&sums, &at->tally);
+            at->step += (sums.count + o->batch - 1) / o->batch;
+        }
+        if ((status == SAP_OK && !over) || (status == SAP_ECANCELLED && at->step > 0))
+            SAP_TRY(sap_cuda_get(t->cuda, training->model, &training->model->optimizer, err));
+        if (status == SAP_OK && !over)
+            status = store_if_due(t, err);
+        if (status == SAP_ECANCELLED && at->step > 0)
+            SAP_TRY(store_checkpoint(t, err));
+        SAP_TRY(status);
+        report(t, (int64_t)at->tally.rows, NULL);
+    }
+    return SAP_OK;
+}
+
+static sap_status validate_on_gpu(trainer *t, sap_tally *tally, sap_error *err) {
+    sap_loss_sums sums = {0};
+    int64_t rows = sap_feed_rows(t->validation), batch = t->training.options->batch;
+    SAP_TRY(sap_cuda_put(t->cuda, t->training.model, &t->training.model->optimizer, err));
+    if (t->held[1] && rows > 0) {
+        SAP_TRY(sap_cuda_steps_run(t->cuda, 1, NULL, rows, batch, 0, NULL, &sums, err));
+    } else {
+        SAP_TRY(sap_feed_epoch(t->validation, t->training.options->seed, -1, err));
+        for (int64_t row = 0; row < rows; row += batch) {
+            sap_examples examples;
+            SAP_TRY(sap_feed_next(t->validation, batch, &examples, err));
+            SAP_TRY(sap_cuda_step(t->cuda, &examples, 0, NULL, err));
+        }
+        SAP_TRY(sap_cuda_finish(t->cuda, &sums, err));
+    }
+    add_sums(&sums, tally);
+    return SAP_OK;
+}
+
+/* ---- An epoch, and what comes after it -------------------------------------------------------------------- */
+
 static sap_status train_epoch(trainer *t, sap_error *err) {
     sap_training *training = &t->training;
     sap_position *at = &training->position;
@@ -232,7 +345,9 @@ static sap_status train_epoch(trainer *t, sap_error *err) {
     SAP_TRY(sap_feed_epoch(t->train, o->seed, o->in_order ? -1 : epoch, err));
     if (at->step > 0)
         sap_feed_skip(t->train, at->step * o->batch);
-    while (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch) {
+    if (t->cuda)
+        SAP_TRY(train_gpu_epoch(t, key, err));
+    while (!t->cuda && (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch)) {
         sap_examples examples;
         sap_status status = sap_run_check(t->run, err);
         if (status == SAP_OK)
@@ -257,8 +372,9 @@ static sap_status validate(trainer *t, sap_error *err) {
     sap_tally tally = {0};
     sap_scores scores[SAP_OUTPUTS] = {0};
     double penalty = t->plain ? 0 : sap_penalty_add(t->training.model, NULL);
-    sap_status status = sap_feed_epoch(t->validation, t->training.options->seed, -1, err);
-    for (;;) {
+    sap_status status =
+        t->cuda ? validate_on_gpu(t, &tally, err) : sap_feed_epoch(t->validation, t->training.options->seed, -1, err);
+    while (!t->cuda) {
         sap_examples examples;
         sap_batch_result result;
         if (status == SAP_OK)
@@ -449,6 +565,8 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
     bool found = false;
     if (options->checkpoint)
         SAP_TRY(sap_checkpoint_read(training, &found, err));
+    if (options->device == SAP_DEVICE_CUDA)
+        SAP_TRY(open_gpu(t, err));
     t->stored = now();
     return sap_callbacks_begin(&training->callbacks, err);
 }
@@ -478,6 +596,7 @@ sap_status sap_train(sap_model *model, const sap_train_options *options, sap_fee
     }
     sap_callbacks_release(&t->training.callbacks);
     free(t->gradients);
+    sap_cuda_close(t->cuda);
     sap_program_close(t->measure);
     sap_program_close(t->program);
     free(t);

@@ -122,6 +122,24 @@ const char *sap_data_split(const sap_dataset *dataset, const char *wanted) {
     return whole ? "all" : wanted;
 }
 
+/* Features of the same names may come from other recipes, or from another convention, and then mean something else. */
+static sap_status check_recipe(const sap_dataset *trained, const sap_dataset *given, const char *path, sap_error *err) {
+    static const char *const keys[] = {"recipe", "convention"};
+    json_t *a = json_loads(sap_dataset_json(trained), 0, NULL), *b = json_loads(sap_dataset_json(given), 0, NULL);
+    sap_status status = a && b ? SAP_OK : sap_error_memory(err, path);
+    for (size_t i = 0; status == SAP_OK && i < sizeof keys / sizeof *keys; i++) {
+        const char *x = json_string_value(json_object_get(a, keys[i]));
+        const char *y = json_string_value(json_object_get(b, keys[i]));
+        if (strcmp(x ? x : "", y ? y : "") != 0)
+            status =
+                sap_error_set(err, SAP_ETYPE, "%s: was made with the %s \"%s\", but the network was trained on \"%s\"",
+                              path, keys[i], y ? y : "", x ? x : "");
+    }
+    json_decref(a);
+    json_decref(b);
+    return status;
+}
+
 sap_status sap_scoring_data(sap_scoring *scoring, const sap_stage *stage, sap_dataset **out, sap_error *err) {
     const char *path = sap_stage_text(stage, "data");
     bool described;
@@ -129,14 +147,19 @@ sap_status sap_scoring_data(sap_scoring *scoring, const sap_stage *stage, sap_da
         return sap_dataset_open(path, out, err);
     SAP_TRY(open_described(path, out, &described, err));
     if (described) {
-        if (sap_dataset_get_layout(scoring->dataset) != SAP_LAYOUT_FILES)
-            return SAP_OK;
-        sap_dataset_close(*out);
-        *out = NULL;
-        return sap_error_set(err, SAP_EUNSUPPORTED,
-                             "%s: the network was trained on files of scaled values, so nothing is known of how to "
-                             "scale this dataset for it",
-                             path);
+        sap_status status = SAP_OK;
+        if (sap_dataset_get_layout(scoring->dataset) == SAP_LAYOUT_FILES)
+            status = sap_error_set(err, SAP_EUNSUPPORTED,
+                                   "%s: the network was trained on files of scaled values, so nothing is known of how "
+                                   "to scale this dataset for it",
+                                   path);
+        else
+            status = check_recipe(scoring->dataset, *out, path, err);
+        if (status != SAP_OK) {
+            sap_dataset_close(*out);
+            *out = NULL;
+        }
+        return status;
     }
     json_t *columns = json_loads(sap_dataset_json(scoring->dataset), 0, NULL);
     size_t count = sap_dataset_label_count(scoring->dataset);

@@ -212,6 +212,10 @@ static const sap_option train_options[] = {
      .standard = "cpu",
      .choices = "cpu|cuda",
      .help = "where to train"},
+    {.name = "float32",
+     .kind = SAP_OPTION_SWITCH,
+     .standard = "false",
+     .help = "on a GPU: no bf16 in products of recurrent layers"},
 };
 
 static const sap_option evaluate_options[] = {

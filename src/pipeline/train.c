@@ -171,6 +171,7 @@ static sap_status finish(const char *partial, const char *out, sap_error *err) {
 
 sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err) {
     const char *path = sap_stage_text(stage, "model"), *out = sap_stage_text(stage, "out");
+    SAP_TRY(sap_train_settings_check(stage, err));
     sap_dataset *dataset = NULL;
     sap_model *model = NULL;
     sap_feed *train = NULL, *validation = NULL;

@@ -119,8 +119,6 @@ static sap_status read_optimizer(const sap_stage *stage, sap_train_settings *out
         *o = (sap_optimizer){0};
         SAP_TRY(sap_optimizer_find(sap_stage_text(stage, "optimizer"), &o->kind, err));
     }
-    if (given(stage, "learning-rate") && !(sap_stage_real(stage, "learning-rate") > 0))
-        return sap_error_set(err, SAP_EARGUMENT, "train: --learning-rate should be above 0");
     take_real(stage, "learning-rate", &o->learning_rate);
     take_real(stage, "momentum", &o->momentum);
     take_real(stage, "beta-1", &o->beta_1);
@@ -176,25 +174,30 @@ static void read_callbacks(const sap_stage *stage, sap_train_settings *out) {
 
 /* ---- All of them ---------------------------------------------------------------------------------------------- */
 
-sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *model, const sap_dataset *dataset,
-                                   sap_train_settings *out, sap_error *err) {
+sap_status sap_train_settings_check(const sap_stage *stage, sap_error *err) {
     uint64_t epochs = sap_stage_count(stage, "epochs"), batch = sap_stage_count(stage, "batch");
     if (epochs < 1 || epochs > 1000000 || batch < 1 || batch > 1u << 24)
         return sap_error_set(err, SAP_EARGUMENT, "train: --epochs should be 1 to 1000000 and --batch 1 to %u",
                              1u << 24);
-    if (strcmp(sap_stage_text(stage, "device"), "cpu") != 0)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "train: --device %s: this build trains on the CPU",
-                             sap_stage_text(stage, "device"));
+    if (given(stage, "learning-rate") && !(sap_stage_real(stage, "learning-rate") > 0))
+        return sap_error_set(err, SAP_EARGUMENT, "train: --learning-rate should be above 0");
+    return SAP_OK;
+}
+
+sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *model, const sap_dataset *dataset,
+                                   sap_train_settings *out, sap_error *err) {
     *out = (sap_train_settings){0};
     out->options = (sap_train_options){
-        .epochs = (int64_t)epochs,
-        .batch = (int64_t)batch,
+        .epochs = (int64_t)sap_stage_count(stage, "epochs"),
+        .batch = (int64_t)sap_stage_count(stage, "batch"),
         .steps_per_epoch = (int64_t)(sap_stage_count(stage, "steps-per-epoch") & INT32_MAX),
         .seed = sap_stage_count(stage, "seed"),
         .in_order = !sap_stage_switch(stage, "shuffle"),
         .validation_freq = (int64_t)(sap_stage_count(stage, "validation-every") & INT32_MAX),
         .auc = sap_stage_switch(stage, "auc"),
         .checkpoint_seconds = sap_stage_real(stage, "checkpoint-every"),
+        .device = strcmp(sap_stage_text(stage, "device"), "cuda") == 0 ? SAP_DEVICE_CUDA : SAP_DEVICE_CPU,
+        .float32 = sap_stage_switch(stage, "float32"),
     };
     const sap_training_config *compiled = sap_model_training_config(model);
     if (compiled && !compiled->unknown) {

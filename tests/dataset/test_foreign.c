@@ -173,6 +173,11 @@ static void what_is_wrong_is_said(void **state) {
     assert_error(SAP_ETYPE, "is of 2 classes, not 1", sap_dataset_open_files(published, &options, &dataset, err));
     assert_error(SAP_ENOTFOUND, "/nowhere/*: there is no such file",
                  sap_dataset_open_files("/nowhere/*", &standard, &dataset, err));
+    path = case_path(folder, "empty");
+    assert_ok(sap_folder_make(path, err));
+    assert_error(SAP_EDATA, "is no dataset (it has no dataset.json)",
+                 sap_dataset_open_files(path, &standard, &dataset, err));
+    free(path);
     path = case_path(published, "trainUndersampled_InclusiveClassifier.tfrecord/part-r-00003");
     char *bytes, *label_path;
     size_t length;

@@ -1,4 +1,4 @@
-/* Input: a `.keras` file (a zip of JSON and HDF5), opened as a model. The checksums of stored members are put right, but for
+/* Input: a `.keras` file (a zip of JSON and HDF5), or a whole HDF5 file, opened as a model. The checksums of stored members are put right, but for
  * that of the HDF5 file: its bytes are libhdf5's to parse, and are not the aim here. */
 #include "fuzz.h"
 
@@ -35,7 +35,8 @@ void fuzz_input(const uint8_t *data, size_t size) {
     sap_model *model;
     sap_error error = {0};
     const char *path = fuzz_path(copy, size);
-    if (size < 2 || memcmp(copy, "PK", 2) != 0) { /* JSON alone: target `model` */
+    bool packed = size >= 2 && memcmp(copy, "PK", 2) == 0, hdf5 = size >= 4 && memcmp(copy, "\x89HDF", 4) == 0;
+    if (!packed && !hdf5) { /* JSON alone: target `model` */
         free(copy);
         return;
     }

@@ -257,6 +257,17 @@ def smooth_logits():
     return keras.Model(inputs, layers.Dense(4)(layers.Dense(12, activation="mish")(inputs)))
 
 
+@case(training=True)
+def penalties():
+    """Regularisers are a part of the loss, constraints hold after each step."""
+    inputs, x = sequences(time=6)
+    r, c = keras.regularizers, keras.constraints
+    x = layers.GRU(4, kernel_regularizer="l1", recurrent_regularizer=r.L1L2(0.01, 0.02), recurrent_constraint="unit_norm")(x)
+    x = layers.Dense(6, kernel_regularizer="l2", bias_regularizer=r.L1(0.1), kernel_constraint=c.MaxNorm(0.8))(x)
+    x = layers.Dense(5, kernel_constraint=c.MinMaxNorm(0.6, 0.9, rate=0.5, axis=1), bias_constraint="non_neg")(x)
+    return keras.Model(inputs, softmax(x))
+
+
 @case(loss="mae", training=True)
 def steps_out():
     """An output for each step."""

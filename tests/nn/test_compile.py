@@ -45,8 +45,10 @@ def elementary():
     """Every activation, on numbers large and small."""
     inputs = keras.Input((14,))
     parts = [layers.Activation(name)(layers.Dense(5)(inputs))
-             for name in ("relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "softplus",
-                          "softsign", "silu", "gelu", "softmax", "linear")]
+             for name in ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "sigmoid", "hard_sigmoid", "tanh",
+                          "softplus", "softsign", "silu", "hard_silu", "gelu", "mish", "log_sigmoid", "squareplus",
+                          "sparse_plus", "sparse_sigmoid", "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink",
+                          "softmax", "log_softmax", "linear")]
     parts.append(layers.ReLU(max_value=1.5, negative_slope=0.1, threshold=0.2)(inputs))
     parts.append(layers.ReLU(negative_slope=0.1, threshold=0.2)(inputs))
     parts.append(layers.LeakyReLU()(inputs))
@@ -94,11 +96,31 @@ def masked_densely():
     inputs, other = keras.Input((7, 3)), keras.Input((5, 2))
     x = layers.Masking()(inputs)
     y = layers.Dense(4)(layers.Masking(mask_value=1.0)(other))
-    attended = layers.MultiHeadAttention(2, 3)(layers.Dense(4)(inputs), y)
+    attended = layers.MultiHeadAttention(2, 3)(layers.Dense(4)(inputs), layers.Dense(5)(other))
     causal = layers.MultiHeadAttention(1, 4, use_bias=False)(y, y, use_causal_mask=True)
-    pooled = [layers.GlobalMaxPooling1D()(y), layers.GlobalAveragePooling1D()(attended), layers.Flatten()(x),
+    pooled = [layers.GlobalMaxPooling1D()(y), layers.GlobalMaxPooling1D()(attended), layers.Flatten()(x),
               layers.GlobalAveragePooling1D()(causal)]
     return keras.Model([inputs, other], [layers.Dense(3)(layers.Concatenate()(pooled)), x])
+
+
+def recurrent():
+    """Every cell, forwards and backwards, where masked steps are dropped."""
+    inputs = keras.Input((9, 4), name="particles")
+    x = layers.Masking(mask_value=-1.0)(inputs)
+    y = layers.GRU(7, return_sequences=True)(x)
+    y = layers.Bidirectional(layers.LSTM(5, return_sequences=True, use_bias=False))(y)
+    parts = [layers.GRU(6, reset_after=False)(y), layers.LSTM(9, go_backwards=True)(y), layers.SimpleRNN(3)(x),
+             layers.Bidirectional(layers.GRU(4, activation="relu"), merge_mode="ave")(y)]
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Concatenate()(parts)))
+
+
+def recurrent_densely():
+    """Cells where masked steps are there."""
+    inputs = keras.Input((9, 4))
+    x = layers.Masking(mask_value=-1.0)(inputs)
+    y = layers.LSTM(5, return_sequences=True)(x)
+    z = layers.Bidirectional(layers.GRU(4, return_sequences=True), merge_mode="mul")(x)
+    return keras.Model(inputs, [y, z, layers.GRU(6)(x), layers.GRU(6, go_backwards=True, return_sequences=True)(x)])
 
 
 def windows():
@@ -173,7 +195,7 @@ def test_compiled_gives_what_the_library_gives(define, sapwood, tmp_path):
     compare(model, sapwood, tmp_path, x, x)
 
 
-@pytest.mark.parametrize("define", [masked_and_pooled, masked_densely], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("define", [masked_and_pooled, masked_densely, recurrent, recurrent_densely], ids=lambda f: f.__name__)
 def test_sequences_with_padding(define, sapwood, tmp_path):
     """Events of few rows, of all, of none, and with masked rows in between; Keras gets them padded."""
     keras.utils.set_random_seed(7)
@@ -181,7 +203,7 @@ def test_sequences_with_padding(define, sapwood, tmp_path):
     rng = np.random.default_rng(12)
     x, padded = [], []
     for index, (steps, width) in enumerate(shape_of(i) for i in model.inputs):
-        masked = {"masked_and_pooled": (-1.0,), "masked_densely": (0.0, 1.0)}[define.__name__][index]
+        masked = (0.0, 1.0)[index] if define is masked_densely else -1.0
         events = [rng.normal(0, 1, (n, width)).astype(np.float32) for n in [steps, 0, 1, *rng.integers(3, steps + 1, 30)]]
         for event in events[5:15]:
             event[rng.random(len(event)) < 0.4] = masked

@@ -92,6 +92,11 @@ class Case:
         subprocess.run([DRIVER, self.folder, name, str(self.rows), str(BATCH), str(steps),
                         "train" if training else "test"], check=True)
 
+    def batch(self, step):
+        """Inputs and targets of a step, as the driver takes them."""
+        rows = slice(step * BATCH % self.rows, step * BATCH % self.rows + BATCH)
+        return [v[rows] for v in self.x], [v[rows] for v in self.y]
+
     def read(self, name, kind=np.float32):
         return np.fromfile(self.folder / name, kind)
 
@@ -117,6 +122,20 @@ def differentiate(model, training):
         return loss, tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     return gradients
+
+
+def trainer(model, training, gradients=None):
+    """A step of training, with the model's optimizer."""
+    gradients, optimizer = gradients or differentiate(model, training), model.optimizer
+    optimizer.build(model.trainable_variables)
+    apply = tf.function(lambda step: optimizer.apply(step, model.trainable_variables))
+
+    def step(x, y):
+        loss, values = gradients(x, y)
+        apply(values)
+        return loss, values
+
+    return step
 
 
 def relative(ours, theirs):
@@ -162,16 +181,11 @@ def test_network(define_network, compiled, training, speed, tmp_path):
         if (tmp_path / f"{kind}.ragged0.f32").exists():
             network.check_outputs(f"{kind}.ragged", outputs)
 
-        optimizer = model.optimizer
-        optimizer.build(model.trainable_variables)
-        apply = tf.function(lambda step, optimizer=optimizer: optimizer.apply(step, model.trainable_variables))
-        trajectory = []
-        for step in range(STEPS):
-            rows = slice(step * BATCH % ROWS, step * BATCH % ROWS + BATCH)
-            loss, step_gradients = gradients([v[rows] for v in network.x], [v[rows] for v in network.y])
-            if step == 0:
-                check_gradients(network.read(f"{kind}.gradients.f32"), model, step_gradients)
-            apply(step_gradients)
+        step, trajectory = trainer(model, training, gradients), []
+        for i in range(STEPS):
+            loss, first = step(*network.batch(i))
+            if i == 0:
+                check_gradients(network.read(f"{kind}.gradients.f32"), model, first)
             trajectory.append(float(loss))
         np.testing.assert_allclose(network.read(f"{kind}.losses.f64", np.float64), trajectory, rtol=1e-3, atol=1e-6)
         assert trajectory[0] != trajectory[-1]
@@ -184,4 +198,125 @@ def test_network(define_network, compiled, training, speed, tmp_path):
     same = keras.models.load_model(tmp_path / "adam.same.keras")
     assert same.name == model.name
     for a, b in zip(network.call(same), outputs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_goes_on_in_both(tmp_path):
+    """30 steps here, 20 in Keras, or the other way round, are 50 steps in Keras alone: weights, optimizer and all."""
+    keras.utils.set_random_seed(7)
+    model = parity_networks.gru()
+    network = Case(tmp_path, model)
+    network.targets(["categorical_crossentropy"])
+
+    def steps(trained, first, count):
+        step = trainer(trained, True)
+        for i in range(first, first + count):
+            step(*network.batch(i))
+
+    def check(trained):
+        assert int(trained.optimizer.iterations) == 50
+        assert float(trained.optimizer.learning_rate) == pytest.approx(0.002)
+        pairs = [*zip(trained.weights, alone.weights, strict=True),
+                 *zip(trained.optimizer.variables, alone.optimizer.variables, strict=True)]
+        for a, b in pairs:
+            assert relative(a, b) <= 1e-3 * np.linalg.norm(b) + 1e-6, a.path
+
+    model.compile(keras.optimizers.AdamW(0.002, weight_decay=0.01), "categorical_crossentropy")
+    model.save(tmp_path / "begin.keras")
+    alone = keras.models.load_model(tmp_path / "begin.keras")
+    steps(alone, 0, 50)
+    network.run("begin", 30, True)
+    here_first = keras.models.load_model(tmp_path / "begin.saved.keras")
+    steps(here_first, 30, 20)
+    check(here_first)
+    steps(model, 0, 30)
+    model.save(tmp_path / "keras_first.keras")
+    network.run("keras_first", 20, True)
+    check(keras.models.load_model(tmp_path / "keras_first.saved.keras"))
+
+
+# ---- Files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", define.NETWORKS, ids=[f.__name__ for f in define.NETWORKS])
+def test_published_file(function, tmp_path):
+    """models/*.keras is what models/define.py defines, and gives what Keras gives, at its full length."""
+    path = SOURCE / "models" / f"{function.__name__}.keras"
+    stored, fresh = keras.models.load_model(path), function()
+    for a, b in zip(stored.weights, fresh.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert type(stored.optimizer).__name__ == "Adam"
+    check_prediction(stored, path, tmp_path)
+
+
+def events(rows, model):
+    """Particles of different number, padded to 801, and features."""
+    rng = np.random.default_rng(2)
+    x = [rng.normal(size=(rows, *i.shape[1:])).astype(np.float32) for i in model.inputs]
+    for values in x:
+        if values.ndim == 3:
+            length = rng.integers(1, values.shape[1], rows)
+            values[np.arange(values.shape[1]) >= length[:, None]] = 0
+    return x
+
+
+def check_prediction(model, path, folder, rows=10):
+    """model: what Keras makes of the file at `path`, or of what it should hold."""
+    x = events(rows, model)
+    for i, values in enumerate(x):
+        values.tofile(folder / f"x{i}.f32")
+    np.zeros((rows, model.outputs[0].shape[-1]), np.float32).tofile(folder / "y0.f32")
+    (folder / "model.keras").write_bytes(path.read_bytes())
+    subprocess.run([DRIVER, folder, "model", str(rows), str(rows), "0", "test"], check=True)
+    expected = np.asarray(tf.function(model)(x if len(x) > 1 else x[0], training=False))
+    ours = np.fromfile(folder / "model.outputs0.f32", np.float32).reshape(expected.shape)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+    rewritten = keras.models.load_model(folder / "model.same.keras")
+    for a, b in zip(rewritten.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    return rewritten
+
+
+def test_authors_keras_file(shared_data, tmp_path):
+    path = shared_data / "models" / "myGRUmodel.keras"
+    model = keras.models.load_model(path)
+    rewritten = check_prediction(model, path, tmp_path)
+    assert int(rewritten.optimizer.iterations) == int(model.optimizer.iterations) > 0
+    for a, b in zip(rewritten.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_authors_hdf5_file(shared_data, tmp_path):
+    """Keras 3 does not take this file of Keras 2: its weights are put into the same network, made anew."""
+    h5py = pytest.importorskip("h5py")
+    path = shared_data / "models" / "InclusiveClassifier.h5"
+    model = define.inclusive_gru()
+    with h5py.File(path) as file:
+        groups = [file["model_weights"][name] for name in file["model_weights"].attrs["layer_names"]]
+        arrays = [group[name] for group in groups for name in group.attrs["weight_names"]]
+        model.set_weights([np.asarray(a) for a in arrays])
+        slots = file["optimizer_weights"]
+        stored = [np.asarray(slots[name]) for name in slots.attrs["weight_names"]]
+    rewritten = check_prediction(model, path, tmp_path)
+    variables = [np.asarray(v) for v in rewritten.optimizer.variables]
+    assert variables[0] == stored[0] > 0
+    count = len(model.trainable_variables)
+    for i in range(count):
+        np.testing.assert_array_equal(variables[2 + 2 * i], stored[1 + i])
+        np.testing.assert_array_equal(variables[3 + 2 * i], stored[1 + count + i])
+
+
+def test_hdf5_of_keras_3(tmp_path):
+    """Keras 3 still writes that format: nested models, several outputs, operations."""
+    model = parity_networks.nested()
+    prepare(model)
+    model.compile("adam", ["binary_crossentropy", "mse", "sparse_categorical_crossentropy"])
+    model.save(tmp_path / "old.h5")
+    network = Case(tmp_path, model)
+    network.targets(["binary_crossentropy", "mse", "sparse_categorical_crossentropy"])
+    (tmp_path / "h5.keras").write_bytes((tmp_path / "old.h5").read_bytes())
+    network.run("h5", 0, False)
+    network.check_outputs("h5.outputs", network.call(model))
+    same = keras.models.load_model(tmp_path / "h5.same.keras")
+    for a, b in zip(network.call(same), network.call(model), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -38,7 +38,8 @@ static void step_adam(const sap_optimizer *s, int step, double rate, reference *
     r->v[i] = s->beta_2 * r->v[i] + (1 - s->beta_2) * g * g;
     r->largest[i] = fmax(r->largest[i], r->v[i]);
     double v = s->amsgrad ? r->largest[i] : r->v[i];
-    double left_1 = 1 - pow(s->beta_1, step), left_2 = 1 - pow(s->beta_2, step);
+    /* Keras' betas are float32 */
+    double left_1 = 1 - pow((double)(float)s->beta_1, step), left_2 = 1 - pow((double)(float)s->beta_2, step);
     if (s->kind != SAP_OPTIMIZER_RADAM) {
         r->w[i] -= rate * sqrt(left_2) / left_1 * r->m[i] / (sqrt(v) + s->epsilon);
         return;

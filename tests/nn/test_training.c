@@ -518,7 +518,10 @@ static int tear_down(void **state) {
     return 0;
 }
 
-int main(void) {
+/* An argument is the name of the only test to be run. */
+int main(int argc, char **argv) {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_threads),

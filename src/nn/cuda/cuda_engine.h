@@ -90,7 +90,7 @@ typedef struct sap_cuda_update {
 /* Sums over rows. */
 typedef struct sap_cuda_result {
     double loss;
-    int64_t correct;
+    int64_t rows, correct;
     int64_t bad_step; /* the first step of the call whose loss was not finite, from 1; 0: none */
 } sap_cuda_result;
 

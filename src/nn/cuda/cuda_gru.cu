@@ -114,7 +114,7 @@ __device__ inline void add_input(float (&sum)[NT][3][4], const gru_weights<KX> &
 }
 
 /* The thread's numbers of a state as bf16: units 16 warp + g and + 8, columns 2t and 2t + 1. */
-__device__ inline void store_state(char *at, const float *h, const lane_place &l, int rows) {
+[[maybe_unused]] __device__ inline void store_state(char *at, const float *h, const lane_place &l, int rows) {
     int row = 16 * l.warp + l.g;
     if (row < rows)
         *(uint32_t *)(at + row * 16 + l.t * 4) = pack_bf16(h[0], h[1]);
@@ -231,8 +231,8 @@ template <int NT, int KX> cudaError_t start(cudaStream_t stream, const gru_call 
 void launch_gru_tiles(cudaStream_t stream, const gru_call &p, int64_t most_rows, int64_t most_steps) {
     int64_t tiles = (most_rows + SAP_GRU_TILE - 1) / SAP_GRU_TILE;
     SAP_LAUNCH(find_tiles, dim3(1), dim3(SCAN), SCAN * sizeof(int32_t), stream, p.at, tiles, p.tile_first);
-    SAP_LAUNCH(fill_tiles, dim3((unsigned)((most_steps + TILE_STEPS - 1) / TILE_STEPS), (unsigned)tiles),
-               dim3(SAP_THREADS), 0, stream, p);
+    SAP_LAUNCH(fill_tiles, dim3((unsigned)(most_steps / TILE_STEPS + 1), (unsigned)tiles), dim3(SAP_THREADS), 0, stream,
+               p);
 }
 
 cudaError_t launch_gru_forward(cudaStream_t stream, const gru_call &p, bool store, int64_t most_rows,

@@ -39,6 +39,8 @@ static inline __device__ __host__ int64_t gru_parameters(int32_t width, int32_t 
     return (int64_t)(width + units + 2) * 3 * units;
 }
 
+/* Shared memory that a block takes at most. */
+size_t gru_shared_bytes();
 /* Tiles and their input; most_steps: of a row. */
 void launch_gru_tiles(cudaStream_t stream, const gru_call &p, int64_t most_rows, int64_t most_steps);
 /* store: keep the states for the gradient. */

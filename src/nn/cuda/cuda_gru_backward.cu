@@ -402,6 +402,10 @@ template <int NT> cudaError_t start_sized(cudaStream_t stream, const gru_call &p
 
 } // namespace
 
+size_t gru_shared_bytes() {
+    return sizeof(backward_space<4>);
+}
+
 cudaError_t launch_gru_backward(cudaStream_t stream, const gru_call &p, int64_t most_rows, int multiprocessors) {
     shape f = shape_for(most_rows, multiprocessors);
     return f.tiles == 1   ? start_sized<1>(stream, p, f)

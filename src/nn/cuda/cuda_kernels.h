@@ -121,7 +121,7 @@ void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda
 /* Sums of all steps since they were zeroed. */
 struct totals {
     double loss;
-    int64_t correct, steps, bad_step;
+    int64_t rows, correct, steps, bad_step;
 };
 
 struct loss_call {

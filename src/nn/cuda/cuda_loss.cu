@@ -57,6 +57,7 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
     if (thread == 0) {
         totals *t = p.sums;
         t->steps++;
+        t->rows += *rows;
         t->loss += loss[0];
         t->correct += correct[0];
         if (!isfinite(loss[0]) && t->bad_step == 0)

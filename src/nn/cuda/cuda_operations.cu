@@ -419,8 +419,9 @@ int64_t positions_most(const sap_cuda_engine *e, int32_t tensor) {
 
 void choose_form(const sap_cuda_engine *e, operation *o) {
     const sap_cuda_op *op = o->op;
-    o->tiled = op->kind == SAP_CUDA_GRU && !e->plan->exact && e->capability >= 80 && op->reset_after && !op->whole &&
-               op->units <= SAP_GRU_UNITS && op->width <= SAP_GRU_WIDTH && op->activation.kind == SAP_TANH &&
+    o->tiled = op->kind == SAP_CUDA_GRU && !e->plan->exact && e->capability >= 80 &&
+               gru_shared_bytes() <= e->shared_most && op->reset_after && !op->whole && op->units <= SAP_GRU_UNITS &&
+               op->width <= SAP_GRU_WIDTH && op->activation.kind == SAP_TANH &&
                op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;
 }
 

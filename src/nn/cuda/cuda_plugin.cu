@@ -188,6 +188,7 @@ sap_status open_engine(sap_cuda_engine *e, sap_error *err) {
     e->shared_most = p.sharedMemPerBlockOptin;
     CUDA_TRY(cudaStreamCreate(&e->stream), plan->name);
     CUDA_TRY(cudaStreamCreate(&e->copies), plan->name);
+    e->host_order.pinned = true;
     for (stage &s : e->stages) {
         s.pinned.pinned = true;
         CUDA_TRY(cudaEventCreateWithFlags(&s.copied, cudaEventDisableTiming), plan->name);
@@ -457,7 +458,7 @@ sap_status finish(sap_cuda_engine *e, sap_cuda_result *result, sap_error *err) {
     CUDA_TRY(cudaMemcpyAsync(&sums, e->sums.data, sizeof sums, cudaMemcpyDeviceToHost, e->stream), e->plan->name);
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
     CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, sizeof sums, e->stream), e->plan->name);
-    *result = {sums.loss, sums.correct, sums.bad_step};
+    *result = {sums.loss, sums.rows, sums.correct, sums.bad_step};
     return SAP_OK;
 }
 
@@ -503,22 +504,28 @@ void sort_rows(const sap_cuda_engine *e, const kept_rows *set, int32_t *order, i
 
 sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_cuda_result *result, sap_error *err) {
     const kept_rows *set = &e->sets[which];
-    size_t bytes = (size_t)steps->rows * sizeof(int32_t);
-    std::vector<int32_t> order(steps->order, steps->order + steps->rows);
-    for (int64_t first = 0; first < steps->rows; first += steps->batch)
-        sort_rows(e, set, order.data() + first, std::min(steps->batch, steps->rows - first));
-    SAP_TRY(e->order.reserve(bytes, err));
-    CUDA_TRY(cudaMemcpyAsync(e->order.data, order.data(), bytes, cudaMemcpyHostToDevice, e->stream), e->plan->name);
+    const char *name = e->plan->name;
+    SAP_TRY(e->order.reserve((size_t)steps->rows * sizeof(int32_t), err));
+    SAP_TRY(e->host_order.reserve((size_t)steps->rows * sizeof(int32_t), err));
+    int32_t *order = e->host_order.as<int32_t>(), *there = e->order.as<int32_t>();
+    memcpy(order, steps->order, (size_t)steps->rows * sizeof(int32_t));
     if (e->stacked && steps->updates) {
+        CUDA_TRY(
+            cudaMemcpyAsync(there, order, (size_t)steps->rows * sizeof(int32_t), cudaMemcpyHostToDevice, e->stream),
+            name);
         SAP_TRY(run_stack(e, set, steps, err));
         return finish(e, result, err);
     }
     for (int64_t first = 0, i = 0; first < steps->rows; first += steps->batch, i++) {
-        int64_t left = steps->rows - first;
+        int64_t rows = std::min(steps->batch, steps->rows - first);
+        sort_rows(e, set, order + first, rows); /* while the device works on the steps before */
+        CUDA_TRY(cudaMemcpyAsync(there + first, order + first, (size_t)rows * sizeof(int32_t), cudaMemcpyHostToDevice,
+                                 e->stream),
+                 name);
         step s = {set,
-                  e->order.as<int32_t>() + first,
-                  order.data() + first,
-                  left < steps->batch ? left : steps->batch,
+                  there + first,
+                  order + first,
+                  rows,
                   steps->key,
                   steps->updates ? RUN_TRAIN : RUN_MEASURE,
                   steps->updates ? steps->updates[i] : sap_cuda_update()};

@@ -181,6 +181,7 @@ __device__ void run_tile(const stack_call &p, const tile_space &s, const tile_pl
         float loss = row_loss(d + threadIdx.x * classes, classes, s.label[buffer][threadIdx.x], scale, &correct);
         mine->loss += loss;
         mine->correct += correct;
+        mine->rows++;
         if (!isfinite(loss) && mine->bad_step == 0)
             mine->bad_step = at.step + 1;
     }
@@ -237,6 +238,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
         totals *sum = &p.sums[blockIdx.x];
         sum->loss += all[i].loss;
         sum->correct += all[i].correct;
+        sum->rows += all[i].rows;
         if (all[i].bad_step && (sum->bad_step == 0 || all[i].bad_step < sum->bad_step))
             sum->bad_step = all[i].bad_step;
     }
@@ -246,6 +248,7 @@ __global__ void add_totals(totals *parts, int count, totals *sum) {
     for (int i = 0; i < count; i++) {
         sum->loss += parts[i].loss;
         sum->correct += parts[i].correct;
+        sum->rows += parts[i].rows;
         if (parts[i].bad_step && (sum->bad_step == 0 || parts[i].bad_step < sum->bad_step))
             sum->bad_step = parts[i].bad_step;
         parts[i] = {};

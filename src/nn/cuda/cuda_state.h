@@ -102,7 +102,8 @@ struct sap_cuda_engine {
     int turn = 0;
     cudaStream_t copies = nullptr;
     device_memory order, updates;
-    device_memory loose; /* float32 on the way to bf16 */
+    device_memory host_order; /* pinned: each batch sorted */
+    device_memory loose;      /* float32 on the way to bf16 */
 
     stack net;
     bool stacked = false;

@@ -1,0 +1,477 @@
+/* Networks for sapwood.keras: models, feeds of the caller's arrays or of a dataset, one epoch of training at a time. Arrays come and go
+ * as addresses; sapwood/keras.py sees to their types and shapes, and that they live long enough. */
+#include "_core.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 64 }; /* inputs, outputs */
+
+static PyTypeObject *model_type, *feed_type;
+
+typedef struct model_object {
+    PyObject ob_base;
+    sap_model *model;
+    sap_pool *pool;
+    bool compiled;
+    sap_optimizer optimizer; /* as the model was compiled */
+    sap_loss losses[MOST];
+} model_object;
+
+typedef struct feed_object {
+    PyObject ob_base;
+    sap_feed *feed;
+    PyObject *owner, *arrays; /* the model whose pool it uses; what must not go away */
+    sap_dataset *dataset;
+} feed_object;
+
+static void *address(PyObject *number) { /* NULL for 0, and with an exception set */
+    return PyLong_AsVoidPtr(number);
+}
+
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+static void model_dealloc(PyObject *self) {
+    model_object *m = (model_object *)self;
+    sap_model_close(m->model);
+    sap_pool_close(m->pool);
+    core_free_object(self);
+}
+
+/* model_open(path, threads) -> Model */
+static PyObject *model_open(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *path;
+    int threads;
+    if (!PyArg_ParseTuple(arguments, "O&i", PyUnicode_FSConverter, &path, &threads))
+        return NULL;
+    model_object *m = core_new_object(model_type);
+    if (!m) {
+        Py_DECREF(path);
+        return NULL;
+    }
+    sap_error err = {0};
+    sap_status status;
+    const char *text = PyBytes_AsString(path);
+    Py_BEGIN_ALLOW_THREADS status = sap_model_open(text, 0, &m->model, &err);
+    if (status == SAP_OK)
+        status = sap_pool_open(threads, &m->pool, &err);
+    Py_END_ALLOW_THREADS Py_DECREF(path);
+    if (status == SAP_OK && sap_model_output_count(m->model) > MOST)
+        status = sap_error_set(&err, SAP_EUNSUPPORTED, "a network with more than %d outputs", MOST);
+    if (status != SAP_OK) {
+        Py_DECREF(m);
+        return core_raise(&err);
+    }
+    const sap_training_config *config = sap_model_training_config(m->model);
+    m->compiled = config && !config->unknown;
+    if (m->compiled) {
+        m->optimizer = config->optimizer;
+        memcpy(m->losses, config->losses, sap_model_output_count(m->model) * sizeof *m->losses);
+    }
+    return (PyObject *)m;
+}
+
+static PyObject *shape_tuple(int32_t rank, const int64_t *shape) {
+    PyObject *tuple = PyTuple_New(rank);
+    for (int32_t i = 0; tuple && i < rank; i++) {
+        PyObject *number = PyLong_FromLongLong(shape[i]);
+        if (!number || PyTuple_SetItem(tuple, i, number) != 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static bool append(PyObject *list, PyObject *item) {
+    bool done = list && item && PyList_Append(list, item) == 0;
+    Py_XDECREF(item);
+    return done;
+}
+
+/* describe() -> {"inputs": [(name, shape)], "outputs": [(name, shape)], "weights": [(path, shape, trainable, address)],
+ * "unknown": text or None, "compiled": bool} */
+static PyObject *model_describe(PyObject *self, PyObject *unused) {
+    (void)unused;
+    model_object *m = (model_object *)self;
+    PyObject *ends[2] = {PyList_New(0), PyList_New(0)}, *weights = PyList_New(0);
+    bool done = true;
+    for (int k = 0; k < 2; k++) {
+        size_t count = k ? sap_model_output_count(m->model) : sap_model_input_count(m->model);
+        for (size_t i = 0; done && i < count; i++) {
+            const sap_tensor_info *info = k ? sap_model_output(m->model, i) : sap_model_input(m->model, i);
+            done = append(ends[k], Py_BuildValue("(sN)", info->name, shape_tuple(info->rank, info->shape)));
+        }
+    }
+    for (size_t i = 0; done && i < sap_model_weight_count(m->model); i++) {
+        const sap_weight *w = sap_model_weight(m->model, i);
+        done = append(weights, Py_BuildValue("(sNON)", w->path, shape_tuple(w->rank, w->shape),
+                                             w->trainable ? Py_True : Py_False, PyLong_FromVoidPtr(w->data)));
+    }
+    const sap_training_config *config = sap_model_training_config(m->model);
+    PyObject *answer = NULL;
+    if (done)
+        answer = Py_BuildValue("{s:O,s:O,s:O,s:O&,s:O}", "inputs", ends[0], "outputs", ends[1], "weights", weights,
+                               "unknown", core_message, config ? config->unknown : NULL, "compiled",
+                               m->compiled ? Py_True : Py_False);
+    Py_XDECREF(ends[0]);
+    Py_XDECREF(ends[1]);
+    Py_XDECREF(weights);
+    return answer;
+}
+
+static PyObject *model_write(PyObject *self, PyObject *arguments) {
+    PyObject *path;
+    if (!PyArg_ParseTuple(arguments, "O&", PyUnicode_FSConverter, &path))
+        return NULL;
+    sap_error err = {0};
+    sap_status status = sap_model_write(((model_object *)self)->model, PyBytes_AsString(path), &err);
+    Py_DECREF(path);
+    return status == SAP_OK ? Py_NewRef(Py_None) : core_raise(&err);
+}
+
+/* ---- Feeds --------------------------------------------------------------------------------------------------------- */
+
+static void feed_dealloc(PyObject *self) {
+    feed_object *f = (feed_object *)self;
+    sap_feed_close(f->feed);
+    sap_dataset_close(f->dataset);
+    Py_XDECREF(f->owner);
+    Py_XDECREF(f->arrays);
+    core_free_object(self);
+}
+
+static feed_object *new_feed(PyObject *owner, PyObject *arrays) {
+    feed_object *f = core_new_object(feed_type);
+    if (f) {
+        f->owner = Py_NewRef(owner);
+        f->arrays = Py_NewRef(arrays);
+    }
+    return f;
+}
+
+/* Arrays of a call as (address, values a row or step, address of offsets) each. */
+typedef struct parts {
+    const float *x[MOST], *y[MOST];
+    int64_t values[MOST], target_values[MOST];
+    const int64_t *offsets[MOST];
+    sap_examples examples;
+} parts;
+
+static bool read_parts(PyObject *inputs, PyObject *targets, parts *p) {
+    Py_ssize_t count = PyList_Size(inputs), target_count = PyList_Size(targets);
+    if (count < 0 || target_count < 0)
+        return false;
+    if (count > MOST || target_count > MOST) {
+        PyErr_SetString(PyExc_ValueError, "too many arrays");
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *data, *offsets;
+        long long values;
+        if (!PyArg_ParseTuple(PyList_GetItem(inputs, i), "OLO", &data, &values, &offsets))
+            return false;
+        p->x[i] = address(data);
+        p->values[i] = values;
+        p->offsets[i] = address(offsets);
+    }
+    for (Py_ssize_t i = 0; i < target_count; i++) {
+        PyObject *data;
+        long long values;
+        if (!PyArg_ParseTuple(PyList_GetItem(targets, i), "OL", &data, &values))
+            return false;
+        p->y[i] = address(data);
+        p->target_values[i] = values;
+    }
+    p->examples.inputs = (int32_t)count;
+    p->examples.targets = (int32_t)target_count;
+    p->examples.x = p->x;
+    p->examples.values = p->values;
+    p->examples.offsets = p->offsets;
+    p->examples.y = target_count ? p->y : NULL;
+    p->examples.target_values = target_count ? p->target_values : NULL;
+    return !PyErr_Occurred();
+}
+
+/* feed_arrays(rows, [(address, values, offsets or 0)], [(address, values)], weight address or 0, arrays) -> Feed; arrays: kept */
+static PyObject *model_feed_arrays(PyObject *self, PyObject *arguments) {
+    long long rows;
+    PyObject *inputs, *targets, *weight, *arrays;
+    if (!PyArg_ParseTuple(arguments, "LOOOO", &rows, &inputs, &targets, &weight, &arrays))
+        return NULL;
+    parts *p = calloc(1, sizeof *p);
+    if (!p)
+        return PyErr_NoMemory();
+    feed_object *f = NULL;
+    sap_error err = {0};
+    if (read_parts(inputs, targets, p) && (f = new_feed(self, arrays))) {
+        sap_run run = {.pool = ((model_object *)self)->pool};
+        p->examples.rows = rows;
+        p->examples.weight = address(weight);
+        if (sap_feed_open_arrays(&p->examples, &run, &f->feed, &err) != SAP_OK) {
+            Py_CLEAR(f);
+            (void)core_raise(&err);
+        }
+    }
+    free(p);
+    return (PyObject *)f;
+}
+
+typedef struct dataset_work {
+    feed_object *feed;
+    const char *folder, *split;
+    sap_feed_options options;
+} dataset_work;
+
+static sap_status open_dataset(void *context, const sap_run *run, sap_error *err) {
+    dataset_work *w = context;
+    sap_status status = sap_dataset_open(w->folder, &w->feed->dataset, err);
+    if (status == SAP_OK)
+        status = sap_feed_open_dataset(w->feed->dataset, w->split, &w->options, run, &w->feed->feed, err);
+    return status;
+}
+
+/* feed_dataset(folder, split, callback) -> Feed: features called like the network's inputs, labels as class numbers */
+static PyObject *model_feed_dataset(PyObject *self, PyObject *arguments) {
+    PyObject *folder, *callback;
+    const char *split, *names[MOST];
+    model_object *m = (model_object *)self;
+    if (!PyArg_ParseTuple(arguments, "O&sO", PyUnicode_FSConverter, &folder, &split, &callback))
+        return NULL;
+    dataset_work w = {.folder = PyBytes_AsString(folder), .split = split};
+    w.options.inputs = names;
+    w.options.input_count = sap_model_input_count(m->model);
+    for (size_t i = 0; i < w.options.input_count && i < MOST; i++)
+        names[i] = sap_model_input(m->model, i)->name;
+    if (w.options.input_count > MOST)
+        PyErr_SetString(PyExc_ValueError, "too many inputs");
+    else
+        w.feed = new_feed(self, Py_None);
+    if (w.feed && core_run_pool(open_dataset, &w, m->pool, callback) != 0)
+        Py_CLEAR(w.feed);
+    Py_DECREF(folder);
+    return (PyObject *)w.feed;
+}
+
+static PyObject *feed_rows(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(sap_feed_rows(((feed_object *)self)->feed));
+}
+
+typedef struct label_work {
+    sap_feed *feed;
+    int32_t *label;
+} label_work;
+
+static sap_status read_labels(void *context, const sap_run *run, sap_error *err) {
+    (void)run;
+    label_work *w = context;
+    sap_status status = sap_feed_epoch(w->feed, 0, -1, err);
+    for (int64_t at = 0; status == SAP_OK;) {
+        sap_examples examples;
+        status = sap_feed_next(w->feed, 4096, &examples, err);
+        if (status != SAP_OK || examples.rows == 0)
+            break;
+        memcpy(w->label + at, examples.label, (size_t)examples.rows * sizeof *w->label);
+        at += examples.rows;
+    }
+    return status;
+}
+
+/* labels(address of an int32 for each row): those of a dataset, in stored order */
+static PyObject *feed_labels(PyObject *self, PyObject *arguments) {
+    PyObject *to;
+    if (!PyArg_ParseTuple(arguments, "O", &to))
+        return NULL;
+    feed_object *f = (feed_object *)self;
+    label_work w = {f->feed, address(to)};
+    if (!w.label || core_run_pool(read_labels, &w, ((model_object *)f->owner)->pool, Py_None) != 0)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no place for labels");
+    return Py_NewRef(Py_None);
+}
+
+/* ---- Training -------------------------------------------------------------------------------------------------------- */
+
+typedef struct train_work {
+    sap_model *model;
+    sap_feed *train, *validation;
+    sap_train_options options;
+    sap_history history;
+} train_work;
+
+static sap_status train(void *context, const sap_run *run, sap_error *err) {
+    train_work *w = context;
+    return sap_train(w->model, &w->options, w->train, w->validation, run, &w->history, err);
+}
+
+/* The class weights in a malloc'ed array; NULL and *count 0 for None; false with an exception. */
+static bool read_class_weights(PyObject *list, double **out, int32_t *count) {
+    *out = NULL;
+    *count = 0;
+    if (list == Py_None)
+        return true;
+    Py_ssize_t length = PyList_Size(list);
+    if (length < 0)
+        return false;
+    *out = calloc((size_t)length + 1, sizeof **out);
+    for (Py_ssize_t i = 0; *out && i < length; i++)
+        (*out)[i] = PyFloat_AsDouble(PyList_GetItem(list, i));
+    *count = (int32_t)length;
+    if (!*out)
+        (void)PyErr_NoMemory();
+    return *out && !PyErr_Occurred();
+}
+
+/* {name: value} of the epoch that there is; those not measured are left out. */
+static PyObject *history_dict(const sap_history *history) {
+    PyObject *dict = PyDict_New();
+    for (int32_t i = 0; dict && history->epochs > 0 && i < history->count; i++) {
+        PyObject *value = isnan(history->values[i]) ? NULL : PyFloat_FromDouble(history->values[i]);
+        if (value && PyDict_SetItemString(dict, history->names[i], value) != 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return PyErr_Occurred() ? NULL : dict;
+}
+
+/* train(feed, validation feed or None, epoch from 0, batch, steps or 0, seed, in_order, learning_rate or None, auc, class_weights or
+ * None, callback) -> {name: value} of one epoch, which goes on with the optimizer's state that the model has. */
+static PyObject *model_train(PyObject *self, PyObject *arguments) {
+    model_object *m = (model_object *)self;
+    feed_object *feed;
+    PyObject *validation, *rate, *class_weights, *callback, *answer = NULL;
+    long long epoch, batch, steps;
+    unsigned long long seed;
+    int in_order, auc;
+    if (!PyArg_ParseTuple(arguments, "O!OLLLKpOpOO", feed_type, &feed, &validation, &epoch, &batch, &steps, &seed,
+                          &in_order, &rate, &auc, &class_weights, &callback))
+        return NULL;
+    if (!m->compiled)
+        return PyErr_Format(PyExc_ValueError, "the network was not compiled");
+    sap_loss losses[MOST];
+    memcpy(losses, m->losses, sizeof losses);
+    double *weights;
+    if (read_class_weights(class_weights, &weights, &losses[0].class_count)) {
+        losses[0].class_weight = weights;
+        train_work w = {
+            .model = m->model,
+            .train = feed->feed,
+            .validation = validation == Py_None ? NULL : ((feed_object *)validation)->feed,
+            .options = {.epochs = epoch + 1,
+                        .initial_epoch = epoch,
+                        .batch = batch,
+                        .steps_per_epoch = steps,
+                        .seed = seed,
+                        .in_order = in_order,
+                        .losses = losses,
+                        .auc = auc,
+                        .optimizer = m->optimizer,
+                        .keep_optimizer = true},
+        };
+        if (rate != Py_None)
+            w.options.optimizer.learning_rate = PyFloat_AsDouble(rate);
+        if (!PyErr_Occurred() && core_run_pool(train, &w, m->pool, callback) == 0)
+            answer = history_dict(&w.history);
+        sap_history_release(&w.history);
+    }
+    free(weights);
+    return answer;
+}
+
+/* ---- Prediction ------------------------------------------------------------------------------------------------------ */
+
+typedef struct predict_work {
+    const sap_model *model;
+    sap_feed *feed;
+    int64_t batch;
+    float *outputs[MOST];
+    int64_t values[MOST]; /* numbers a row */
+} predict_work;
+
+static sap_status predict(void *context, const sap_run *run, sap_error *err) {
+    predict_work *w = context;
+    float *to[MOST];
+    sap_examples examples;
+    int64_t done = 0, total = sap_feed_rows(w->feed);
+    sap_status status = sap_feed_epoch(w->feed, 0, -1, err);
+    for (;;) {
+        if (status == SAP_OK && run->cancel && *run->cancel)
+            status = sap_error_set(err, SAP_ECANCELLED, "cancelled");
+        if (status == SAP_OK)
+            status = sap_feed_next(w->feed, w->batch, &examples, err);
+        if (status != SAP_OK || examples.rows == 0)
+            return status;
+        for (size_t o = 0; o < sap_model_output_count(w->model); o++)
+            to[o] = w->outputs[o] + done * w->values[o];
+        status = sap_model_predict(w->model, &examples, run, to, err);
+        done += examples.rows;
+        sap_progress progress = {
+            .stage = "predict", .unit = "samples", .done = (uint64_t)done, .total = (uint64_t)total};
+        if (status == SAP_OK && run->progress)
+            run->progress(run->context, &progress);
+    }
+}
+
+/* predict(feed, batch, [(address, values a row)], callback) */
+static PyObject *model_predict(PyObject *self, PyObject *arguments) {
+    model_object *m = (model_object *)self;
+    feed_object *feed;
+    PyObject *outputs, *callback;
+    long long batch;
+    if (!PyArg_ParseTuple(arguments, "O!LOO", feed_type, &feed, &batch, &outputs, &callback))
+        return NULL;
+    predict_work w = {.model = m->model, .feed = feed->feed, .batch = batch};
+    Py_ssize_t count = PyList_Size(outputs);
+    if (count != (Py_ssize_t)sap_model_output_count(m->model))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "an array for each output");
+    for (Py_ssize_t o = 0; o < count; o++) {
+        PyObject *data;
+        long long values;
+        if (!PyArg_ParseTuple(PyList_GetItem(outputs, o), "OL", &data, &values))
+            return NULL;
+        w.outputs[o] = address(data);
+        w.values[o] = values;
+    }
+    if (PyErr_Occurred() || core_run_pool(predict, &w, m->pool, callback) != 0)
+        return NULL;
+    return Py_NewRef(Py_None);
+}
+
+/* ---- Types ----------------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef model_methods[] = {
+    {"describe", model_describe, METH_NOARGS, "Inputs, outputs, weights."},
+    {"write", model_write, METH_VARARGS, "write(path)"},
+    {"feed_arrays", model_feed_arrays, METH_VARARGS, "feed_arrays(rows, inputs, targets, weight, arrays) -> Feed"},
+    {"feed_dataset", model_feed_dataset, METH_VARARGS, "feed_dataset(folder, split, callback) -> Feed"},
+    {"train", model_train, METH_VARARGS, "Trains for one epoch."},
+    {"predict", model_predict, METH_VARARGS, "predict(feed, batch, outputs, callback)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot model_slots[] = {{Py_tp_dealloc, (void *)model_dealloc}, {Py_tp_methods, model_methods}, {0, NULL}};
+
+static PyType_Spec model_spec = {"sapwood._core.Model", sizeof(model_object), 0,
+                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, model_slots};
+
+static PyMethodDef feed_methods[] = {
+    {"rows", feed_rows, METH_NOARGS, "How many rows it has."},
+    {"labels", feed_labels, METH_VARARGS, "labels(address)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot feed_slots[] = {{Py_tp_dealloc, (void *)feed_dealloc}, {Py_tp_methods, feed_methods}, {0, NULL}};
+
+static PyType_Spec feed_spec = {"sapwood._core.Feed", sizeof(feed_object), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, feed_slots};
+
+PyMethodDef core_nn_functions[] = {
+    {"model_open", model_open, METH_VARARGS, "model_open(path, threads) -> Model"},
+    {NULL, NULL, 0, NULL},
+};
+
+bool core_nn_init(void) {
+    model_type = (PyTypeObject *)PyType_FromSpec(&model_spec);
+    feed_type = (PyTypeObject *)PyType_FromSpec(&feed_spec);
+    return model_type && feed_type;
+}

@@ -1,0 +1,300 @@
+/* Between models and the GPU's plug-in: rows packed for it, updates planned for it, its numbers brought back. */
+#include "cuda_run.h"
+
+#include "../program.h"
+#include "cuda_plan.h"
+
+#include <stdlib.h>
+
+enum { KEEP_ROWS = 4096 }; /* rows that go to the GPU at a time */
+
+struct sap_cuda {
+    const sap_model *model;
+    const sap_cuda_table *table;
+    sap_arena arena;
+    sap_cuda_plan plan;
+    sap_cuda_engine *engine;
+    int64_t batch;
+    sap_program *program; /* finds where rows begin and end, and which of their steps are masked */
+    int64_t kept[2];      /* rows of the sets */
+
+    /* Rows in hand */
+    const float **taken; /* (inputs) */
+    float **x;           /* (inputs) */
+    size_t *capacity;    /* (inputs) numbers */
+    int64_t **offsets;   /* (inputs) */
+    size_t *offset_capacity;
+};
+
+/* ---- Opening ------------------------------------------------------------------------------------------------ */
+
+static sap_status check_loss(const sap_model *model, const sap_loss *loss, sap_error *err) {
+    if (!loss)
+        return SAP_OK;
+    const char *what =
+        loss->kind != SAP_LOSS_CATEGORICAL_CROSSENTROPY && loss->kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY
+            ? sap_loss_name(loss->kind)
+        : loss->label_smoothing != 0             ? "label smoothing"
+        : loss->class_weight                     ? "class weights"
+        : loss->from_logits                      ? "from_logits"
+        : loss->weight != 0 && loss->weight != 1 ? "a weighted loss"
+                                                 : NULL;
+    if (what)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with %s, on the GPU", model->name, what);
+    return SAP_OK;
+}
+
+static sap_status open_engine(sap_cuda *c, const sap_optimizer_state *state, bool exact, sap_error *err) {
+    size_t inputs = (size_t)c->model->input_count;
+    c->taken = sap_arena_array(&c->arena, inputs, sizeof *c->taken);
+    c->x = sap_arena_array(&c->arena, inputs, sizeof *c->x);
+    c->capacity = sap_arena_array(&c->arena, inputs, sizeof *c->capacity);
+    c->offsets = sap_arena_array(&c->arena, inputs, sizeof *c->offsets);
+    c->offset_capacity = sap_arena_array(&c->arena, inputs, sizeof *c->offset_capacity);
+    if (!c->taken || !c->x || !c->capacity || !c->offsets || !c->offset_capacity)
+        return sap_error_memory(err, c->model->name);
+    const void *table;
+    SAP_TRY(sap_plugin_find("cuda", &table, err));
+    c->table = table;
+    SAP_TRY(sap_cuda_plan_make(c->model, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    SAP_TRY(sap_program_open(c->model, SAP_PREDICT, NULL, NULL, NULL, &c->program, err));
+    SAP_TRY(c->table->open(&c->plan, c->batch, &c->engine, err));
+    return c->table->put(c->engine, c->model->values, state ? state->slots : NULL, err);
+}
+
+sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state, int64_t batch,
+                         bool exact, sap_cuda **out, sap_error *err) {
+    SAP_TRY(check_loss(model, loss, err));
+    sap_cuda *c = calloc(1, sizeof *c);
+    if (!c)
+        return sap_error_memory(err, model->name);
+    c->model = model;
+    c->batch = batch;
+    sap_status status = open_engine(c, state, exact, err);
+    if (status != SAP_OK) {
+        sap_cuda_close(c);
+        return status;
+    }
+    *out = c;
+    return SAP_OK;
+}
+
+void sap_cuda_close(sap_cuda *c) {
+    if (!c)
+        return;
+    if (c->engine)
+        c->table->close(c->engine);
+    sap_program_close(c->program);
+    for (int32_t i = 0; c->offset_capacity && i < c->model->input_count; i++) {
+        free(c->x[i]);
+        free(c->offsets[i]);
+    }
+    sap_arena_release(&c->arena);
+    free(c);
+}
+
+sap_status sap_cuda_put(sap_cuda *c, const sap_model *model, const sap_optimizer_state *state, sap_error *err) {
+    return c->table->put(c->engine, model->values, state ? state->slots : NULL, err);
+}
+
+sap_status sap_cuda_get(sap_cuda *c, sap_model *model, sap_optimizer_state *state, sap_error *err) {
+    return c->table->get(c->engine, model->values, state ? state->slots : NULL, err);
+}
+
+/* ---- Rows --------------------------------------------------------------------------------------------------- */
+
+/* Room for n items; what was there is lost. */
+static bool make_room(void *at, size_t *capacity, size_t n, size_t size) {
+    void **block = at;
+    if (n <= *capacity && *block)
+        return true;
+    free(*block);
+    *block = malloc(n * size + 1);
+    *capacity = *block ? n : 0;
+    return *block != NULL;
+}
+
+/* Packs rows [first, first + rows) of an input that is a sequence: ragged, or all steps with zeros behind the end of short rows. */
+static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t rows, sap_error *err) {
+    const sap_rows *from = &c->program->rows[i];
+    const sap_node *node = &c->model->nodes[c->model->inputs[i]];
+    int64_t values = sap_shape_step_values(&node->shape), total = 0;
+    bool ragged = c->plan.inputs[i].ragged;
+    int64_t steps = ragged ? 0 : node->shape.dims[0];
+    if (!make_room(&c->offsets[i], &c->offset_capacity[i], (size_t)rows + 1, sizeof(int64_t)))
+        return sap_error_memory(err, c->model->name);
+    for (int64_t r = 0; r < rows; r++) {
+        c->offsets[i][r] = total;
+        total += ragged ? from->length[first + r] : steps;
+    }
+    c->offsets[i][rows] = total;
+    if (!make_room(&c->x[i], &c->capacity[i], (size_t)(total * values), sizeof(float)))
+        return sap_error_memory(err, c->model->name);
+    for (int64_t r = 0; r < rows; r++) {
+        float *to = c->x[i] + c->offsets[i][r] * values;
+        int64_t here = from->length[first + r], all = c->offsets[i][r + 1] - c->offsets[i][r];
+        memcpy(to, from->data[first + r], (size_t)(here * values) * sizeof *to);
+        memset(to + here * values, 0, (size_t)((all - here) * values) * sizeof *to);
+    }
+    return SAP_OK;
+}
+
+static sap_status check_labels(const sap_cuda *c, const sap_examples *e, sap_error *err) {
+    if (!e->label || e->targets || e->weight)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: examples %s, on the GPU", c->model->name,
+                             e->weight ? "with weights" : "without class numbers");
+    for (int64_t r = 0; r < e->rows; r++)
+        if (e->label[r] < 0 || e->label[r] >= c->plan.classes)
+            return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d; the model has %lld outputs",
+                                 (long long)r, e->label[r], (long long)c->plan.classes);
+    return SAP_OK;
+}
+
+/* The examples become those in hand. */
+static sap_status take(sap_cuda *c, const sap_examples *e, bool labels, sap_error *err) {
+    SAP_TRY(sap_examples_check(c->model, e, err));
+    if (labels)
+        SAP_TRY(check_labels(c, e, err));
+    c->program->examples = e;
+    return sap_program_take(c->program, err);
+}
+
+/* Rows [first, first + rows) of the examples in hand. */
+static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool labels, sap_cuda_rows *out, sap_error *err) {
+    const sap_examples *e = c->program->examples;
+    for (int32_t i = 0; i < c->model->input_count; i++) {
+        if (c->model->nodes[c->model->inputs[i]].domain < 0) {
+            c->taken[i] = e->x[i] + first * e->values[i];
+            continue;
+        }
+        SAP_TRY(pack_sequence(c, i, first, rows, err));
+        c->taken[i] = c->x[i];
+    }
+    *out = (sap_cuda_rows){rows, c->taken, (const int64_t *const *)c->offsets, labels ? e->label + first : NULL,
+                           e->identity ? e->identity + first : NULL};
+    return SAP_OK;
+}
+
+/* Steps of each ragged input of a feed. */
+static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_error *err) {
+    sap_examples e;
+    bool any = false;
+    for (int32_t i = 0; i < c->model->input_count; i++)
+        any = any || c->plan.inputs[i].ragged;
+    if (!any)
+        return SAP_OK;
+    SAP_TRY(sap_feed_epoch(feed, 0, -1, err));
+    for (;;) {
+        SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
+        if (e.rows == 0)
+            return SAP_OK;
+        SAP_TRY(take(c, &e, true, err));
+        for (int32_t i = 0; i < c->model->input_count; i++)
+            for (int64_t r = 0; c->plan.inputs[i].ragged && r < e.rows; r++)
+                steps[i] += c->program->rows[i].length[r];
+    }
+}
+
+sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_error *err) {
+    int64_t *steps = sap_arena_array(&c->arena, (size_t)c->model->input_count, sizeof *steps);
+    if (!steps)
+        return sap_error_memory(err, c->model->name);
+    *kept = false;
+    c->kept[set] = 0;
+    SAP_TRY(count_steps(c, feed, steps, err));
+    sap_status status = c->table->reserve(c->engine, set, sap_feed_rows(feed), steps, err);
+    if (status == SAP_EMEMORY)
+        return SAP_OK; /* batches are sent one by one then */
+    SAP_TRY(status);
+    SAP_TRY(sap_feed_epoch(feed, 0, -1, err));
+    for (;;) {
+        sap_examples e;
+        sap_cuda_rows rows;
+        SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
+        if (e.rows == 0)
+            break;
+        SAP_TRY(take(c, &e, true, err));
+        SAP_TRY(pack(c, 0, e.rows, true, &rows, err));
+        SAP_TRY(c->table->keep(c->engine, set, &rows, err));
+        c->kept[set] += e.rows;
+    }
+    *kept = true;
+    return SAP_OK;
+}
+
+/* ---- Steps -------------------------------------------------------------------------------------------------- */
+
+static sap_cuda_update next_update(sap_optimizer_state *state) {
+    sap_update u = sap_optimizer_update(state);
+    state->iteration++;
+    return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay};
+}
+
+static sap_status give_sums(const sap_cuda_result *result, int64_t rows, sap_loss_sums *sums, sap_error *err) {
+    *sums = (sap_loss_sums){result->loss, rows, result->correct};
+    if (result->bad_step)
+        return sap_error_set(err, SAP_EDATA, "the loss is not a finite number in step %lld",
+                             (long long)result->bad_step);
+    return SAP_OK;
+}
+
+sap_status sap_cuda_steps_run(sap_cuda *c, int set, const int64_t *order, int64_t rows, int64_t batch, uint64_t key,
+                              sap_optimizer_state *state, sap_loss_sums *sums, sap_error *err) {
+    int64_t count = (rows + batch - 1) / batch;
+    int32_t *numbers = malloc((size_t)rows * sizeof *numbers + 1);
+    sap_cuda_update *updates = malloc((size_t)count * sizeof *updates + 1);
+    sap_status status = numbers && updates ? SAP_OK : sap_error_memory(err, c->model->name);
+    for (int64_t r = 0; status == SAP_OK && r < rows; r++) {
+        numbers[r] = (int32_t)(order ? order[r] : r);
+        if (numbers[r] < 0 || numbers[r] >= c->kept[set])
+            status = sap_error_set(err, SAP_EARGUMENT, "%s: row %d of %lld on the GPU", c->model->name, numbers[r],
+                                   (long long)c->kept[set]);
+    }
+    for (int64_t i = 0; status == SAP_OK && state && i < count; i++)
+        updates[i] = next_update(state);
+    sap_cuda_steps steps = {numbers, rows, batch, key, state ? updates : NULL};
+    sap_cuda_result result;
+    if (status == SAP_OK)
+        status = c->table->run(c->engine, set, &steps, &result, err);
+    free(numbers);
+    free(updates);
+    return status == SAP_OK ? give_sums(&result, rows, sums, err) : status;
+}
+
+sap_status sap_cuda_step(sap_cuda *c, const sap_examples *examples, uint64_t key, sap_optimizer_state *state,
+                         sap_error *err) {
+    sap_cuda_rows rows;
+    SAP_TRY(take(c, examples, true, err));
+    SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
+    sap_cuda_update update = {0};
+    if (state)
+        update = next_update(state);
+    return c->table->feed(c->engine, &rows, key, state ? &update : NULL, err);
+}
+
+sap_status sap_cuda_finish(sap_cuda *c, sap_loss_sums *sums, sap_error *err) {
+    sap_cuda_result result;
+    SAP_TRY(c->table->finish(c->engine, &result, err));
+    return give_sums(&result, result.rows, sums, err);
+}
+
+sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *outputs, sap_error *err) {
+    SAP_TRY(take(c, examples, false, err));
+    for (int64_t first = 0; first < examples->rows; first += c->batch) {
+        sap_cuda_rows rows;
+        int64_t left = examples->rows - first;
+        SAP_TRY(pack(c, first, left < c->batch ? left : c->batch, false, &rows, err));
+        SAP_TRY(c->table->predict(c->engine, &rows, outputs + first * c->plan.classes, err));
+    }
+    return SAP_OK;
+}
+
+sap_status sap_cuda_gradient(sap_cuda *c, const sap_examples *examples, float *gradients, sap_loss_sums *sums,
+                             sap_error *err) {
+    sap_cuda_rows rows;
+    sap_cuda_result result;
+    SAP_TRY(take(c, examples, true, err));
+    SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
+    SAP_TRY(c->table->gradient(c->engine, &rows, gradients, &result, err));
+    return give_sums(&result, examples->rows, sums, err);
+}

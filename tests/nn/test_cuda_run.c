@@ -1,0 +1,214 @@
+/* Models on an emulated GPU, through the plug-in and its name, against the CPU: sequences, feeds, training, what it refuses. */
+#include "nn_test.h"
+
+#include "nn/cuda/cuda_run.h"
+
+#include <math.h>
+
+static sap_error error;
+
+enum { ROWS = 30, WIDTH = 4, STEPS = 6, BATCH = 12 };
+
+#define SEQUENCE_INPUT                                                                                                 \
+    "{\"class_name\": \"InputLayer\", \"config\": {\"name\": \"x\", \"batch_shape\": [null, 6, 4]}, "                  \
+    "\"inbound_nodes\": []}"
+#define LAYER(class, config) "{\"class_name\": \"" class "\", \"config\": {" config "}}"
+#define MASKING LAYER("Masking", "\"name\": \"m\", \"mask_value\": 0.0")
+#define RECURRENT(class) LAYER(class, "\"name\": \"r\", \"units\": 7")
+
+/* Rows of STEPS steps, of which some at the end are zeros; some have none left. */
+static float *make_sequences(random_examples *r) {
+    make_examples(r, ROWS, STEPS * WIDTH);
+    for (int64_t row = 0; row < ROWS; row++)
+        for (int64_t t = row % (STEPS + 1); t < STEPS; t++)
+            memset(r->x + (row * STEPS + t) * WIDTH, 0, WIDTH * sizeof(float));
+    return r->x;
+}
+
+static void assert_near(const float *a, const float *b, int64_t n, double relative) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(isfinite(a[i]));
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    if (!(norm > 0 && sqrt(difference) <= relative * sqrt(norm)))
+        fail_msg("differs by %g of its norm %g", sqrt(difference / norm), sqrt(norm));
+}
+
+static void check_model(const char *json, bool exact, double tolerance) {
+    sap_model *model = NULL;
+    sap_cuda *cuda = NULL;
+    random_examples r;
+    make_sequences(&r);
+    assert_ok(open_text(json, 3, &model, &error));
+    float *expected = calloc((size_t)(ROWS * 3 + model->trainable_count), sizeof *expected);
+    float *found = calloc((size_t)(ROWS * 3 + model->trainable_count), sizeof *found);
+    double loss;
+    sap_loss_sums sums;
+    assert_ok(sap_model_predict(model, &r.examples, NULL, (float *const[]){expected}, &error));
+    assert_ok(sap_model_gradient(model, &r.examples, NULL, NULL, &loss, expected + ROWS * 3, &error));
+    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, exact, &cuda, &error));
+    assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
+    assert_ok(sap_cuda_gradient(cuda, &r.examples, found + ROWS * 3, &sums, &error));
+    assert_near(found, expected, ROWS * 3, tolerance);
+    assert_near(found + ROWS * 3, expected + ROWS * 3, model->trainable_count, tolerance);
+    assert_true(sums.count == ROWS && fabs(sap_loss_mean(&sums) - loss) <= tolerance * loss);
+    sap_cuda_close(cuda);
+    sap_model_close(model);
+    free(expected);
+    free(found);
+    free_examples(&r);
+}
+
+static void test_sequences(void **state) {
+    (void)state;
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")), true,
+                1e-5);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("LSTM") ", " DENSE("d", "3", "softmax")), true,
+                1e-5);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")), false,
+                0.01);
+    check_model(
+        SEQUENTIAL(SEQUENCE_INPUT ", " DENSE("e", "5", "tanh") ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")),
+        true, 1e-5); /* regular, and the gradient goes on below */
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("Flatten", "\"name\": \"f\"") ", " DENSE("d", "3", "softmax")),
+                true, 1e-5);
+}
+
+/* Two epochs from kept rows, and from batches on the way, end at the CPU's weights. */
+static void check_training(bool keep) {
+    static const char json[] = SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " LAYER(
+        "Dropout", "\"name\": \"o\", \"rate\": 0.2") ", " DENSE("d", "3", "softmax"));
+    sap_model *cpu = NULL, *gpu = NULL;
+    sap_feed *feed = NULL;
+    sap_cuda *cuda = NULL;
+    sap_program *program = NULL;
+    random_examples r;
+    sap_optimizer settings = {.kind = SAP_OPTIMIZER_ADAMW, .learning_rate = 0.01}, full;
+    sap_optimizer_state a = {0}, b = {0};
+    bool kept = false;
+    make_sequences(&r);
+    assert_ok(open_text(json, 3, &cpu, &error));
+    assert_ok(open_text(json, 3, &gpu, &error));
+    assert_ok(sap_optimizer_check(&settings, &full, &error));
+    assert_ok(sap_optimizer_init(&a, &full, cpu->trainable_count, NULL, 0, &error));
+    assert_ok(sap_optimizer_init(&b, &full, gpu->trainable_count, NULL, 0, &error));
+    assert_ok(sap_feed_open_arrays(&r.examples, NULL, &feed, &error));
+    assert_ok(sap_cuda_open(gpu, NULL, &b, BATCH, true, &cuda, &error));
+    if (keep) {
+        assert_ok(sap_cuda_keep(cuda, 0, feed, &kept, &error));
+        assert_true(kept);
+    }
+    assert_ok(sap_program_open(cpu, SAP_TRAIN, NULL, NULL, NULL, &program, &error));
+    float *gradients = aligned_alloc(64, (size_t)(cpu->trainable_count + 16) / 16 * 64);
+    for (uint64_t epoch = 1; epoch <= 2; epoch++) {
+        sap_loss_sums sums = {0}, expected = {0};
+        assert_ok(sap_feed_epoch(feed, 9, (int64_t)epoch, &error));
+        if (keep)
+            assert_ok(sap_cuda_steps_run(cuda, 0, sap_feed_order(feed), ROWS, BATCH, epoch, &b, &sums, &error));
+        for (;;) {
+            sap_examples e;
+            sap_batch_result result;
+            assert_ok(sap_feed_next(feed, BATCH, &e, &error));
+            if (e.rows == 0)
+                break;
+            assert_ok(sap_program_run(program, &e, epoch, gradients, NULL, &result, &error));
+            assert_ok(sap_optimizer_step(&a, sap_kernels_best(), NULL, gradients, cpu->values, &error));
+            sap_loss_add(&expected, &result.outputs[0]);
+            if (!keep)
+                assert_ok(sap_cuda_step(cuda, &e, epoch, &b, &error));
+        }
+        if (!keep)
+            assert_ok(sap_cuda_finish(cuda, &sums, &error));
+        assert_true(sums.count == ROWS && sums.correct == expected.correct);
+        assert_true(fabs(sums.loss - expected.loss) <= 1e-4 * expected.loss);
+    }
+    assert_ok(sap_cuda_get(cuda, gpu, &b, &error));
+    assert_near(gpu->values, cpu->values, cpu->value_count, 1e-4);
+    assert_near(b.slots[0], a.slots[0], cpu->trainable_count, 1e-3);
+    assert_int_equal(a.iteration, b.iteration);
+    free(gradients);
+    sap_program_close(program);
+    sap_cuda_close(cuda);
+    sap_feed_close(feed);
+    sap_optimizer_release(&a);
+    sap_optimizer_release(&b);
+    sap_model_close(cpu);
+    sap_model_close(gpu);
+    free_examples(&r);
+}
+
+static void test_training(void **state) {
+    (void)state;
+    check_training(true);
+    check_training(false);
+}
+
+/* sap_train on the GPU and on the CPU: the same history and weights. */
+static void test_loop(void **state) {
+    (void)state;
+    sap_model *models[2] = {NULL, NULL};
+    sap_history histories[2] = {{0}, {0}};
+    for (int gpu = 0; gpu < 2; gpu++) {
+        random_examples train, validation;
+        sap_feed *feed = NULL, *other = NULL;
+        make_examples(&train, 100, 14);
+        make_examples(&validation, 33, 14);
+        assert_ok(open_text(DROPOUT_NET, 3, &models[gpu], &error));
+        assert_ok(sap_feed_open_arrays(&train.examples, NULL, &feed, &error));
+        assert_ok(sap_feed_open_arrays(&validation.examples, NULL, &other, &error));
+        sap_train_options options = {.epochs = 3,
+                                     .batch = 16,
+                                     .seed = 4,
+                                     .steps_per_epoch = 5,
+                                     .device = gpu ? SAP_DEVICE_CUDA : SAP_DEVICE_CPU,
+                                     .checkpoint = scratch(gpu ? "gpu.keras" : "cpu.keras"),
+                                     .checkpoint_steps = 2};
+        assert_ok(sap_train(models[gpu], &options, feed, other, NULL, &histories[gpu], &error));
+        sap_feed_close(feed);
+        sap_feed_close(other);
+        free_examples(&train);
+        free_examples(&validation);
+    }
+    assert_near(models[1]->values, models[0]->values, models[0]->value_count, 1e-4);
+    assert_true(histories[0].epochs == 3 && histories[1].epochs == 3 && histories[0].count == histories[1].count);
+    for (int64_t i = 0; i < 3 * (int64_t)histories[0].count; i++)
+        assert_true(fabs(histories[0].values[i] - histories[1].values[i]) <= 1e-4 * (1 + histories[0].values[i]));
+    for (int i = 0; i < 2; i++) {
+        sap_history_release(&histories[i]);
+        sap_model_close(models[i]);
+    }
+}
+
+/* What the GPU cannot do is named, before anything is done. */
+static void test_refusals(void **state) {
+    (void)state;
+    sap_model *model = NULL;
+    sap_cuda *cuda = NULL;
+    assert_ok(open_text(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("SimpleRNN", "\"name\": \"r\", \"units\": 4") ", " DENSE(
+                            "d", "3", "softmax")),
+                        1, &model, &error));
+    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_contains(error.message, "SimpleRNN");
+    sap_loss smooth = {.label_smoothing = 0.1};
+    assert_int_equal(sap_cuda_open(model, &smooth, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_contains(error.message, "label smoothing");
+    sap_model_close(model);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    remove_scratch();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, tear_down);
+}
