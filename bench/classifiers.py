@@ -66,7 +66,7 @@ def keras_peer(task):
             model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
 
             def pick(arrays):
-                return [arrays[n] for n in model.input_names] if len(model.inputs) > 1 else arrays["hlf"]
+                return [arrays[i.name] for i in model.inputs] if len(model.inputs) > 1 else arrays["hlf"]
 
             begin = time.perf_counter()
             model.fit(pick(train[0]), train[1], batch_size=BATCH, epochs=task["epochs"], verbose=0)

@@ -50,7 +50,7 @@ def keras_peer(task):
     import numpy as np
     arrays, label = load(task["folder"], task["inputs"], task["rows"])
     model = getattr(define, task["network"])()
-    x = [arrays[name] for name in model.input_names] if len(arrays) > 1 else next(iter(arrays.values()))
+    x = [arrays[i.name] for i in model.inputs] if len(arrays) > 1 else next(iter(arrays.values()))
     y = np.eye(CLASSES, dtype=np.float32)[label]
     model.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", **task["options"])
     serve(lambda: model.fit(x, y, batch_size=task["batch"], epochs=1, shuffle=True, verbose=0).history["loss"][0])

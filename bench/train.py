@@ -1,6 +1,6 @@
 """Trains the published networks side by side with Keras, PyTorch and JAX, in one sitting, on one core.
 
-    python bench/train.py [--networks hlf,inclusive_gru,…] [--rounds 5] [--core 0] [--build build/release] [--only PEERS]
+    python bench/train.py [--networks "HLF;GRU, 801"] [--rounds 5] [--core 0] [--build build/release] [--only PEERS]
 
 Every program is started, warmed up and then told to train one epoch at a time, in turn, so that all of them see the same
 noise of the machine. All draw their batches in random order from arrays in memory. What counts is the median over the rounds
@@ -183,13 +183,13 @@ def write_tables(path, machine, sittings):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", help="those whose sitting's name holds one of these, comma-separated; all")
+    parser.add_argument("--networks", help="sittings whose names hold one of these, with ; between them; all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--only", help="peers whose name holds this")
     options = parser.parse_args()
-    wanted = (options.networks or "").split(",")
+    wanted = (options.networks or "").split(";")
     sittings = [sit(options, name) for name in SITTINGS if any(w in name for w in wanted)]
     machine = bench_machine.describe_machine("tensorflow-cpu", "keras")
     machine["packages"] |= versions(peers_python(), ["torch", "jax"])

@@ -225,9 +225,10 @@ typedef struct dataset_work {
 
 static sap_status open_dataset(void *context, const sap_run *run, sap_error *err) {
     dataset_work *w = context;
+    sap_run lasting = {.pool = run->pool}; /* the feed keeps it, when this job and its cancel flag are gone */
     sap_status status = sap_dataset_open(w->folder, &w->feed->dataset, err);
     if (status == SAP_OK)
-        status = sap_feed_open_dataset(w->feed->dataset, w->split, &w->options, run, &w->feed->feed, err);
+        status = sap_feed_open_dataset(w->feed->dataset, w->split, &w->options, &lasting, &w->feed->feed, err);
     return status;
 }
 

@@ -109,6 +109,105 @@ static sap_status emit_add(const sap_emission *e, sap_error *err) {
     return SAP_OK;
 }
 
+/* ---- Subtract to Minimum, PReLU: numbers that meet, dimensions of size 1 repeated ----------------------- */
+
+/* Begins loops d0, d1, … over the dimensions of y; returns how deep they are. */
+static int begin_dimensions(const sap_emission *e) {
+    const sap_shape *shape = &e->y->shape;
+    for (int32_t d = 0; d < shape->rank; d++)
+        sap_text_add(&e->source->functions, "%*sfor (int32_t d%d = 0; d%d < %s; d%d++)\n", 4 * (d + 1), "", d, d,
+                     d == 0 ? sap_source_steps(e->source, e->y)
+                            : sap_source_text(e->source, "%lld", (long long)shape->dims[d]),
+                     d);
+    return 4 * (shape->rank + 1);
+}
+
+/* NAME[…]: the number of an array of that shape at d0, d1, …. */
+static const char *number_at(const sap_emission *e, const char *name, const sap_shape *shape) {
+    const char *place = "0";
+    for (int32_t d = 0; d < shape->rank; d++)
+        place = sap_source_text(e->source, d ? "(%s) * %lld + %s" : "%s * %lld + %s", place, (long long)shape->dims[d],
+                                shape->dims[d] == 1 ? "0" : sap_source_text(e->source, "d%d", d));
+    return sap_source_text(e->source, "%s[%s]", name, place);
+}
+
+static sap_status emit_combination(const sap_emission *e, const char *join, sap_error *err) {
+    sap_text *out = &e->source->functions;
+    for (int32_t i = 0; i < e->input_count; i++)
+        if (e->x[i].mask)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: masks that differ cannot be compiled to C",
+                                 e->layer->where);
+    sap_text_add(out, "%*s%s = ", begin_dimensions(e), "", number_at(e, "y", &e->y->shape));
+    for (int32_t i = 0; i < e->input_count; i++)
+        sap_text_add(out, "%s%s", i ? join : "", number_at(e, e->x[i].place, &e->x[i].shape));
+    if (strcmp(e->layer->class_of->name, "Average") == 0)
+        sap_text_add(out, ";\n    for (int32_t i = 0; i < %s; i++)\n        y[i] /= %d",
+                     sap_source_count(e->source, e->y, 1), e->input_count);
+    sap_text_add(out, ";\n");
+    return SAP_OK;
+}
+
+static sap_status emit_subtract(const sap_emission *e, sap_error *err) {
+    return emit_combination(e, " - ", err);
+}
+
+static sap_status emit_multiply(const sap_emission *e, sap_error *err) {
+    return emit_combination(e, " * ", err);
+}
+
+static sap_status emit_average(const sap_emission *e, sap_error *err) {
+    return emit_combination(e, " + ", err);
+}
+
+/* One input after the other. */
+static sap_status emit_extreme(const sap_emission *e, sap_error *err) {
+    sap_text *out = &e->source->functions;
+    const char *y = number_at(e, "y", &e->y->shape);
+    bool most = strcmp(e->layer->class_of->name, "Maximum") == 0;
+    for (int32_t i = 0; i < e->input_count; i++) {
+        const char *x = number_at(e, e->x[i].place, &e->x[i].shape);
+        if (e->x[i].mask)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: masked sequences cannot be compiled to C",
+                                 e->layer->where);
+        int indent = begin_dimensions(e);
+        if (i == 0)
+            sap_text_add(out, "%*s%s = %s;\n", indent, "", y, x);
+        else
+            sap_text_add(out, "%*s%s = %s %c %s ? %s : %s;\n", indent, "", y, x, most ? '>' : '<', y, x, y);
+    }
+    return SAP_OK;
+}
+
+static sap_status emit_prelu(const sap_emission *e, sap_error *err) {
+    (void)err;
+    const sap_layer_weight *alpha = &e->layer->weights[0];
+    int64_t values = sap_shape_values(&alpha->shape);
+    const char *name = sap_source_array(e, "alpha", 0, values, values, weight_of(e, 0));
+    const char *x = number_at(e, "x", &e->y->shape), *y = number_at(e, "y", &e->y->shape);
+    int indent = begin_dimensions(e);
+    sap_text_add(&e->source->functions, "%*s%s = (%s < 0 ? 0 : %s) + %s * (%s < 0 ? %s : 0);\n", indent, "", y, x, x,
+                 number_at(e, name, &alpha->shape), x, x);
+    return SAP_OK;
+}
+
+/* ---- Permute, RepeatVector, Cropping1D, ZeroPadding1D: numbers elsewhere -------------------------------- */
+
+static sap_status emit_rearrangement(const sap_emission *e, sap_error *err) {
+    (void)err;
+    sap_text *out = &e->source->functions;
+    int64_t values = sap_shape_values(&e->y->shape);
+    sap_text_add(out, "    static const int32_t from[%lld] = { /* -1: a zero */", (long long)values);
+    for (int64_t v = 0; v < values; v++)
+        sap_text_add(out, "%s%s%lld", v ? "," : "", v % 16 ? " " : "\n        ",
+                     (long long)sap_rearranged_from(e->layer, &e->x[0].shape, &e->y->shape, v));
+    sap_text_add(out,
+                 "};\n"
+                 "    for (int32_t i = 0; i < %lld; i++)\n"
+                 "        y[i] = from[i] < 0 ? 0 : x[from[i]];\n",
+                 (long long)values);
+    return SAP_OK;
+}
+
 /* ---- BatchNormalization, with its moving statistics ----------------------------------------------------- */
 
 static sap_status emit_batch_normalization(const sap_emission *e, sap_error *err) {
@@ -295,6 +394,10 @@ static sap_status emit_convolution(const sap_emission *e, sap_error *err) {
 static const sap_emitter_class emitters[] = {
     {"InputLayer", NULL, false},
     {"Dropout", NULL, false},
+    {"GaussianNoise", NULL, false},
+    {"GaussianDropout", NULL, false},
+    {"AlphaDropout", NULL, false},
+    {"SpatialDropout1D", NULL, false},
     {"Flatten", NULL, false},
     {"Reshape", NULL, false},
     {"Dense", emit_dense, false},
@@ -305,6 +408,16 @@ static const sap_emitter_class emitters[] = {
     {"Softmax", emit_activation, false},
     {"Concatenate", emit_concatenate, false},
     {"Add", emit_add, false},
+    {"Subtract", emit_subtract, false},
+    {"Multiply", emit_multiply, true},
+    {"Average", emit_average, false},
+    {"Maximum", emit_extreme, true},
+    {"Minimum", emit_extreme, true},
+    {"PReLU", emit_prelu, false},
+    {"Permute", emit_rearrangement, false},
+    {"RepeatVector", emit_rearrangement, false},
+    {"Cropping1D", emit_rearrangement, false},
+    {"ZeroPadding1D", emit_rearrangement, false},
     {"BatchNormalization", emit_batch_normalization, false},
     {"LayerNormalization", emit_layer_normalization, false},
     {"Masking", emit_masking, true},

@@ -185,3 +185,20 @@ const sap_layer_class sap_class_zero_padding_1d = {
     .forward = shifted_forward,
     .backward = shifted_backward,
 };
+
+/* ---- What others are told ------------------------------------------------------------------------------- */
+
+int64_t sap_rearranged_from(const sap_layer *layer, const sap_shape *x, const sap_shape *y, int64_t value) {
+    static const struct {
+        const sap_layer_class *class_of;
+        int64_t (*source)(const sap_call *call, int64_t value);
+    } sources[] = {{&sap_class_permute, permuted},
+                   {&sap_class_repeat_vector, repeated},
+                   {&sap_class_cropping_1d, shifted},
+                   {&sap_class_zero_padding_1d, shifted}};
+    const sap_call call = {.layer = layer, .x_shape = &x, .shape = y};
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        if (sources[i].class_of == layer->class_of)
+            return sources[i].source(&call, value);
+    return -1;
+}

@@ -323,6 +323,8 @@ SAP_MUST_CHECK sap_status sap_sequence_find(sap_model *model, sap_error *err);
 float sap_masking_value(const sap_layer *layer);
 /* Whether each query of a MultiHeadAttention looks at no key behind it. */
 bool sap_attention_is_causal(const sap_layer *layer);
+/* Of Permute, RepeatVector, Cropping1D, ZeroPadding1D: the number of the input that number `value` of the output is; -1: 0. */
+int64_t sap_rearranged_from(const sap_layer *layer, const sap_shape *x, const sap_shape *y, int64_t value);
 
 /* Makes the flat arrays and tables of weights after sap_graph_parse. */
 SAP_MUST_CHECK sap_status sap_model_allocate(sap_model *model, sap_error *err);

@@ -75,9 +75,10 @@ typedef struct random_examples {
 
 /* Rows whose label can be learnt: the largest of the first three numbers. */
 static inline void make_examples(random_examples *r, int64_t rows, int64_t width) {
-    *r = (random_examples){.x = calloc((size_t)(rows * width), sizeof(float)),
-                           .label = calloc((size_t)rows, sizeof(int32_t)),
-                           .identity = calloc((size_t)rows, sizeof(uint64_t))};
+    *r = (random_examples){
+        .x = calloc((size_t)(rows * width) + 3, sizeof(float)), /* the last row may be narrower than 3 */
+        .label = calloc((size_t)rows, sizeof(int32_t)),
+        .identity = calloc((size_t)rows, sizeof(uint64_t))};
     for (int64_t i = 0; i < rows * width; i++)
         r->x[i] = (float)(2 * sap_unit(sap_mix(99, (uint64_t)i)) - 1);
     for (int64_t i = 0; i < rows; i++) {

@@ -8,7 +8,7 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from conftest import CLASSES, SOURCE, driver
+from conftest import CLASSES, SOURCE, driver, sample_options
 
 layers = keras.layers
 COMPILERS = [name for name in ("cc", "clang") if shutil.which(name)]
@@ -78,6 +78,18 @@ def several_outputs():
     first = layers.Dense(9, activation="tanh")(flat)
     second = layers.Dense(4)(first)
     return keras.Model(inputs, [flat, first, second, layers.Reshape((3, 3))(first)])
+
+
+def combined():
+    """Numbers that meet, repeated and moved."""
+    a, b = keras.Input((4, 3)), keras.Input((3,))
+    x = layers.PReLU(alpha_initializer=keras.initializers.RandomUniform(0.1, 0.9))(layers.GaussianNoise(0.1)(a))
+    y = layers.RepeatVector(4)(layers.PReLU(alpha_initializer="ones")(b))
+    z = [layers.Subtract()([x, y]), layers.Multiply()([x, y, a]), layers.Average()([x, y, a]), layers.Maximum()([x, y, a]),
+         layers.Minimum()([x, layers.Reshape((4, 1))(layers.Dense(4)(b)), layers.Reshape((1, 3))(b)])]
+    z = layers.Concatenate()([layers.PReLU(shared_axes=[1])(part) for part in z])
+    z = layers.Permute((2, 1))(layers.ZeroPadding1D((1, 2))(layers.Cropping1D((1, 0))(z)))
+    return keras.Model([a, b], layers.Flatten()(layers.SpatialDropout1D(0.2)(z)))
 
 
 def masked_and_pooled():
@@ -186,7 +198,7 @@ def compare(model, sapwood, folder, x, keras_x, options=()):
             np.testing.assert_allclose(ours[number].ravel(), y, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("define", [elementary, shared_and_residual, several_outputs, windows], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("define", [elementary, shared_and_residual, several_outputs, windows, combined], ids=lambda f: f.__name__)
 def test_compiled_gives_what_the_library_gives(define, sapwood, tmp_path):
     keras.utils.set_random_seed(7)
     model = random_weights(define())
@@ -255,6 +267,41 @@ def test_features_are_scaled_inside(sapwood, dataset, trained, tmp_path):
         np.testing.assert_allclose(ours, [row[f"score_{c}"] for c in CLASSES], rtol=1e-6, atol=1e-6)
         checked += 1
     assert checked > 20
+
+
+@pytest.mark.parametrize("convention", ["paper", "corrected"])
+def test_sequences_are_padded_and_scaled_inside(convention, sapwood, tmp_path):
+    """Particles as a dataset stores them; in one convention padding takes part in the order and is scaled with the rest."""
+    import pyarrow.parquet as parquet
+    from sapwood.keras import predict
+
+    folder = tmp_path / "dataset"
+    sapwood("prepare", *sample_options(), "--convention", convention, "--out", folder)
+    model = random_weights(keras.models.load_model(SOURCE / "models/inclusive_gru.keras"))
+    model.save(tmp_path / "model.keras")
+    sapwood("compile", tmp_path / "model.keras", "-o", tmp_path / "inclusive.c", "--name", "inclusive", "--data", folder)
+    parts = [p for p in json.loads((folder / "dataset.json").read_text())["parts"] if p["split"] == "test"]
+    rows = [row for p in parts for row in parquet.read_table(folder / p["file"]).to_pylist()]
+    wanted = predict(model, folder, verbose=0)
+    assert len(rows) == len(wanted) > 20 and np.ptp(wanted) > 0.1
+    events = [[np.reshape(row["particles"], (-1, 19)) for row in rows], [row["hlf"] for row in rows]]
+    assert [i.name for i in model.inputs] == ["particles", "hlf"]
+    ours = Compiled(tmp_path, "inclusive", [True, False], [(3,)]).predict(*events)[0]
+    np.testing.assert_allclose(ours, wanted, rtol=1e-6, atol=2e-6)  # hundreds of steps, one after the other
+
+
+def test_example(sapwood, trained, tmp_path):
+    """examples/compile/trigger.c, as its first lines say."""
+    sapwood("compile", trained / "model.keras", "-o", tmp_path / "hlf.c", "--header", tmp_path / "hlf.h", "--name", "hlf",
+            "--data", trained)
+    shutil.copy(SOURCE / "examples/compile/trigger.c", tmp_path)
+    subprocess.run(["cc", *FLAGS, "trigger.c", "hlf.c", "-o", "trigger"], cwd=tmp_path, check=True)
+    events = np.random.default_rng(2).uniform(0, 100, (40, 14)).astype(np.float32)
+    lines = subprocess.run([tmp_path / "trigger", "0.4"], check=True, capture_output=True, text=True,
+                           input="\n".join(" ".join(map(repr, map(float, event))) for event in events)).stdout
+    scores = Compiled(tmp_path, "hlf", [False], [(3,)]).predict(events)[0][:, CLASSES.index("ttbar")]
+    wanted = [f"event {i}: {score:.6f}" for i, score in enumerate(scores) if score >= 0.4]
+    assert lines.splitlines() == wanted
 
 
 def test_errors(sapwood, dataset, tmp_path):

@@ -162,8 +162,8 @@ __device__ void recompute(const gru_call &p, backward_space<NT> &s, int64_t slic
 /* ---- Chain -------------------------------------------------------------------------------------------------- */
 
 /* Gradients of a step's gates: to shared memory, and added to those of the biases. */
-__device__ inline void spread(const coefficients &c, float *d, char *gates, int units, float (*bias)[2],
-                              const lane_place &l) {
+[[maybe_unused]] __device__ inline void spread(const coefficients &c, float *d, char *gates, int units,
+                                               float (*bias)[2], const lane_place &l) {
     int row = 16 * l.warp + l.g;
     UNROLL
     for (int q = 0; q < 4; q++) {
@@ -183,7 +183,8 @@ __device__ inline void spread(const coefficients &c, float *d, char *gates, int 
 }
 
 /* The biases' gradients of the block, whose columns stand in four lanes. */
-__device__ inline void store_biases(const gru_call &p, float (*bias)[2], float *parts, const lane_place &l) {
+[[maybe_unused]] __device__ inline void store_biases(const gru_call &p, float (*bias)[2], float *parts,
+                                                     const lane_place &l) {
     float *out = parts + (int64_t)(p.width + p.units) * 3 * p.units;
     UNROLL
     for (int q = 0; q < 4; q++) {
