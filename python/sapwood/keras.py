@@ -197,7 +197,9 @@ def _check_callback(callback: Any) -> None:
 
     kinds = keras.callbacks
     name = type(callback).__name__
-    if isinstance(callback, (kinds.ModelCheckpoint, kinds.BackupAndRestore)):
+    if isinstance(callback, (kinds.BackupAndRestore, kinds.SwapEMAWeights)):
+        _refuse(f"the callback {name}")
+    elif isinstance(callback, kinds.ModelCheckpoint):
         if callback.save_freq != "epoch":
             _refuse(f"{name} with save_freq={callback.save_freq!r}")
     elif isinstance(callback, kinds.TensorBoard):

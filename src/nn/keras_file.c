@@ -101,24 +101,10 @@ static sap_status unpack_zip(const char *name, const void *bytes, size_t length,
     return status;
 }
 
-/* A file of Keras 2: HDF5 as a whole. The library wants to write to what it reads. */
-static sap_status unpack_hdf5(const char *name, const void *bytes, size_t length, sap_arena *arena, sap_keras_file *out,
-                              sap_error *err) {
-    void *copy = malloc(length);
-    if (!copy)
-        return sap_error_memory(err, name);
-    memcpy(copy, bytes, length);
-    pthread_mutex_lock(&hdf5_lock);
-    sap_status status = sap_hdf5_read_model(name, copy, length, arena, out, err);
-    pthread_mutex_unlock(&hdf5_lock);
-    free(copy);
-    return status;
-}
-
 static sap_status unpack(const char *name, const void *bytes, size_t length, sap_arena *arena, sap_keras_file *out,
                          sap_error *err) {
     bool hdf5 = length >= 8 && memcmp(bytes, "\x89HDF\r\n\x1a\n", 8) == 0;
-    return (hdf5 ? unpack_hdf5 : unpack_zip)(name, bytes, length, arena, out, err);
+    return (hdf5 ? sap_hdf5_read_model : unpack_zip)(name, bytes, length, arena, out, err);
 }
 
 /* ---- Writing -------------------------------------------------------------------------------------------- */

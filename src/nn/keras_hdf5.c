@@ -1,4 +1,4 @@
-/* HDF5 files in memory: the weights inside `.keras` files, and the whole models of Keras 1 and 2.
+/* HDF5 files in memory with the HDF5 library: the weights inside `.keras` files.
  *
  * Sizes that a file claims are checked against what it holds before memory is taken.
  */
@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 enum { DEPTH_MOST = 24, ARRAYS_MOST = 65536, PATH_MOST = 1024 };
-#define TEXT_MOST ((size_t)4 << 30) /* bytes that the texts of one attribute may claim */
 
 /* Without this HDF5 prints its errors to stderr. */
 static void silence_hdf5(void) {
@@ -18,15 +17,12 @@ static void silence_hdf5(void) {
 /* ---- Arrays --------------------------------------------------------------------------------------------- */
 
 typedef struct reader {
-    const char *name; /* "file.keras:model.weights.h5", "file.h5" */
+    const char *name; /* "file.keras:model.weights.h5" */
     sap_arena *arena;
     sap_keras_file *out;
     size_t capacity;
-    size_t length;     /* of the file */
     size_t bytes_left; /* values that the file can hold */
     size_t objects;
-    bool named; /* groups list the names of their weights */
-    size_t list_capacity;
     sap_status status;
     sap_error *err;
 } reader;
@@ -111,138 +107,7 @@ static sap_status read_array(reader *r, hid_t group, const char *name, const cha
     return status == SAP_OK ? add_array(r, &array) : status;
 }
 
-/* ---- Attributes of text --------------------------------------------------------------------------------- */
-
-/* Copies `count` texts out of what HDF5 read: pointers, or arrays of `size` bytes. */
-static sap_status copy_texts(reader *r, const char *bytes, size_t count, size_t size, bool variable, const char **out) {
-    for (size_t i = 0; i < count; i++) {
-        const char *text = bytes + i * size;
-        if (variable)
-            memcpy(&text, bytes + i * size, sizeof text);
-        text = text ? text : "";
-        out[i] = sap_arena_text(r->arena, text, variable ? strlen(text) : strnlen(text, size));
-        if (!out[i])
-            return sap_error_memory(r->err, r->name);
-    }
-    return SAP_OK;
-}
-
-/* The texts of an attribute. *count 0: none, or no text (Keras stores an empty list as an array of numbers). */
-static sap_status read_texts(reader *r, hid_t at, const char *attribute, const char ***out, size_t *count) {
-    *out = NULL;
-    *count = 0;
-    if (H5Aexists(at, attribute) <= 0)
-        return SAP_OK;
-    sap_status status = SAP_OK;
-    hid_t data = H5Aopen(at, attribute, H5P_DEFAULT), type = data < 0 ? -1 : H5Aget_type(data);
-    hid_t space = data < 0 ? -1 : H5Aget_space(data);
-    char *bytes = NULL;
-    hssize_t values = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
-    bool text = type >= 0 && H5Tget_class(type) == H5T_STRING, variable = text && H5Tis_variable_str(type) > 0;
-    size_t size = variable ? sizeof(char *) : text ? H5Tget_size(type) : 0;
-    size_t bound = variable ? r->length : size; /* bytes that one text may take */
-    if (type >= 0 && values >= 0 && (!text || values == 0))
-        goto done;
-    if (type < 0 || values < 0 || size < 1 || values > ARRAYS_MOST || (size_t)values > TEXT_MOST / bound ||
-        (!variable && (size_t)values > r->length / size)) {
-        status = sap_error_set(r->err, SAP_EFORMAT, "%s: HDF5 cannot read its \"%s\", or it is too long", r->name,
-                               attribute);
-        goto done;
-    }
-    *count = (size_t)values;
-    bytes = calloc(*count, size);
-    *out = sap_arena_array(r->arena, *count, sizeof **out);
-    if (!bytes || !*out)
-        status = sap_error_memory(r->err, r->name);
-    else if (H5Aread(data, type, bytes) < 0)
-        status = sap_error_set(r->err, SAP_EFORMAT, "%s: HDF5 cannot read its \"%s\"", r->name, attribute);
-    else
-        status = copy_texts(r, bytes, *count, size, variable, *out);
-    if (bytes && *out && variable)
-        (void)H5Dvlen_reclaim(type, space, H5P_DEFAULT, bytes);
-done:
-    free(bytes);
-    if (space >= 0)
-        H5Sclose(space);
-    if (type >= 0)
-        H5Tclose(type);
-    if (data >= 0)
-        H5Aclose(data);
-    return status;
-}
-
-static sap_status add_names(reader *r, const char *path, const char **names, size_t count) {
-    sap_keras_file *out = r->out;
-    for (size_t i = 0; i < out->list_count; i++) { /* a further part of the same list */
-        sap_keras_names *list = &out->lists[i];
-        if (strcmp(list->path, path) != 0)
-            continue;
-        const char **longer = sap_arena_array(r->arena, list->count + count, sizeof *longer);
-        if (!longer)
-            return sap_error_memory(r->err, r->name);
-        memcpy(longer, list->names, list->count * sizeof *longer);
-        memcpy(longer + list->count, names, count * sizeof *longer);
-        list->names = longer;
-        list->count += count;
-        return SAP_OK;
-    }
-    if (out->list_count == r->list_capacity) {
-        size_t capacity = r->list_capacity ? r->list_capacity * 2 : 32;
-        sap_keras_names *lists = sap_arena_array(r->arena, capacity, sizeof *lists);
-        if (!lists)
-            return sap_error_memory(r->err, r->name);
-        if (out->list_count)
-            memcpy(lists, out->lists, out->list_count * sizeof *lists);
-        out->lists = lists;
-        r->list_capacity = capacity;
-    }
-    const char *kept = sap_arena_text(r->arena, path, strlen(path));
-    if (!kept)
-        return sap_error_memory(r->err, r->name);
-    out->lists[out->list_count++] = (sap_keras_names){kept, names, count};
-    return SAP_OK;
-}
-
-/* The attribute weight_names of a group, whole, or in parts weight_names0, weight_names1, … where it was too long. */
-static sap_status read_names(reader *r, hid_t group, const char *path) {
-    const char **names;
-    size_t count;
-    SAP_TRY(read_texts(r, group, "weight_names", &names, &count));
-    if (count)
-        return add_names(r, path, names, count);
-    for (int part = 0; part < ARRAYS_MOST; part++) {
-        char attribute[40];
-        (void)snprintf(attribute, sizeof attribute, "weight_names%d", part);
-        SAP_TRY(read_texts(r, group, attribute, &names, &count));
-        if (!count)
-            break;
-        SAP_TRY(add_names(r, path, names, count));
-    }
-    return SAP_OK;
-}
-
 /* ---- Groups --------------------------------------------------------------------------------------------- */
-
-static herr_t visit(hid_t group, const char *name, const H5L_info_t *link, void *context);
-
-static sap_status visit_group(reader *r, hid_t group, const char *name, const char *path, int depth) {
-    place inner = {r, path, depth};
-    hid_t child = H5Gopen2(group, name, H5P_DEFAULT);
-    sap_status status = SAP_OK;
-    if (child >= 0 && r->named) {
-        char bare[PATH_MOST];
-        (void)snprintf(bare, sizeof bare, "%.*s", (int)strlen(path) - 1, path);
-        status = read_names(r, child, bare);
-    }
-    if (status == SAP_OK && (child < 0 || H5Literate(child, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit, &inner) < 0)) {
-        status = r->status;
-        if (status == SAP_OK)
-            status = sap_error_set(r->err, SAP_EFORMAT, "%s:%s: HDF5 cannot open it", r->name, path);
-    }
-    if (child >= 0)
-        H5Gclose(child);
-    return status;
-}
 
 static herr_t visit(hid_t group, const char *name, const H5L_info_t *link, void *context) {
     const place *at = context;
@@ -260,80 +125,43 @@ static herr_t visit(hid_t group, const char *name, const H5L_info_t *link, void 
         r->status = read_array(r, group, name, path);
     else if (info.type == H5O_TYPE_GROUP) {
         (void)snprintf(path + length, sizeof path - (size_t)length, "/");
-        r->status = visit_group(r, group, name, path, at->depth + 1);
+        place inner = {r, path, at->depth + 1};
+        hid_t child = H5Gopen2(group, name, H5P_DEFAULT);
+        if ((child < 0 || H5Literate(child, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit, &inner) < 0) &&
+            r->status == SAP_OK)
+            r->status = sap_error_set(r->err, SAP_EFORMAT, "%s:%s: HDF5 cannot open it", r->name, path);
+        if (child >= 0)
+            H5Gclose(child);
     }
     return r->status == SAP_OK ? 0 : -1;
 }
 
-static sap_status read_all(reader *r, hid_t file) {
+/* With the library: forms that classic files do not have. */
+static sap_status read_with_library(reader *r, char *data) {
+    silence_hdf5();
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    if (access >= 0 && H5Pset_fapl_core(access, 1 << 16, 0) >= 0 && H5Pset_file_image(access, data, r->bytes_left) >= 0)
+        file = H5Fopen("weights", H5F_ACC_RDONLY, access);
+    if (access >= 0)
+        H5Pclose(access);
+    if (file < 0)
+        return sap_error_set(r->err, SAP_EFORMAT, "%s: is not an HDF5 file, or damaged", r->name);
     place root = {r, "", 0};
     if (H5Literate(file, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit, &root) < 0 && r->status == SAP_OK)
         r->status = sap_error_set(r->err, SAP_EFORMAT, "%s: HDF5 cannot list it", r->name);
+    H5Fclose(file);
     return r->status;
-}
-
-static hid_t open_image(char *data, size_t length) {
-    silence_hdf5();
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
-    if (access >= 0 && H5Pset_fapl_core(access, 1 << 16, 0) >= 0 && H5Pset_file_image(access, data, length) >= 0)
-        file = H5Fopen("model", H5F_ACC_RDONLY, access);
-    if (access >= 0)
-        H5Pclose(access);
-    return file;
 }
 
 sap_status sap_hdf5_read_weights(const char *name, char *data, size_t length, sap_arena *arena, sap_keras_file *out,
                                  sap_error *err) {
-    reader r = {.name = sap_arena_format(arena, "%s:model.weights.h5", name),
-                .arena = arena,
-                .out = out,
-                .length = length,
-                .bytes_left = length,
-                .err = err};
-    if (!r.name)
-        return sap_error_memory(err, name);
-    hid_t file = open_image(data, length);
-    if (file < 0)
-        return sap_error_set(err, SAP_EFORMAT, "%s: is not an HDF5 file, or damaged", r.name);
-    sap_status status = read_all(&r, file);
-    H5Fclose(file);
-    return status;
-}
-
-/* The JSON of an attribute of the file; NULL: none. */
-static sap_status read_json(reader *r, hid_t file, const char *attribute, const char **out) {
-    const char **texts;
-    size_t count;
-    SAP_TRY(read_texts(r, file, attribute, &texts, &count));
-    *out = count == 1 ? texts[0] : NULL;
-    if (*out && strlen(*out) > SAP_KERAS_CONFIG_MOST)
-        return sap_error_set(r->err, SAP_EUNSUPPORTED, "%s: its \"%s\" has more than %llu bytes", r->name, attribute,
-                             (unsigned long long)SAP_KERAS_CONFIG_MOST);
-    return SAP_OK;
-}
-
-sap_status sap_hdf5_read_model(const char *name, char *data, size_t length, sap_arena *arena, sap_keras_file *out,
-                               sap_error *err) {
-    reader r = {
-        .name = name, .arena = arena, .out = out, .length = length, .bytes_left = length, .named = true, .err = err};
-    *out = (sap_keras_file){.whole = true};
-    hid_t file = open_image(data, length);
-    if (file < 0)
-        return sap_error_set(err, SAP_EFORMAT, "%s: is not an HDF5 file, or damaged", name);
-    sap_status status = read_json(&r, file, "model_config", &out->config);
-    if (status == SAP_OK)
-        status = read_json(&r, file, "training_config", &out->training);
-    if (status == SAP_OK)
-        status = read_json(&r, file, "keras_version", &out->version);
-    if (status == SAP_OK && !out->config)
-        status = sap_error_set(err, SAP_EFORMAT,
-                               "%s: has no \"model_config\": it holds weights alone, or is no Keras file", name);
-    if (status == SAP_OK) {
-        out->config_length = strlen(out->config);
-        status = read_all(&r, file);
-    }
-    H5Fclose(file);
-    return status;
+    name = sap_arena_format(arena, "%s:model.weights.h5", name);
+    if (!name)
+        return sap_error_memory(err, "model.weights.h5");
+    if (sap_hdf5_is_classic(data, length))
+        return sap_hdf5_read_classic(name, data, length, arena, out, err);
+    reader r = {.name = name, .arena = arena, .out = out, .bytes_left = length, .err = err};
+    return read_with_library(&r, data);
 }
 
 /* ---- Writing -------------------------------------------------------------------------------------------- */

@@ -51,11 +51,10 @@ static const char *parameter(sap_source *source, const char *name) {
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(words[i], out) == 0)
             return sap_source_text(source, "%s_", out);
-    return out;
+    return strncmp(out, "mask_", 5) == 0 ? sap_source_text(source, "%s_", out) : out; /* masks are called so */
 }
 
-/* Text that may stand in a comment. */
-static const char *remark(sap_source *source, const char *text) {
+const char *sap_source_remark(sap_source *source, const char *text) {
     char *out = sap_arena_text(&source->arena, text, strlen(text));
     for (char *at = out; at && *at; at++)
         if ((unsigned char)*at < ' ' || *at == '*')
@@ -161,9 +160,9 @@ typedef struct plan_node {
 
 /* An input as the predict function takes it. */
 typedef struct plan_input {
-    const char *name, *rows;      /* parameters; rows NULL: no sequence */
-    const sap_feature *feature;   /* scaled inside; NULL: as given */
-    const double *shift, *factor; /* (width) constants; NULL: its scaling takes none */
+    const char *name, *rows, *steps; /* parameters, and how many rows the network takes; NULL: no sequence */
+    const sap_feature *feature;      /* scaled inside; NULL: as given */
+    const double *shift, *factor;    /* (width) constants; NULL: its scaling takes none */
 } plan_input;
 
 typedef struct plan {
@@ -206,7 +205,7 @@ static sap_status allocate(plan *p, sap_error *err) {
 static sap_status name_all(plan *p, sap_error *err) {
     const sap_model *model = p->model;
     int32_t count = 0;
-    size_t ends = (size_t)(model->input_count + model->output_count);
+    size_t ends = (size_t)(3 * model->input_count + model->output_count);
     const char **names = sap_arena_array(&p->source->arena, (size_t)model->node_count, sizeof *names);
     const char **taken = sap_arena_array(&p->source->arena, ends, sizeof *taken);
     if (!names || !taken)
@@ -225,6 +224,17 @@ static sap_status name_all(plan *p, sap_error *err) {
         if (model->output_count > 1)
             name = sap_source_text(p->source, "output_%s", model->output_info[i].name);
         p->outputs[i] = taken[count] = unique(p->source, taken, count, name);
+        count++;
+    }
+    for (int32_t i = 0; i < model->input_count; i++) {
+        plan_input *input = &p->inputs[i];
+        if (model->nodes[model->inputs[i]].domain < 0)
+            continue;
+        const char *rows = sap_source_text(p->source, "%s_rows", input->name);
+        const char *steps = sap_source_text(p->source, "%s_steps", input->name);
+        input->rows = taken[count] = unique(p->source, taken, count, rows);
+        count++;
+        input->steps = taken[count] = unique(p->source, taken, count, steps);
         count++;
     }
     return SAP_OK;
@@ -418,10 +428,6 @@ static sap_status emit_node(plan *p, int32_t index, sap_error *err) {
 
 /* ---- Inputs --------------------------------------------------------------------------------------------- */
 
-static bool takes_constants(const sap_feature *feature) {
-    return feature->scaling == SAP_SCALING_MINMAX || feature->scaling == SAP_SCALING_STANDARD;
-}
-
 /* dataset.json: features: [{constants: {shift: […], factor: […]}}]. NULL: not there. */
 static const double *read_constants(plan *p, const json_t *features, size_t index, int32_t width, const char *key) {
     const json_t *constants = json_object_get(json_array_get(features, index), "constants");
@@ -463,7 +469,7 @@ static sap_status find_feature(plan *p, int32_t index, sap_error *err) {
                              node->layer->where, text, name, folder);
     }
     p->inputs[index].feature = feature;
-    if (!takes_constants(feature))
+    if (!sap_scaling_has_constants(feature))
         return SAP_OK;
     json_t *json = json_loads(sap_dataset_json(dataset), 0, NULL);
     const json_t *features = json_object_get(json, "features");
@@ -473,100 +479,6 @@ static sap_status find_feature(plan *p, int32_t index, sap_error *err) {
     if (!p->inputs[index].shift || !p->inputs[index].factor)
         return sap_error_set(err, SAP_EFORMAT, "%s/dataset.json: feature \"%s\" has no constants", folder, name);
     return SAP_OK;
-}
-
-static void emit_doubles(sap_text *out, const char *name, const double *values, int32_t count) {
-    sap_text_add(out, "    static const double %s[%d] = {", name, count);
-    for (int32_t i = 0; i < count; i++)
-        sap_text_add(out, "%s%.17g", i ? ", " : "", values[i]);
-    sap_text_add(out, "};\n");
-}
-
-/* How many rows stand before the zero rows, which stand where (0, 0) belongs in the order. */
-static void emit_rows_before(sap_text *out, const sap_feature *feature) {
-    sap_text_add(out,
-                 "    int32_t before = 0;\n"
-                 "    const float *last = x + (all ? all - 1 : 0) * %d;\n"
-                 "    for (int32_t i = 0; i < all; i++) {\n"
-                 "        double a[2] = {(double)x[i * %d + %d] - (double)last[%d], (double)x[i * %d + %d] - "
-                 "(double)last[%d]};\n"
-                 "        double b[2] = {(double)last[%d], (double)last[%d]};\n"
-                 "        a[1] += a[1] > 3.141592653589793 ? -6.283185307179586 : a[1] < -3.141592653589793 ? "
-                 "6.283185307179586 : 0;\n"
-                 "        before += a[0] * a[0] + a[1] * a[1] >= b[0] * b[0] + b[1] * b[1];\n"
-                 "    }\n"
-                 "    before = before > rows ? rows : before;\n",
-                 feature->width, feature->width, feature->eta_index, feature->eta_index, feature->width,
-                 feature->phi_index, feature->phi_index, feature->eta_index, feature->phi_index);
-}
-
-/* Shift and factor of each value over all rows of the dense form. */
-static void emit_fit(sap_source *source, sap_text *out, const sap_feature *feature) {
-    sap_source_use(source, SAP_HELPER_ROOT);
-    sap_text_add(out,
-                 "    double shift[%d] = {0}, factor[%d] = {0};\n"
-                 "    for (int32_t i = 0; i < rows; i++)\n"
-                 "        for (int32_t j = 0; j < %d; j++)\n"
-                 "            shift[j] += (double)x[i * %d + j];\n"
-                 "    for (int32_t j = 0; j < %d; j++)\n"
-                 "        shift[j] /= %d;\n"
-                 "    for (int32_t i = 0; i < rows; i++)\n"
-                 "        for (int32_t j = 0; j < %d; j++) {\n"
-                 "            double d = (double)x[i * %d + j] - shift[j];\n"
-                 "            factor[j] += d * d;\n"
-                 "        }\n"
-                 "    for (int32_t j = 0; j < %d; j++) {\n"
-                 "        double variance = (factor[j] + (%d - rows) * shift[j] * shift[j]) / %d;\n"
-                 "        factor[j] = variance > shift[j] * shift[j] * 0x1p-80 ? inverse_root_of(variance) : 1;\n"
-                 "    }\n",
-                 feature->width, feature->width, feature->width, feature->width, feature->width, feature->pad_rows,
-                 feature->width, feature->width, feature->width, feature->pad_rows, feature->pad_rows);
-}
-
-/* A function from a feature as computed to the form that the network was trained on (sap_dense). */
-static void emit_scaling(plan *p, const plan_input *input) {
-    sap_source *source = p->source;
-    sap_text *out = &source->functions;
-    const sap_feature *feature = input->feature;
-    bool each = feature->scaling == SAP_SCALING_STANDARD_EVENT;
-    bool scaled = each || takes_constants(feature);
-    const char *value = scaled ? "(float)(((double)x[k] - shift[j]) * factor[j])" : "x[k]";
-    sap_text_add(out, "/* Feature \"%s\" as computed%s: scaled%s. */\nstatic void scale_%s(const float *restrict x, ",
-                 remark(source, feature->name), feature->sequence ? ", in training order" : "",
-                 feature->sequence ? " and padded to its dense form" : "", input->name);
-    sap_text_add(out, "%sfloat *restrict y) {\n", feature->sequence ? "int32_t all, " : "");
-    if (takes_constants(feature)) {
-        emit_doubles(out, "shift", input->shift, feature->width);
-        emit_doubles(out, "factor", input->factor, feature->width);
-    }
-    if (!feature->sequence) {
-        sap_text_add(out, "    for (int32_t j = 0, k = 0; j < %d; j++, k++)\n        y[k] = %s;\n}\n\n", feature->width,
-                     value);
-        return;
-    }
-    sap_source_use(source, SAP_HELPER_ROWS);
-    sap_text_add(out, "    int32_t rows = rows_of(all, %d);\n", feature->pad_rows);
-    bool before = feature->pad_before_order && feature->order != SAP_ORDER_NONE;
-    if (before)
-        emit_rows_before(out, feature);
-    if (each)
-        emit_fit(source, out, feature);
-    sap_text_add(out,
-                 "    for (int32_t i = 0; i < %d; i++)\n"
-                 "        for (int32_t j = 0; j < %d; j++) {\n",
-                 feature->pad_rows, feature->width);
-    if (before)
-        sap_text_add(out,
-                     "            int32_t row = i < before ? i : i - (%d - rows), k = row * %d + j;\n"
-                     "            y[i * %d + j] = i < before || row >= before ? %s : %s;\n",
-                     feature->pad_rows, feature->width, feature->width, value,
-                     each ? "(float)(-shift[j] * factor[j])" : "0");
-    else
-        sap_text_add(out,
-                     "            int32_t k = i * %d + j;\n"
-                     "            y[k] = i < rows ? %s : %s;\n",
-                     feature->width, value, each ? "(float)(-shift[j] * factor[j])" : "0");
-    sap_text_add(out, "        }\n}\n\n");
 }
 
 /* What rows that are not given are filled with: the value that masks them, if one does. */
@@ -600,7 +512,7 @@ static sap_status emit_rows(plan *p, int32_t index, sap_error *err) {
                                       : sap_source_text(source, "rows_of(%s, %lld)", input->rows, (long long)most);
     bool varies = domain->ragged || domain->length < 0;
     if (varies)
-        y->steps = p->steps[d] = sap_source_text(source, "%s_steps", input->name);
+        y->steps = p->steps[d] = input->steps;
     if (domain->dropped >= 0) {
         if (!y->place)
             place_node(p, at, 0);
@@ -625,13 +537,11 @@ static sap_status emit_input(plan *p, int32_t index, sap_error *err) {
     int32_t at = p->model->inputs[index];
     sap_source_tensor *y = &p->nodes[at].y;
     bool sequence = p->model->nodes[at].domain >= 0;
-    if (sequence)
-        input->rows = sap_source_text(source, "%s_rows", input->name);
     if (p->options->dataset) {
         SAP_TRY(find_feature(p, index, err));
         if (sequence)
             y->shape.dims[0] = input->feature->pad_rows;
-        emit_scaling(p, input);
+        sap_source_scaling(source, input->name, input->feature, input->shift, input->factor);
         place_node(p, at, 0);
         sap_text_add(&source->body, "    scale_%s(%s, %s%s%s);\n", input->name, input->name,
                      sequence ? input->rows : "", sequence ? ", " : "", y->place);
@@ -666,8 +576,8 @@ static void add_line(sap_text *out, const char *name, const char *shape, const c
 static void add_description(const plan *p, sap_text *out) {
     const sap_model *model = p->model;
     char shape[200], what[400];
-    sap_text_add(out, "/* The network \"%s\" of %s, compiled by Sapwood %s.\n *\n", remark(p->source, model->title),
-                 remark(p->source, model->name), sap_version());
+    sap_text_add(out, "/* The network \"%s\" of %s, compiled by Sapwood %s.\n *\n",
+                 sap_source_remark(p->source, model->title), sap_source_remark(p->source, model->name), sap_version());
     for (int32_t i = 0; i < model->input_count; i++) {
         const plan_input *input = &p->inputs[i];
         sap_shape_text(&p->nodes[model->inputs[i]].y.shape, false, shape, sizeof shape);
@@ -685,7 +595,7 @@ static void add_description(const plan *p, sap_text *out) {
         sap_text labels = {0};
         const sap_dataset *dataset = p->options->dataset;
         for (size_t k = 0; dataset && k < sap_dataset_label_count(dataset); k++)
-            sap_text_add(&labels, "%s%s", k ? ", " : "", remark(p->source, sap_dataset_label(dataset, k)));
+            sap_text_add(&labels, "%s%s", k ? ", " : "", sap_source_remark(p->source, sap_dataset_label(dataset, k)));
         add_line(out, p->outputs[i], shape, labels.length ? labels.data : "written");
         sap_text_release(&labels);
     }

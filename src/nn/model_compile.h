@@ -118,6 +118,16 @@ const char *sap_source_activation(sap_source *source, const sap_activation *acti
 void sap_source_activate(sap_source *source, int indent, const sap_activation *activation, const char *count,
                          const char *x, const char *y);
 
+/* Text as it may stand in a comment. */
+const char *sap_source_remark(sap_source *source, const char *text);
+
+/* Whether scaling a feature takes constants from dataset.json. */
+bool sap_scaling_has_constants(const sap_feature *feature);
+/* Writes the function scale_NAME from a feature as computed to the form that the network was trained on: (x, y), for a sequence
+ * (x, rows, y). shift, factor: (width) constants, or NULL. */
+void sap_source_scaling(sap_source *source, const char *name, const sap_feature *feature, const double *shift,
+                        const double *factor);
+
 /* The functions that are used, in the order in which they need each other. */
 void sap_source_helpers(const sap_source *source, sap_text *out);
 

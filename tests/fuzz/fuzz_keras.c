@@ -1,5 +1,5 @@
 /* Input: a `.keras` file (a zip of JSON and HDF5), or a whole HDF5 file, opened as a model. The checksums of stored members are put right, but for
- * that of the HDF5 file: its bytes are libhdf5's to parse, and are not the aim here. */
+ * that of the HDF5 file, which the HDF5 library may be given to parse: not the aim here. Whole HDF5 files are never given to it. */
 #include "fuzz.h"
 
 #include "base/cursor.h"

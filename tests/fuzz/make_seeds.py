@@ -328,6 +328,9 @@ def write_models(folder):
             for member in packed.namelist():
                 stored.writestr(zipfile.ZipInfo(member), packed.read(member))
         store("keras", f"keras-{name}", (folder / "stored.zip").read_bytes())
+    networks["sequential"].compile("sgd", "mse")
+    networks["sequential"].save(folder / "model.h5")
+    store("keras", "keras-hdf5", (folder / "model.h5").read_bytes())
 
 
 def write_datasets(folder):

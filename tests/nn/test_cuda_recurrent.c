@@ -256,9 +256,12 @@ static void test_tensor_cores(void **state) {
     (void)state;
     int32_t many[ROWS_MOST];
     for (int32_t r = 0; r < ROWS_MOST; r++)
-        many[r] = (int32_t)(sap_mix(3, (uint64_t)r) % (r < 40 ? 13 : 4));
+        many[r] = (int32_t)(sap_mix(3, (uint64_t)r) % (r < 20 ? 11 : 4));
     net small = {.width = 3, .units = 5, .rows = 7};
     check_net(&small, LENGTHS, false, 0.01, 1);
+    static const int32_t long_ones[] = {30, 27, 9}; /* around the rings of steps in shared memory */
+    net round = {.width = 3, .units = 5, .rows = 3};
+    check_net(&round, long_ones, false, 0.01, 1);
     net published = {.width = 19, .units = 50, .rows = 20};
     check_net(&published, many, false, 0.01, 97);
     net two = {.backwards = true, .width = 16, .units = 17, .rows = 40};

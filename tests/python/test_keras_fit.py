@@ -330,6 +330,7 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, dataset):
           callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: None)])
     fails(unsupported, "save_freq=5", callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "x.keras", save_freq=5)])
     fails(unsupported, "update_freq=5", callbacks=[keras.callbacks.TensorBoard(tmp_path, update_freq=5)])
+    fails(unsupported, "BackupAndRestore", callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")])
     fails(unsupported, "metric 'mse'", settings={"metrics": ["mse"]})
     fails(unsupported, "weighted_metrics", settings={"weighted_metrics": ["accuracy"]})
     fails(unsupported, "own_loss", settings={"loss": own_loss})
