@@ -78,7 +78,7 @@ int sap_command_run(int argc, char **argv);
 
 /* Prints what a stage gave (its result as JSON text) for people. */
 void stage_print(const char *stage, const char *result);
-/* Runs `python -m sapwood._report` with these arguments. */
-sap_status report_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err);
+/* Runs a stage that Python does, as `python -m sapwood._report` or `python -m sapwood._tensorflow` (train), with these arguments. */
+sap_status python_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* report: the page is drawn by Python (`python -m sapwood._report`), with the interpreter recorded at build. */
+/* Stages that Python does: report, and train by TensorFlow. They run as `python -m sapwood._NAME`, with the interpreter recorded at
+ * build. */
 #include "console.h"
 
 #include <errno.h>
@@ -19,13 +20,13 @@ static void set_python_path(void) {
     (void)setenv("PYTHONPATH", path, 1);
 }
 
-sap_status report_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err) {
+sap_status python_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err) {
     (void)context;
     const char *python = getenv("SAPWOOD_PYTHON");
     if (!python || !*python)
         python = SAPWOOD_PYTHON[0] ? SAPWOOD_PYTHON : "python3";
     char module[64];
-    (void)snprintf(module, sizeof module, "sapwood._%s", stage);
+    (void)snprintf(module, sizeof module, "sapwood._%s", strcmp(stage, "train") == 0 ? "tensorflow" : stage);
     const char **argv = calloc(count + 4, sizeof(const char *));
     if (!argv)
         return sap_error_set(err, SAP_EMEMORY, "%s: out of memory", stage);

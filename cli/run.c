@@ -25,7 +25,7 @@ static const char help[] =
     "  --quiet                    no progress\n";
 
 int sap_command_run(int argc, char **argv) {
-    sap_pipeline_options options = {.external = report_run, .on_event = on_event};
+    sap_pipeline_options options = {.external = python_run, .on_event = on_event};
     long threads = 0;
     bool quiet = false;
     for (int i = 1; i < argc; i++) {

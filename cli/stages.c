@@ -168,12 +168,12 @@ static sap_status parse(int argc, char **argv, sap_stage *stage, common_options 
     return SAP_OK;
 }
 
-/* report is Python's: its options are handed on as they are. */
-static int run_report(int argc, char **argv) {
+/* The options of a stage that is Python's are handed on as they are. */
+static int run_python(int argc, char **argv) {
     sap_error err = {0};
     if (!console_open(1, true))
         return EXIT_FAILED;
-    sap_status status = report_run(NULL, "report", (const char *const *)(argv + 1), (size_t)(argc - 1), &err);
+    sap_status status = python_run(NULL, argv[0], (const char *const *)(argv + 1), (size_t)(argc - 1), &err);
     console_close();
     return status == SAP_OK ? EXIT_OK : console_fail(&err);
 }
@@ -188,8 +188,10 @@ int sap_command_stage(int argc, char **argv) {
         status = parse(argc, argv, stage, &common, &err);
     if (status == SAP_OK && common.help) {
         print_help(argv[0]);
-    } else if (status == SAP_OK && strcmp(argv[0], "report") == 0) {
-        exit_status = run_report(argc, argv);
+    } else if (status == SAP_OK && sap_stage_is_external(stage)) {
+        status = sap_stage_check(stage, &err);
+        if (status == SAP_OK)
+            exit_status = run_python(argc, argv);
     } else if (status == SAP_OK) {
         const sap_run *run = console_open((int)common.threads, common.quiet);
         status = run ? sap_stage_run(stage, run, &err) : SAP_EMEMORY;

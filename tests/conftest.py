@@ -11,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # TensorFlow is a witness here, on the CPU
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
+pytest_plugins = ["spark_sessions"]
+
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("SAPWOOD_BUILD", SOURCE / "build/release"))
 COMMAND = os.environ.get("SAPWOOD_COMMAND", str(SOURCE / "build/release/bin/sapwood"))

@@ -55,7 +55,7 @@ def test_modules_include_only_what_the_design_allows(module):
                 assert public[1] not in MAY_NOT_SEE[module], f"{path.relative_to(SOURCE)} includes {name}"
 
 
-@pytest.mark.parametrize("folder", ["cli", "python", "examples"])
+@pytest.mark.parametrize("folder", ["cli", "python", "spark", "examples"])
 def test_what_stands_on_the_library_uses_public_headers_only(folder):
     for path in sources(folder):
         for name in includes(path):

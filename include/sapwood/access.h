@@ -1,4 +1,5 @@
-/* Bytes by offset from wherever they are: local files, XRootD (root://, roots://), HTTP and S3 (http://, https://, s3://).
+/* Bytes by offset from wherever they are: local files, XRootD (root://, roots://), HTTP and S3 (http://, https://, s3://);
+ * and files and folders made, listed, renamed and removed, here and over XRootD.
  * A transport is one table of functions; what it does not do by itself (merging of ranges, deadlines, retries, the cache)
  * is done here, once. Limits and times are environment variables, listed in docs/access.md. */
 #ifndef SAPWOOD_ACCESS_H
@@ -74,6 +75,47 @@ SAP_API void sap_fetch_close(sap_fetch *fetch);
  * with free(). No match is SAP_ENOTFOUND. */
 SAP_API SAP_MUST_CHECK sap_status sap_source_glob(const char *pattern, const sap_run *run, char ***out, size_t *count,
                                                   sap_error *err);
+/* The base name in a path or URL, without what follows a '?', as it stands in events' identities: `*length` characters. */
+SAP_API const char *sap_url_name(const char *url, size_t *length);
+
+/* ---- Files and folders: local ones and root:// -------------------------------------------------------------------- */
+
+/* Other URLs are SAP_EUNSUPPORTED; what is not there is SAP_ENOTFOUND; what is denied, exists already or is no folder is
+ * SAP_EARGUMENT. A server that does not answer is asked again until SAPWOOD_CONNECT_SECONDS have passed. run: as for opening. */
+
+typedef struct sap_file_info {
+    const char *name; /* without its folder; NULL from sap_store_stat */
+    uint64_t size;    /* bytes */
+    int64_t modified; /* seconds since 1970 */
+    bool is_folder;
+} sap_file_info;
+
+SAP_API SAP_MUST_CHECK sap_status sap_store_stat(const char *url, const sap_run *run, sap_file_info *out,
+                                                 sap_error *err);
+/* What is in a folder, in natural order of the names: one block, freed with free(). */
+SAP_API SAP_MUST_CHECK sap_status sap_store_list(const char *url, const sap_run *run, sap_file_info **out,
+                                                 size_t *count, sap_error *err);
+/* A file or a folder gets another name on the same server, in a folder that is there. replace: a file of that name goes; else
+ * nothing may be there. */
+SAP_API SAP_MUST_CHECK sap_status sap_store_rename(const char *from, const char *to, bool replace, const sap_run *run,
+                                                   sap_error *err);
+/* A file or an empty folder; recursive: a folder with all that is in it. */
+SAP_API SAP_MUST_CHECK sap_status sap_store_remove(const char *url, bool recursive, const sap_run *run, sap_error *err);
+/* A folder, and those on the way to it. One that is there already is fine. */
+SAP_API SAP_MUST_CHECK sap_status sap_store_make_folder(const char *url, const sap_run *run, sap_error *err);
+
+/* A file that is being written from its beginning to its end. It is written aside, beside its name and hidden by a point, unless
+ * SAPWOOD_WRITE_ASIDE is "no"; folders on the way are made. For one thread at a time. */
+typedef struct sap_sink sap_sink;
+
+SAP_API SAP_MUST_CHECK sap_status sap_sink_open(const char *url, const sap_run *run, sap_sink **out, sap_error *err);
+/* Takes a copy of the bytes and sends them meanwhile; waits when many are under way. Once it has failed, it fails. */
+SAP_API SAP_MUST_CHECK sap_status sap_sink_write(sap_sink *sink, const void *data, size_t length, const sap_run *run,
+                                                 sap_error *err);
+/* Waits until all is there and on disk, checks the length and gives the file its name, in the place of one that has it. */
+SAP_API SAP_MUST_CHECK sap_status sap_sink_commit(sap_sink *sink, const sap_run *run, sap_error *err);
+/* Never blocks. What was not committed is removed. NULL is fine. */
+SAP_API void sap_sink_close(sap_sink *sink);
 
 #ifdef __cplusplus
 }

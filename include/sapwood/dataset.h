@@ -18,7 +18,11 @@ extern "C" {
 
 /* ---- Writing --------------------------------------------------------------------------------------------- */
 
-typedef enum sap_dataset_format { SAP_DATASET_PARQUET = 0, SAP_DATASET_TFRECORD } sap_dataset_format;
+typedef enum sap_dataset_format {
+    SAP_DATASET_PARQUET = 0,
+    SAP_DATASET_TFRECORD,
+    SAP_DATASET_ARROW /* Arrow's IPC files, uncompressed: what is read once, such as rows on their way to a rank */
+} sap_dataset_format;
 
 typedef enum sap_dataset_layout {
     SAP_LAYOUT_SAPWOOD = 0, /* train/ and test/ of part files, and dataset.json */
@@ -72,6 +76,64 @@ SAP_API SAP_MUST_CHECK sap_status sap_dataset_end_input(sap_dataset_writer *writ
 /* Thins, splits, fits the constants, shuffles, writes the part files and dataset.json, and renames the folder. A sample
  * without events is SAP_EDATA (not for raw). */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_finish(sap_dataset_writer *writer, const sap_run *run, sap_error *err);
+
+/* ---- Writing by many processes ------------------------------------------------------------------------------
+ *
+ * The same work in pieces, for Spark and whatever else spreads it. One process creates the writer and hands its plan round. Any
+ * number of others pack features of any parts of inputs into pieces of bytes, each for one of SAP_DATASET_BUCKETS; one process a
+ * bucket gets all pieces for it and writes its part files into the same folder; the first one ends the dataset with what those
+ * report. Part files and dataset.json are, byte for byte, what one process makes, whoever did what. Not for raw datasets. */
+
+#define SAP_DATASET_BUCKETS (2 * SAP_DATASET_SHARDS) /* the shards of the training part, then those of the test part */
+
+/* As sap_dataset_create, with a plan as JSON: "recipe", "recipe_version", "convention", "features" and "cuts" as sap_recipe_json gives
+ * them, "inputs" ("sample", "url"), "format", "layout", "seed", "test_fraction", "balance". */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_create_json(const char *folder, const char *plan,
+                                                          sap_dataset_writer **out, sap_error *err);
+/* The writer's plan as JSON. Borrowed until it is closed; NULL: out of memory. */
+SAP_API const char *sap_dataset_plan_json(sap_dataset_writer *writer);
+
+typedef struct sap_dataset_packer sap_dataset_packer;
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_packer_open(const char *plan, sap_dataset_packer **out, sap_error *err);
+SAP_API void sap_dataset_packer_close(sap_dataset_packer *packer);
+/* As sap_dataset_write, inputs in any order. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_pack(sap_dataset_packer *packer, size_t index, const sap_batch *batch,
+                                                   sap_error *err);
+/* The same with a struct array that has a column of float32 lists for each feature, and "entry"; it stays the caller's. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_pack_arrow(sap_dataset_packer *packer, size_t index,
+                                                         const struct ArrowSchema *schema,
+                                                         const struct ArrowArray *array, sap_error *err);
+/* Adds to what was read of input `index` and what each cut dropped (cut_count). */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_pack_counts(sap_dataset_packer *packer, size_t index, int64_t read,
+                                                          const int64_t *dropped, sap_error *err);
+/* Takes out a piece for `*bucket`: `*data` (bytes) is borrowed until the next call on the packer; `*bytes` 0: there is none now. Call
+ * until then after each batch: pieces come once there are 32 MB of rows; and with `last` at the end, when every bucket gets one
+ * more, with the counts. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_packer_next(sap_dataset_packer *packer, bool last, int32_t *bucket,
+                                                          const void **data, size_t *bytes, sap_error *err);
+
+/* One bucket. folder: of the dataset, as this process sees it. */
+typedef struct sap_dataset_shard sap_dataset_shard;
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_open(const char *folder, const char *plan, int32_t bucket,
+                                                         sap_dataset_shard **out, sap_error *err);
+SAP_API void sap_dataset_shard_close(sap_dataset_shard *shard);
+/* Copies a piece, in any order. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_add(sap_dataset_shard *shard, const void *data, size_t bytes,
+                                                        sap_error *err);
+/* Once, when all packers' pieces are in. It may run more than once for a bucket, even at the same time. `*report` is JSON, which the
+ * caller frees. constants: NULL; for the published layout, which needs them before it can write, the first call only reports and
+ * a second one, of another sap_dataset_shard, gets those of sap_dataset_fit_shards. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_write(sap_dataset_shard *shard, const char *constants,
+                                                          const sap_run *run, char **report, sap_error *err);
+
+/* Makes the folders that shards write to, before any does. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_begin_shards(sap_dataset_writer *writer, sap_error *err);
+/* Constants from the reports of all buckets, as JSON, which the caller frees. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_fit_shards(sap_dataset_writer *writer, const char *const *reports,
+                                                         size_t count, char **constants, sap_error *err);
+/* Takes the place of sap_dataset_finish. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_finish_shards(sap_dataset_writer *writer, const char *const *reports,
+                                                            size_t count, sap_error *err);
 
 /* ---- Reading --------------------------------------------------------------------------------------------- */
 
@@ -130,6 +192,32 @@ SAP_API size_t sap_dataset_part_count(const sap_dataset *dataset, const char *sp
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_read_part(const sap_dataset *dataset, const char *split, size_t part,
                                                         const sap_run *run, sap_batch *out, sap_error *err);
 
+/* ---- Events that others hold -------------------------------------------------------------------------------
+ *
+ * For those who keep rows elsewhere, such as Spark, and put them where a dataset would. */
+
+/* Names and numbers of events, as Arrow has them: text i is bytes [offsets[i], offsets[i + 1]). */
+typedef struct sap_event_names {
+    int64_t count;
+    const int64_t *sample_offsets, *file_offsets; /* (count + 1) */
+    const char *samples, *files;                  /* files: a path's or URL's base name counts */
+    const int64_t *entry;                         /* (count) */
+} sap_event_names;
+
+/* Where each event stands: in the test part or not, in shard order[i] >> 58, by rising order[i]. order, test: (count). */
+SAP_API SAP_MUST_CHECK sap_status sap_event_places(const sap_event_names *names, uint64_t seed, double test_fraction,
+                                                   uint64_t *order, bool *test, sap_error *err);
+
+/* What constants are made of, for `rows` of `width` values, in order: out (4, width) gets minimum, maximum, mean and sum of squared
+ * differences from it. */
+SAP_API SAP_MUST_CHECK sap_status sap_event_moments(const float *values, int64_t rows, int32_t width, double *out,
+                                                    sap_error *err);
+/* The constants of a feature from the moments of its rows, (count, 4, width), merged in the order given: that of the shards makes them those
+ * of `prepare`. rows: (count); shift, factor: (width). */
+SAP_API SAP_MUST_CHECK sap_status sap_event_constants(sap_scaling scaling, const int64_t *rows, const double *moments,
+                                                      size_t count, int32_t width, double *shift, double *factor,
+                                                      sap_error *err);
+
 /* ---- Feeding: rows for a network, scaled ------------------------------------------------------------------ */
 
 /* Rows of examples for a network. From a feed all arrays are borrowed until the next call on it. */
@@ -148,6 +236,7 @@ typedef struct sap_examples {
                                  sparse losses */
     const int64_t *target_values; /* (targets) */
     const float *weight;          /* (rows) of each row in the loss; NULL: 1 */
+    int64_t batch_rows;           /* rows of the whole batch, which these are a share of; 0: they are all of it */
 } sap_examples;
 
 /* Where rows for a network come from: in stored order or shuffled, batch after batch. Belongs to one thread; the threads of the
@@ -165,10 +254,12 @@ typedef struct sap_feed_options {
     const char *weight; /* a plain feature of one number: as stored, the weight of each event in the loss; NULL: 1 */
     uint64_t memory;    /* bytes that rows may take in memory; 0: SAPWOOD_FEED_MEMORY ("4G"), else half of what is free.
                             More rows are kept, scaled, in a file without a name in `scratch`, which takes as much disk */
-    const char *scratch; /* folder; NULL: SAPWOOD_SCRATCH, else TMPDIR, else /var/tmp */
+    const char *scratch;          /* folder; NULL: SAPWOOD_SCRATCH, else TMPDIR, else /var/tmp */
+    int32_t shard_from, shard_to; /* holds these shards alone, [from, to), and reads no other part files; both 0: all */
 } sap_feed_options;
 
-/* Examples of a split, features scaled. Rows come in the same order from memory and from a scratch file. */
+/* Examples of a split, features scaled. Rows come in the same order from memory and from a scratch file. A feed of some shards
+ * hands out its share of every batch, so that feeds of all shards together hand out what one feed of the whole split does. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_open_dataset(const sap_dataset *dataset, const char *split,
                                                         const sap_feed_options *options, const sap_run *run,
                                                         sap_feed **out, sap_error *err);
@@ -179,22 +270,33 @@ SAP_API SAP_MUST_CHECK sap_status sap_feed_open_batch(const sap_dataset *dataset
                                                       const char *const *inputs, size_t count, const sap_run *run,
                                                       sap_feed **out, sap_error *err);
 SAP_API void sap_feed_close(sap_feed *feed);
+/* Rows of an epoch, and those of them that the feed itself holds. */
 SAP_API int64_t sap_feed_rows(const sap_feed *feed);
+SAP_API int64_t sap_feed_own_rows(const sap_feed *feed);
+/* Virtual shards of the whole: 1, or SAP_DATASET_SHARDS. begin: (shards + 1) in stored order, of the rows that the feed holds, may be
+ * NULL; borrowed until it is closed. */
+SAP_API int32_t sap_feed_shards(const sap_feed *feed, const int64_t **begin);
 
 /* Hands out sequences in their dense form (pad_rows, width) instead of ragged, from the next epoch on. Sequences whose padding is
  * not zero rows at the end (scaled with the padding, or ordered with it) always are dense. Ragged arrays have no dense form:
  * SAP_EARGUMENT. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_dense(sap_feed *feed, sap_error *err);
 
-/* Starts an epoch in the order that (seed, epoch) fix, the same for any number of threads; epoch < 0: in stored order. */
+#define SAP_EPOCH_OWN (-1)    /* the rows that the feed holds, in stored order, as if there were no others */
+#define SAP_EPOCH_STORED (-2) /* all rows in stored order */
+/* Starts an epoch in the order that (seed, epoch) fix, the same for any number of threads, or one of the two above. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_error *err);
-/* Rows (all of the feed's) in the order in which this epoch hands them out, numbered in stored order, for those who hold the rows
+/* Rows (all that the feed holds) in the order in which this epoch hands them out, numbered in stored order, for those who hold the rows
  * themselves; NULL: stored order. Borrowed until the next epoch. */
 SAP_API const int64_t *sap_feed_order(const sap_feed *feed);
-/* Leaves out the next `rows` examples of the epoch without reading them. */
+/* Leaves out the next `rows` rows of the epoch without reading them. */
 SAP_API void sap_feed_skip(sap_feed *feed, int64_t rows);
-/* The next `rows` examples, fewer at the end, rows 0 after it. After an error the same examples are tried again. */
+/* The next `rows` rows of the epoch, fewer at the end: of them those that the feed holds, and in batch_rows how many they are in all, 0 after
+ * the end. After an error the same examples are tried again. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_error *err);
+
+/* The shard of each of the rows handed out last. out: (rows). */
+SAP_API void sap_feed_last_shards(const sap_feed *feed, uint8_t *out);
 
 /* ---- Tables ------------------------------------------------------------------------------------------------ */
 

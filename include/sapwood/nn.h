@@ -31,6 +31,7 @@ typedef struct sap_tensor_info {
     const char *name;
     int32_t rank;         /* without the batch dimension */
     const int64_t *shape; /* (rank); -1: a time dimension of any length */
+    bool sigmoid;         /* its numbers have been through a sigmoid */
 } sap_tensor_info;
 
 SAP_API size_t sap_model_input_count(const sap_model *model);
@@ -259,6 +260,8 @@ typedef struct sap_train_options {
     sap_device device;
     bool
         float32; /* on a GPU: recurrent layers too keep to float32; else their products take bf16, and sum in float32 */
+    bool
+        bf16; /* on a CPU with AMX: products of dense and recurrent layers in training take bf16, and sum in float32; without AMX an error */
     /* Called after each epoch; may be NULL. */
     void (*on_epoch)(void *context, const sap_history *history);
     void *context;

@@ -83,13 +83,17 @@ sap_recipe_define(void);
 
 /* ---- For programs that run recipes (a recipe itself needs nothing below) --------------------------------- */
 
-/* A built-in recipe by name ("topology"), or a C file by path ("my.c"), which is compiled with the system's C compiler
+/* A built-in recipe by name ("topology"), the shared object of one (sap_recipe_build), or a C file by path ("my.c"), which is compiled with the system's C compiler
  * (CC, else cc) into a shared object that is kept under SAPWOOD_CACHE (else ~/.cache/sapwood) by the hash of its contents.
  * convention: a variant, or NULL for the default. `*out` is borrowed for the life of the process.
  * Errors: SAP_ENOTFOUND (the message lists what there is), SAP_EARGUMENT (the compiler's messages, or a definition that
  * makes no sense). */
 SAP_API SAP_MUST_CHECK sap_status sap_recipe_find(const char *name_or_path, const char *convention,
                                                   const sap_recipe **out, sap_error *err);
+
+/* Compiles a C file into the shared object `object` (a path that ends with .so) for any machine of this one's architecture, not for this
+ * processor alone: for machines without a compiler. sap_recipe_find takes its path. */
+SAP_API SAP_MUST_CHECK sap_status sap_recipe_build(const char *path, const char *object, sap_error *err);
 
 /* Checks that `fields` (count) hold what the recipe reads, with its types. where: file and tree, for the message. */
 SAP_API SAP_MUST_CHECK sap_status sap_recipe_check(const sap_recipe *recipe, const sap_field *fields, int32_t count,

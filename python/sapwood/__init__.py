@@ -94,7 +94,19 @@ def prepare(*, threads: int = 0, progress: Progress | None = _show, **options: A
 @_document("train")
 def train(*, threads: int = 0, progress: Progress | None = _show, **options: Any) -> dict[str, Any]:
     """Trains a network defined with Keras. Returns {"out", "parameters", "events", "history"}."""
+    if options.get("engine") == "tensorflow":
+        return _train_by_tensorflow(_settings(options), threads, progress)
     return _stage("train", options, threads, progress)
+
+
+def _train_by_tensorflow(settings: list[tuple[str, str]], threads: int, progress: Progress | None) -> dict[str, Any]:
+    from ._tensorflow import train as run_workers
+
+    def tell(rank: int, line: str) -> None:
+        if progress and rank == 0:
+            progress("train", "lines", 0, 0, line)
+
+    return run_workers(settings, threads, tell)
 
 
 @_document("evaluate")
@@ -117,10 +129,13 @@ def report(run: str | os.PathLike, data: str | os.PathLike, out: str | os.PathLi
 
 
 def _external(stage: str, arguments: list[str]) -> None:
-    if stage != "report":
+    given = list(zip((name.removeprefix("--") for name in arguments[::2]), arguments[1::2], strict=True))
+    if stage == "train":
+        _train_by_tensorflow(given, 0, _show)
+    elif stage == "report":
+        report(**dict(given))
+    else:
         raise ValueError(f"no stage is called {stage!r}")
-    given = dict(zip((name.removeprefix("--") for name in arguments[::2]), arguments[1::2], strict=True))
-    report(**given)
 
 
 def run(

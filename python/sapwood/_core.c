@@ -148,6 +148,23 @@ static PyObject *tree_info(PyObject *self, PyObject *unused) {
                          (long long)sap_tree_entries(tree));
 }
 
+static PyObject *tree_clusters(PyObject *self, PyObject *unused) {
+    (void)unused;
+    const sap_tree *tree = ((tree_object *)self)->tree;
+    size_t count = 0;
+    const int64_t *clusters = sap_tree_clusters(tree, &count);
+    if (!clusters)
+        return PyErr_NoMemory();
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *number = PyLong_FromLongLong(clusters[i]);
+        if (!number || PyList_Append(list, number) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(number);
+    }
+    return list;
+}
+
 static PyObject *describe_branch(const sap_branch *branch) {
     char small[256], *text = small;
     size_t length = branch->field ? sap_field_text(branch->field, small, sizeof small) : 0;
@@ -308,6 +325,7 @@ static PyType_Spec file_spec = {"sapwood._core.File", sizeof(file_object), 0,
 
 static PyMethodDef tree_methods[] = {
     {"info", tree_info, METH_NOARGS, "Path and entries."},
+    {"clusters", tree_clusters, METH_NOARGS, "First entries of the clusters."},
     {"add_friend", tree_add_friend, METH_VARARGS, "add_friend(tree, alias or None)"},
     {"find", tree_find, METH_VARARGS, "find(name) -> a branch as a dict"},
     {"branches", tree_branches, METH_NOARGS, "Branches, a dict each."},
@@ -357,8 +375,10 @@ PyMODINIT_FUNC PyInit__core(void) {
     missing_type = error_type ? make_missing_type() : NULL;
     if (!module || !file_type || !core_tree_type || !missing_type ||
         PyModule_AddFunctions(module, core_job_functions) != 0 ||
-        PyModule_AddFunctions(module, core_table_functions) != 0 || !core_nn_init() ||
-        PyModule_AddFunctions(module, core_nn_functions) != 0 ||
+        PyModule_AddFunctions(module, core_table_functions) != 0 ||
+        PyModule_AddFunctions(module, core_event_functions) != 0 || !core_nn_init() ||
+        PyModule_AddFunctions(module, core_nn_functions) != 0 || !core_spread_init() ||
+        PyModule_AddFunctions(module, core_spread_functions) != 0 ||
         PyModule_AddObjectRef(module, "Error", error_type) != 0 ||
         PyModule_AddObjectRef(module, "NotFoundError", missing_type) != 0)
         Py_CLEAR(module);

@@ -41,11 +41,20 @@ extern PyMethodDef core_job_functions[];
 
 extern PyMethodDef core_table_functions[];
 
+/* ---- Events that Python holds (_events.c) ------------------------------------------------------------------------ */
+
+extern PyMethodDef core_event_functions[];
+
 /* ---- Networks (_nn.c) ---------------------------------------------------------------------------------------------- */
 
 extern PyMethodDef core_nn_functions[];
 /* Makes the types; false with an exception set. */
 bool core_nn_init(void);
+
+/* ---- Features and datasets by many processes (_spread.c) ---------------------------------------------------------- */
+
+extern PyMethodDef core_spread_functions[];
+bool core_spread_init(void);
 
 /* For objects of heap types: memory for one, and giving it back with the hold on the type. */
 void *core_new_object(PyTypeObject *type);

@@ -180,7 +180,24 @@ static PyObject *core_run_stage(PyObject *module, PyObject *arguments) {
     return result;
 }
 
-/* The report stage of a pipeline calls back into Python. */
+/* check_stage(name, [(option, value), …]): raises what is wrong with them */
+static PyObject *core_check_stage(PyObject *module, PyObject *arguments) {
+    (void)module;
+    const char *name;
+    PyObject *settings, *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "sO", &name, &settings))
+        return NULL;
+    sap_stage *stage = NULL;
+    sap_error err = {0};
+    if (sap_stage_open(name, &stage, &err) != SAP_OK)
+        return core_raise(&err);
+    if (set_options(stage, settings))
+        result = sap_stage_check(stage, &err) == SAP_OK ? Py_NewRef(Py_None) : core_raise(&err);
+    sap_stage_close(stage);
+    return result;
+}
+
+/* A stage of a pipeline that is Python's calls back into it. */
 static sap_status external_stage(void *context, const char *stage, const char *const *arguments, size_t count,
                                  sap_error *err) {
     PyGILState_STATE state = PyGILState_Ensure();
@@ -253,6 +270,7 @@ static PyObject *core_stage_options(PyObject *module, PyObject *arguments) {
 
 PyMethodDef core_job_functions[] = {
     {"run_stage", core_run_stage, METH_VARARGS, "run_stage(name, settings, threads, callback) -> JSON text"},
+    {"check_stage", core_check_stage, METH_VARARGS, "check_stage(name, settings)"},
     {"run_pipeline", core_run_pipeline, METH_VARARGS, "run_pipeline(path, folder, force, threads, callback, external)"},
     {"stage_options", core_stage_options, METH_VARARGS, "stage_options(name) -> [(name, help, repeats, default)]"},
     {NULL, NULL, 0, NULL},

@@ -22,8 +22,9 @@ typedef struct model_object {
 typedef struct feed_object {
     PyObject ob_base;
     sap_feed *feed;
-    PyObject *owner, *arrays; /* the model whose pool it uses; what must not go away */
+    PyObject *owner, *arrays; /* the model whose pool it uses, or NULL; what must not go away */
     sap_dataset *dataset;
+    sap_pool *pool; /* its own, without a model */
 } feed_object;
 
 static void *address(PyObject *number) { /* NULL for 0, and with an exception set */
@@ -136,6 +137,7 @@ static void feed_dealloc(PyObject *self) {
     feed_object *f = (feed_object *)self;
     sap_feed_close(f->feed);
     sap_dataset_close(f->dataset);
+    sap_pool_close(f->pool);
     Py_XDECREF(f->owner);
     Py_XDECREF(f->arrays);
     core_free_object(self);
@@ -144,8 +146,8 @@ static void feed_dealloc(PyObject *self) {
 static feed_object *new_feed(PyObject *owner, PyObject *arrays) {
     feed_object *f = core_new_object(feed_type);
     if (f) {
-        f->owner = Py_NewRef(owner);
-        f->arrays = Py_NewRef(arrays);
+        f->owner = Py_XNewRef(owner);
+        f->arrays = Py_XNewRef(arrays);
     }
     return f;
 }
@@ -254,6 +256,174 @@ static PyObject *model_feed_dataset(PyObject *self, PyObject *arguments) {
     return (PyObject *)w.feed;
 }
 
+/* The names of features in a list of str; false with an exception. Borrowed from the list. */
+static bool read_names(PyObject *list, const char **names, size_t *count) {
+    Py_ssize_t length = PyList_Size(list);
+    if (length < 1 || length > MOST) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "%zd features: there should be 1 to %d", length, (int)MOST);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < length; i++)
+        if (!(names[i] = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), NULL)))
+            return false;
+    *count = (size_t)length;
+    return true;
+}
+
+/* feed_open(folder, split, [feature], weight or None, dense, threads, callback) -> Feed, without a model; dense: sequences are padded */
+static PyObject *feed_open(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *folder, *list, *callback;
+    const char *split, *weight, *names[MOST];
+    int dense, threads;
+    if (!PyArg_ParseTuple(arguments, "O&sOzpiO", PyUnicode_FSConverter, &folder, &split, &list, &weight, &dense,
+                          &threads, &callback))
+        return NULL;
+    dataset_work w = {
+        .folder = PyBytes_AsString(folder), .split = split, .options = {.inputs = names, .weight = weight}};
+    sap_error err = {0};
+    sap_status status = SAP_OK;
+    if (read_names(list, names, &w.options.input_count))
+        w.feed = new_feed(NULL, NULL);
+    if (w.feed)
+        status = sap_pool_open(threads, &w.feed->pool, &err);
+    if (w.feed && status == SAP_OK && core_run_pool(open_dataset, &w, w.feed->pool, callback) != 0)
+        Py_CLEAR(w.feed);
+    if (w.feed && status == SAP_OK && dense)
+        status = sap_feed_dense(w.feed->feed, &err);
+    Py_DECREF(folder);
+    if (status != SAP_OK) {
+        Py_CLEAR(w.feed);
+        return core_raise(&err);
+    }
+    return (PyObject *)w.feed;
+}
+
+/* epoch(seed, epoch): starts it; epoch -1: in stored order */
+static PyObject *feed_epoch(PyObject *self, PyObject *arguments) {
+    unsigned long long seed;
+    long long epoch;
+    if (!PyArg_ParseTuple(arguments, "KL", &seed, &epoch))
+        return NULL;
+    sap_error err = {0};
+    sap_status status;
+    Py_BEGIN_ALLOW_THREADS status = sap_feed_epoch(((feed_object *)self)->feed, seed, epoch, &err);
+    Py_END_ALLOW_THREADS return status == SAP_OK ? Py_NewRef(Py_None) : core_raise(&err);
+}
+
+static PyObject *feed_skip(PyObject *self, PyObject *arguments) {
+    long long rows;
+    if (!PyArg_ParseTuple(arguments, "L", &rows))
+        return NULL;
+    sap_feed_skip(((feed_object *)self)->feed, rows);
+    return Py_NewRef(Py_None);
+}
+
+/* Makes a bytearray longer; where the new bytes begin, NULL with an exception. */
+static char *extend(PyObject *array, size_t bytes) {
+    Py_ssize_t before = PyByteArray_Size(array);
+    if (PyByteArray_Resize(array, before + (Py_ssize_t)bytes) != 0)
+        return NULL;
+    return PyByteArray_AsString(array) + before;
+}
+
+static bool add(PyObject *array, const void *data, size_t bytes) {
+    char *to = extend(array, bytes);
+    if (to && bytes > 0)
+        memcpy(to, data, bytes);
+    return to;
+}
+
+static bool add_lengths(PyObject *array, const int64_t *offsets, int64_t rows) {
+    char *to = extend(array, (size_t)rows * sizeof *offsets);
+    for (int64_t k = 0; to && k < rows; k++) {
+        int64_t length = offsets[k + 1] - offsets[k];
+        memcpy(to + (size_t)k * sizeof length, &length, sizeof length);
+    }
+    return to;
+}
+
+/* What several batches hold, one after another. */
+typedef struct gathered {
+    PyObject *values[MOST], *lengths[MOST]; /* bytearrays: float32 of all rows or steps; int64 steps of each row */
+    PyObject *label, *weight;               /* int32, float32 */
+    bool ragged[MOST];
+    int64_t width[MOST], rows;
+    int32_t inputs;
+} gathered;
+
+static bool gather(gathered *g, const sap_examples *e) {
+    bool done = true;
+    for (int32_t i = 0; done && i < e->inputs; i++) {
+        const int64_t *offsets = e->offsets ? e->offsets[i] : NULL;
+        int64_t steps = offsets ? offsets[e->rows] : e->rows;
+        g->ragged[i] = offsets != NULL;
+        g->width[i] = e->values[i];
+        done = add(g->values[i], e->x[i], (size_t)(steps * e->values[i]) * sizeof(float)) &&
+               (!offsets || add_lengths(g->lengths[i], offsets, e->rows));
+    }
+    g->rows += e->rows;
+    if (done && e->label)
+        done = add(g->label, e->label, (size_t)e->rows * sizeof *e->label);
+    if (done && e->weight)
+        done = add(g->weight, e->weight, (size_t)e->rows * sizeof *e->weight);
+    return done;
+}
+
+/* (rows, [(values, width, lengths or None)], label, weight), which takes the arrays. */
+static PyObject *gathered_tuple(const gathered *g) {
+    PyObject *list = PyList_New(0);
+    bool done = true;
+    for (int32_t i = 0; done && i < g->inputs; i++)
+        done = append(
+            list, Py_BuildValue("(OLO)", g->values[i], (long long)g->width[i], g->ragged[i] ? g->lengths[i] : Py_None));
+    PyObject *answer = done ? Py_BuildValue("(LOOO)", (long long)g->rows, list, g->label, g->weight) : NULL;
+    Py_XDECREF(list);
+    return answer;
+}
+
+/* next([(skipped, rows)]) -> (rows, [(float32 values, width, int64 lengths or None)], int32 label, float32 weight) as bytearrays:
+ * for each pair that many examples are left out, and that many taken, fewer at the end. */
+static PyObject *feed_next(PyObject *self, PyObject *arguments) {
+    PyObject *steps, *answer = NULL;
+    if (!PyArg_ParseTuple(arguments, "O", &steps))
+        return NULL;
+    sap_feed *feed = ((feed_object *)self)->feed;
+    gathered g = {.label = PyByteArray_FromStringAndSize(NULL, 0), .weight = PyByteArray_FromStringAndSize(NULL, 0)};
+    bool done = g.label && g.weight;
+    for (int i = 0; done && i < MOST; i++) {
+        g.values[i] = PyByteArray_FromStringAndSize(NULL, 0);
+        g.lengths[i] = PyByteArray_FromStringAndSize(NULL, 0);
+        done = g.values[i] && g.lengths[i];
+    }
+    sap_error err = {0};
+    sap_status status = SAP_OK;
+    for (Py_ssize_t k = 0; done && k < PyList_Size(steps); k++) {
+        long long skipped, rows;
+        sap_examples examples;
+        if (!PyArg_ParseTuple(PyList_GetItem(steps, k), "LL", &skipped, &rows))
+            break;
+        sap_feed_skip(feed, skipped);
+        if (rows == 0)
+            continue;
+        Py_BEGIN_ALLOW_THREADS status = sap_feed_next(feed, rows, &examples, &err);
+        Py_END_ALLOW_THREADS g.inputs = examples.inputs;
+        done = status == SAP_OK && gather(&g, &examples);
+    }
+    if (status != SAP_OK)
+        (void)core_raise(&err);
+    else if (done && !PyErr_Occurred())
+        answer = gathered_tuple(&g);
+    Py_XDECREF(g.label);
+    Py_XDECREF(g.weight);
+    for (int i = 0; i < MOST; i++) {
+        Py_XDECREF(g.values[i]);
+        Py_XDECREF(g.lengths[i]);
+    }
+    return answer;
+}
+
 static PyObject *feed_rows(PyObject *self, PyObject *unused) {
     (void)unused;
     return PyLong_FromLongLong(sap_feed_rows(((feed_object *)self)->feed));
@@ -286,7 +456,8 @@ static PyObject *feed_labels(PyObject *self, PyObject *arguments) {
         return NULL;
     feed_object *f = (feed_object *)self;
     label_work w = {f->feed, address(to)};
-    if (!w.label || core_run_pool(read_labels, &w, ((model_object *)f->owner)->pool, Py_None) != 0)
+    sap_pool *pool = f->owner ? ((model_object *)f->owner)->pool : f->pool;
+    if (!w.label || core_run_pool(read_labels, &w, pool, Py_None) != 0)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no place for labels");
     return Py_NewRef(Py_None);
 }
@@ -458,6 +629,9 @@ static PyType_Spec model_spec = {"sapwood._core.Model", sizeof(model_object), 0,
 static PyMethodDef feed_methods[] = {
     {"rows", feed_rows, METH_NOARGS, "How many rows it has."},
     {"labels", feed_labels, METH_VARARGS, "labels(address)"},
+    {"epoch", feed_epoch, METH_VARARGS, "epoch(seed, epoch)"},
+    {"skip", feed_skip, METH_VARARGS, "skip(rows)"},
+    {"next", feed_next, METH_VARARGS, "next([(skipped, rows)]) -> (rows, inputs, label, weight)"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -468,6 +642,8 @@ static PyType_Spec feed_spec = {"sapwood._core.Feed", sizeof(feed_object), 0,
 
 PyMethodDef core_nn_functions[] = {
     {"model_open", model_open, METH_VARARGS, "model_open(path, threads) -> Model"},
+    {"feed_open", feed_open, METH_VARARGS,
+     "feed_open(folder, split, features, weight, dense, threads, callback) -> Feed"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -22,6 +22,7 @@ typedef struct sap_access_settings {
     uint64_t gap_bytes;      /* ranges no further apart are merged */
     int in_flight;           /* requests of a source at once */
     bool map;                /* local files are mapped, where the file system is a local one */
+    bool write_aside;        /* a file has another name until it is whole */
     char *cache;             /* folder of the cache, or NULL; malloc'ed */
     uint64_t cache_bytes;    /* the cache grows up to this */
 } sap_access_settings;
@@ -58,6 +59,9 @@ typedef struct sap_request {
     void (*done)(struct sap_request *request, sap_status status, const char *message);
 } sap_request;
 
+/* One file of a folder's; the name is borrowed for the call. */
+typedef sap_status (*sap_list_step)(void *context, const sap_file_info *info, sap_error *err);
+
 /* What one request may ask for. */
 typedef struct sap_request_limits {
     size_t ranges;      /* 1: no vector reads */
@@ -89,22 +93,62 @@ typedef struct sap_transport {
      * the same, sooner or later. Never blocks. */
     void (*reset)(void *state);
 
-    /* Names in a folder (no path, folders end in '/'): one malloc'ed block of terminated texts, an empty one behind the last.
-     * Blocks as open does. NULL: folders cannot be listed. */
-    sap_status (*list)(const char *url, const sap_access_settings *settings, const sap_run *run, char **names,
+    /* ---- Names. These block as open does, their SAP_EIO is tried again, and each may be NULL: cannot be done there. ---- */
+
+    /* Everything in a folder, in any order. */
+    sap_status (*list)(const char *url, const sap_access_settings *settings, const sap_run *run, sap_list_step step,
+                       void *context, sap_error *err);
+    sap_status (*stat)(const char *url, const sap_access_settings *settings, const sap_run *run, sap_file_info *out,
                        sap_error *err);
+    /* replace: may replace a file. SAP_EARGUMENT, when something is there that is not replaced. Remote transports may look or not. */
+    sap_status (*rename)(const char *from, const char *to, bool replace, const sap_access_settings *settings,
+                         const sap_run *run, sap_error *err);
+    /* A file, or an empty folder. */
+    sap_status (*remove)(const char *url, bool is_folder, const sap_access_settings *settings, const sap_run *run,
+                         sap_error *err);
+    /* A folder with all in it. NULL: list and remove do it. */
+    sap_status (*remove_tree)(const char *url, sap_error *err);
+    /* With those on the way; one that exists is fine. */
+    sap_status (*make_folder)(const char *url, const sap_access_settings *settings, const sap_run *run, sap_error *err);
+
+    /* ---- Writing. All NULL: cannot be done there. ---- */
+
+    /* Makes a file, with the folders on the way, over one of that name. Then `submit` writes: requests of one range, whose bytes
+     * are read; and `reset` does what it does, but the file is not compared. Blocks as open does. */
+    sap_status (*create)(const char *url, const sap_access_settings *settings, const sap_run *run, void **state,
+                         sap_error *err);
+    /* Local transports: the next bytes, here and now. */
+    sap_status (*append)(void *state, const char *name, const void *data, size_t length, sap_error *err);
+    /* Waits until what was written is on disk and the server has closed the file without complaint; nothing is written after it.
+     * Blocks as open does; SAP_EIO may be tried again. */
+    sap_status (*finish)(void *state, const char *name, const sap_access_settings *settings, const sap_run *run,
+                         sap_error *err);
+    /* In the place of close: the file is removed too. Never blocks where the transport is a remote one. */
+    void (*discard)(void *state);
 } sap_transport;
 
 extern const sap_transport sap_transport_local;
 
 /* Length of "scheme" in "scheme:…", 0 for a path. A single letter is no scheme. */
 size_t sap_scheme_length(const char *url);
+/* Where the query of a URL begins, or its end: at a question mark before "name=", since that is also a wildcard. */
+const char *sap_url_query(const char *url);
 /* The transport of a URL or path, opening its plug-in; *rest: what that transport's functions take as url. */
 SAP_MUST_CHECK sap_status sap_transport_find(const char *url, const sap_transport **out, const char **rest,
                                              sap_error *err);
 /* sap_source_open with the transport given. */
 SAP_MUST_CHECK sap_status sap_source_open_on(const sap_transport *transport, const char *name, const char *rest,
                                              const sap_run *run, sap_source **out, sap_error *err);
+
+/* ---- Trying again (retry.c) ------------------------------------------------------------------------------------ */
+
+/* The pause before another try: 0.1 s, doubled with each up to 5 s, and spread so that many do not come back at once. */
+double sap_retry_pause(int tries, const void *salt);
+/* One try; left: the settings with the seconds that are left. */
+typedef sap_status (*sap_retry_step)(void *context, const sap_access_settings *left, sap_error *err);
+/* Until it succeeds, fails with anything but SAP_EIO, or connect_seconds have passed. *tries: how many it took, may be NULL. */
+SAP_MUST_CHECK sap_status sap_retry(const sap_access_settings *settings, const sap_run *run, sap_retry_step step,
+                                    void *context, int *tries, sap_error *err);
 
 /* ---- Plans (range_plan.c) ----------------------------------------------------------------------------------- */
 
@@ -143,6 +187,15 @@ typedef struct sap_flight sap_flight;
 SAP_MUST_CHECK sap_status sap_channel_open(const sap_transport *transport, const char *name, const char *rest,
                                            const sap_access_settings *settings, const sap_run *run, sap_channel **out,
                                            uint64_t *size, char **version, sap_error *err);
+/* The same for a file that is made: flights write the bytes of their plan's pieces, one piece a request. */
+SAP_MUST_CHECK sap_status sap_channel_create(const sap_transport *transport, const char *name, const char *rest,
+                                             const sap_access_settings *settings, const sap_run *run, sap_channel **out,
+                                             sap_error *err);
+/* When all flights have landed: what they wrote is on disk. */
+SAP_MUST_CHECK sap_status sap_channel_finish(sap_channel *channel, const sap_access_settings *settings,
+                                             const sap_run *run, sap_error *err);
+/* Closing does not remove it any more. */
+void sap_channel_keep(sap_channel *channel);
 /* Abandons what is under way and closes the transport's state; in a child of the process that opened it does nothing. */
 void sap_channel_close(sap_channel *channel);
 bool sap_channel_is_ours(const sap_channel *channel); /* opened by this process, not by its parent */

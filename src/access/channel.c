@@ -12,7 +12,7 @@
 
 /* Bytes under way at less than this rate are not yet a stall. */
 static const double SLOWEST_BYTES_PER_SECOND = 4e6;
-static const double FIRST_PAUSE_SECONDS = 0.1, LONGEST_PAUSE_SECONDS = 5, LONGEST_SLEEP_SECONDS = 0.1;
+static const double LONGEST_SLEEP_SECONDS = 0.1;
 
 typedef struct attempt {
     sap_request request; /* first: the transport gives its address back */
@@ -57,7 +57,8 @@ struct sap_channel {
     pid_t pid;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int references; /* the owner's and one for each attempt */
+    int references;    /* the owner's and one for each attempt */
+    bool writes, kept; /* a file is made; it stays */
     bool closed;
     bool sending; /* some thread sends; others leave it to that one */
     attempt *under_way;
@@ -77,47 +78,26 @@ static void mark_life(sap_channel *c) {
     __atomic_store_n(&c->life, sap_nanoseconds(), __ATOMIC_RELAXED);
 }
 
-/* 0.1 s, doubled with each try up to 5 s, and spread so that many readers do not come back at the same moment. */
-static double pause_after(int tries, const void *salt) {
-    double pause = FIRST_PAUSE_SECONDS;
-    for (int i = 1; i < tries && pause < LONGEST_PAUSE_SECONDS; i++)
-        pause *= 2;
-    pause = pause < LONGEST_PAUSE_SECONDS ? pause : LONGEST_PAUSE_SECONDS;
-    return pause * (0.5 + sap_unit(sap_mix((uint64_t)(uintptr_t)salt, (uint64_t)sap_nanoseconds())));
-}
-
 /* ---- Opening ------------------------------------------------------------------------------------------------- */
 
-static sap_status sleep_for(double seconds, const sap_run *run, sap_error *err) {
-    for (double until = now() + seconds, left = seconds; left > 0; left = until - now()) {
-        SAP_TRY(sap_run_check(run, err));
-        double nap = left < LONGEST_SLEEP_SECONDS ? left : LONGEST_SLEEP_SECONDS;
-        (void)nanosleep(&(struct timespec){0, (long)(nap * 1e9)}, NULL);
-    }
-    return sap_run_check(run, err);
-}
+typedef struct opening {
+    sap_channel *channel;
+    const char *rest;
+    const sap_run *run;
+    uint64_t *size;
+    char **version;
+} opening;
 
-static sap_status open_state(sap_channel *c, const char *rest, const sap_access_settings *settings, const sap_run *run,
-                             uint64_t *size, char **version, sap_error *err) {
-    sap_error error = {0};
-    sap_access_settings left = *settings;
-    double begin = now();
-    SAP_TRY(sap_run_check(run, err));
-    for (int tries = 1;; tries++) {
-        char *found = NULL;
-        sap_status status = c->transport->open(rest, &left, run, &c->state, size, &found, &error);
-        if (status == SAP_OK) {
-            *version = found;
-            return SAP_OK;
-        }
-        double pause = pause_after(tries, c), spent = now() - begin;
-        left.connect_seconds = settings->connect_seconds - spent - pause;
-        if (status != SAP_EIO)
-            return sap_error_set(err, status, "%s", error.message);
-        if (left.connect_seconds <= 0)
-            return sap_error_set(err, status, "%s; tried %d times in %.1f s", error.message, tries, spent);
-        SAP_TRY(sleep_for(pause, run, err));
-    }
+static sap_status open_once(void *context, const sap_access_settings *left, sap_error *err) {
+    opening *o = context;
+    sap_channel *c = o->channel;
+    if (c->writes)
+        return c->transport->create(o->rest, left, o->run, &c->state, err);
+    char *found = NULL;
+    sap_status status = c->transport->open(o->rest, left, o->run, &c->state, o->size, &found, err);
+    if (status == SAP_OK)
+        *o->version = found;
+    return status;
 }
 
 static void destroy(sap_channel *c) {
@@ -127,13 +107,13 @@ static void destroy(sap_channel *c) {
     free(c);
 }
 
-sap_status sap_channel_open(const sap_transport *transport, const char *name, const char *rest,
-                            const sap_access_settings *settings, const sap_run *run, sap_channel **out, uint64_t *size,
-                            char **version, sap_error *err) {
+static sap_status open_channel(const sap_transport *transport, bool writes, const char *name, opening *o,
+                               const sap_access_settings *settings, sap_channel **out, sap_error *err) {
     sap_channel *c = calloc(1, sizeof *c);
     if (!c)
         return sap_error_memory(err, name);
     c->transport = transport;
+    c->writes = writes;
     c->stall_seconds = settings->stall_seconds;
     c->deadline_seconds = settings->deadline_seconds;
     c->in_flight = settings->in_flight;
@@ -147,12 +127,26 @@ sap_status sap_channel_open(const sap_transport *transport, const char *name, co
     pthread_cond_init(&c->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     c->name = strdup(name);
-    sap_status status = c->name ? open_state(c, rest, settings, run, size, version, err) : sap_error_memory(err, name);
+    o->channel = c;
+    sap_status status = c->name ? sap_retry(settings, o->run, open_once, o, NULL, err) : sap_error_memory(err, name);
     if (status != SAP_OK)
         destroy(c);
     else
         *out = c;
     return status;
+}
+
+sap_status sap_channel_open(const sap_transport *transport, const char *name, const char *rest,
+                            const sap_access_settings *settings, const sap_run *run, sap_channel **out, uint64_t *size,
+                            char **version, sap_error *err) {
+    return open_channel(transport, false, name, &(opening){.rest = rest, .run = run, .size = size, .version = version},
+                        settings, out, err);
+}
+
+sap_status sap_channel_create(const sap_transport *transport, const char *name, const char *rest,
+                              const sap_access_settings *settings, const sap_run *run, sap_channel **out,
+                              sap_error *err) {
+    return open_channel(transport, true, name, &(opening){.rest = rest, .run = run}, settings, out, err);
 }
 
 /* Called with the lock, which it gives up. */
@@ -233,7 +227,7 @@ static void try_again(attempt *a, const char *reason) {
     a->channel->stats.retries++;
     j->tries++;
     j->state = READY;
-    j->not_before = now() + pause_after(j->tries, j);
+    j->not_before = now() + sap_retry_pause(j->tries, j);
     if (f->ready++ == 0)
         queue(f);
     f->from = a->job < f->from ? a->job : f->from;
@@ -245,12 +239,14 @@ static void try_again(attempt *a, const char *reason) {
 static void keep(attempt *a) {
     sap_flight *f = a->flight;
     const sap_plan_request *request = &f->plan->requests[a->job];
-    for (size_t i = 0; i < request->count; i++)
-        f->plan->pieces[request->first + i].data = a->ranges[i].data;
-    f->jobs[a->job].memory = a->memory;
     f->jobs[a->job].state = DONE;
     f->left--;
     f->answered = now();
+    if (a->channel->writes)
+        return;
+    for (size_t i = 0; i < request->count; i++)
+        f->plan->pieces[request->first + i].data = a->ranges[i].data;
+    f->jobs[a->job].memory = a->memory;
     a->memory = (sap_space){0};
 }
 
@@ -307,6 +303,8 @@ static attempt *make_attempt(sap_flight *f, size_t index) {
     for (size_t i = 0; i < request->count; i++) {
         const sap_range *piece = &f->plan->pieces[request->first + i];
         a->ranges[i] = (sap_range){piece->offset, piece->length, data};
+        if (f->channel->writes)
+            memcpy(data, piece->data, piece->length);
         data += piece->length;
     }
     return a;
@@ -385,9 +383,27 @@ void sap_channel_close(sap_channel *c) {
     while (c->sending) /* sending never blocks */
         pthread_cond_wait(&c->changed, &c->lock);
     pthread_mutex_unlock(&c->lock);
-    c->transport->close(c->state);
+    (c->writes && !c->kept ? c->transport->discard : c->transport->close)(c->state);
     pthread_mutex_lock(&c->lock);
     release(c);
+}
+
+typedef struct finishing {
+    sap_channel *channel;
+    const sap_run *run;
+} finishing;
+
+static sap_status finish_once(void *context, const sap_access_settings *left, sap_error *err) {
+    const finishing *f = context;
+    return f->channel->transport->finish(f->channel->state, f->channel->name, left, f->run, err);
+}
+
+sap_status sap_channel_finish(sap_channel *c, const sap_access_settings *settings, const sap_run *run, sap_error *err) {
+    return sap_retry(settings, run, finish_once, &(finishing){c, run}, NULL, err);
+}
+
+void sap_channel_keep(sap_channel *c) {
+    c->kept = true;
 }
 
 void sap_channel_limits(sap_channel *c, sap_request_limits *out) {

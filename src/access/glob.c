@@ -1,7 +1,6 @@
 /* Shell patterns in paths and URLs: local ones by glob(3), others by listing the folders of the server. */
 #include "access_internal.h"
 
-#include <ctype.h>
 #include <fnmatch.h>
 #include <glob.h>
 #include <stdlib.h>
@@ -115,29 +114,22 @@ static bool has_wildcard(const char *text, size_t length) {
 
 static sap_status match_folder(const walk *w, const char *folder, const char *pattern, sap_error *err);
 
-/* What of a folder's names matches the first component of a pattern, and below it the rest. */
-static sap_status match_names(const walk *w, const char *folder, char *names, const char *component, const char *rest,
-                              sap_error *err) {
-    sap_status status = SAP_OK;
-    for (char *name = names, *next; *name && status == SAP_OK; name = next) {
-        size_t length = strlen(name);
-        next = name + length + 1;
-        const bool is_folder = name[length - 1] == '/';
-        if (is_folder)
-            name[length - 1] = '\0';
-        if (fnmatch(component, name, FNM_PERIOD) != 0 || (*rest && !is_folder))
-            continue;
-        char *url = NULL;
-        status = join(&url, (const char *const[]){folder, name, *rest ? "/" : w->query}, 3, err);
-        if (status != SAP_OK)
-            break;
-        if (*rest) {
-            status = match_folder(w, url, rest, err);
-            free(url);
-        } else {
-            status = add_name(w->found, url, err);
-        }
-    }
+/* Where one component of a pattern is looked for, and what comes behind it. */
+typedef struct level {
+    const walk *walk;
+    const char *folder, *component, *rest;
+} level;
+
+static sap_status match_name(void *context, const sap_file_info *info, sap_error *err) {
+    const level *l = context;
+    if (fnmatch(l->component, info->name, FNM_PERIOD) != 0 || (*l->rest && !info->is_folder))
+        return SAP_OK;
+    char *url = NULL;
+    SAP_TRY(join(&url, (const char *const[]){l->folder, info->name, *l->rest ? "/" : l->walk->query}, 3, err));
+    if (!*l->rest)
+        return add_name(l->walk->found, url, err);
+    sap_status status = match_folder(l->walk, url, l->rest, err);
+    free(url);
     return status;
 }
 
@@ -145,7 +137,7 @@ static sap_status match_names(const walk *w, const char *folder, char *names, co
 static sap_status match_folder(const walk *w, const char *folder, const char *pattern, sap_error *err) {
     size_t length = strcspn(pattern, "/");
     const char *rest = pattern + length + strspn(pattern + length, "/");
-    char *url = NULL, *names = NULL;
+    char *url = NULL;
     char *component = strndup(pattern, length);
     if (!component)
         return sap_error_memory(err, folder);
@@ -157,32 +149,18 @@ static sap_status match_folder(const walk *w, const char *folder, const char *pa
     } else {
         status = join(&url, (const char *const[]){folder, w->query}, 2, err);
         if (status == SAP_OK)
-            status = w->transport->list(url, &w->settings, w->run, &names, err);
-        if (status == SAP_OK)
-            status = match_names(w, folder, names, component, rest, err);
-        else if (status == SAP_ENOTFOUND)
+            status =
+                w->transport->list(url, &w->settings, w->run, match_name, &(level){w, folder, component, rest}, err);
+        if (status == SAP_ENOTFOUND)
             status = SAP_OK;
     }
-    free(names);
     free(url);
     free(component);
     return status;
 }
 
-/* Where the query of a URL begins: a question mark before "name=", since it is also a wildcard. */
-static const char *find_query(const char *url) {
-    for (const char *mark = strchr(url, '?'); mark; mark = strchr(mark + 1, '?')) {
-        const char *end = mark + 1;
-        while (isalnum((unsigned char)*end) || *end == '_' || *end == '.' || *end == '-')
-            end++;
-        if (*end == '=' && end > mark + 1)
-            return mark;
-    }
-    return url + strlen(url);
-}
-
 static sap_status match_url(walk *w, char *url, sap_error *err) {
-    const char *query = find_query(url);
+    const char *query = sap_url_query(url);
     const char *host = strstr(url, "://");
     const char *path = host ? strchr(host + 3, '/') : NULL;
     if (!path || path >= query || !has_wildcard(path, (size_t)(query - path))) {

@@ -1,7 +1,8 @@
-/* Local files: mapped where the file system is a local one, else read with pread. A file that another process cuts short is an
+/* Local files and folders. Files are mapped where the file system is a local one, else read with pread. A file that another process cuts short is an
  * error: with pread always, with a mapping unless it happens between the look at its size and the use of the bytes. */
 #include "access_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -18,6 +19,7 @@ typedef struct local_file {
     uint64_t size;
     const uint8_t *bytes; /* of the whole file; NULL: not mapped */
     atomic_size_t given;  /* mapped bytes asked for since the last time that they were let go */
+    char path[];          /* of a file that is made; descriptor: -1 when it has been closed */
 } local_file;
 
 /* Network file systems (NFS, AFS, Lustre, FUSE with EOS or CVMFS behind it) turn a lost server into SIGBUS: no mapping there. */
@@ -73,7 +75,8 @@ static void local_close(void *state) {
     local_file *file = state;
     if (file->bytes)
         munmap((void *)(uintptr_t)file->bytes, (size_t)file->size);
-    close(file->descriptor);
+    if (file->descriptor >= 0)
+        close(file->descriptor);
     free(file);
 }
 
@@ -109,5 +112,161 @@ static sap_status local_read(void *state, const char *name, const sap_range *ran
     return SAP_OK;
 }
 
-const sap_transport sap_transport_local = {
-    .open = local_open, .close = local_close, .read = local_read, .map = local_map};
+/* ---- Names -------------------------------------------------------------------------------------------------------- */
+
+/* What the system refuses for a reason that lies with the caller. */
+static sap_status refuse(sap_error *err, const char *what) {
+    switch (errno) {
+    case EEXIST:
+    case ENOTEMPTY:
+    case EISDIR:
+    case ENOTDIR:
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case EXDEV:
+        return sap_error_set(err, SAP_EARGUMENT, "%s: %s", what, strerror(errno));
+    default:
+        return sap_error_errno(err, what);
+    }
+}
+
+static sap_file_info info_of(const struct stat *info, const char *name) {
+    return (sap_file_info){name, (uint64_t)info->st_size, (int64_t)info->st_mtime, S_ISDIR(info->st_mode)};
+}
+
+static sap_status local_stat(const char *path, const sap_access_settings *settings, const sap_run *run,
+                             sap_file_info *out, sap_error *err) {
+    (void)settings;
+    (void)run;
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return refuse(err, path);
+    *out = info_of(&info, NULL);
+    return SAP_OK;
+}
+
+static sap_status local_list(const char *path, const sap_access_settings *settings, const sap_run *run,
+                             sap_list_step step, void *context, sap_error *err) {
+    (void)settings;
+    DIR *folder = opendir(path);
+    if (!folder)
+        return refuse(err, path);
+    sap_status status = SAP_OK;
+    struct dirent *entry;
+    while (status == SAP_OK && (entry = readdir(folder))) {
+        struct stat info;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (fstatat(dirfd(folder), entry->d_name, &info, 0) != 0) /* a link that leads nowhere, or it has gone */
+            continue;
+        const sap_file_info found = info_of(&info, entry->d_name);
+        status = step(context, &found, err);
+        if (status == SAP_OK)
+            status = sap_run_check(run, err);
+    }
+    closedir(folder);
+    return status;
+}
+
+static sap_status local_rename(const char *from, const char *to, bool replace, const sap_access_settings *settings,
+                               const sap_run *run, sap_error *err) {
+    (void)settings;
+    (void)run;
+    int result = renameat2(AT_FDCWD, from, AT_FDCWD, to, replace ? 0 : RENAME_NOREPLACE);
+    if (result != 0 && errno == EINVAL && !replace) { /* a file system that cannot look and rename at once */
+        struct stat info;
+        errno = EEXIST;
+        result = lstat(to, &info) == 0 ? -1 : rename(from, to);
+    }
+    if (result == 0)
+        return SAP_OK;
+    return refuse(err, errno == EEXIST || errno == ENOTEMPTY || errno == EISDIR ? to : from);
+}
+
+static sap_status local_remove(const char *path, bool is_folder, const sap_access_settings *settings,
+                               const sap_run *run, sap_error *err) {
+    (void)settings;
+    (void)run;
+    struct stat info; /* of the link, if it is one: what it leads to stays */
+    is_folder = is_folder && lstat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    return (is_folder ? rmdir(path) : unlink(path)) == 0 ? SAP_OK : refuse(err, path);
+}
+
+static sap_status local_remove_tree(const char *path, sap_error *err) {
+    struct stat info;
+    if (lstat(path, &info) == 0 && !S_ISDIR(info.st_mode))
+        return unlink(path) == 0 ? SAP_OK : refuse(err, path);
+    return sap_folder_remove(path, err);
+}
+
+static sap_status local_make_folder(const char *path, const sap_access_settings *settings, const sap_run *run,
+                                    sap_error *err) {
+    (void)settings;
+    (void)run;
+    return sap_folder_make(path, err);
+}
+
+/* ---- Writing ------------------------------------------------------------------------------------------------------- */
+
+static sap_status local_create(const char *path, const sap_access_settings *settings, const sap_run *run, void **state,
+                               sap_error *err) {
+    const char *slash = strrchr(path, '/');
+    local_file *file = calloc(1, sizeof *file + strlen(path) + 1);
+    if (!file)
+        return sap_error_memory(err, path);
+    memcpy(file->path, path, strlen(path) + 1);
+    sap_status status = SAP_OK;
+    if (slash && slash > path) {
+        file->path[slash - path] = '\0';
+        status = local_make_folder(file->path, settings, run, err);
+        file->path[slash - path] = '/';
+    }
+    if (status == SAP_OK) {
+        file->descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        status = file->descriptor >= 0 ? SAP_OK : refuse(err, path);
+    }
+    if (status != SAP_OK)
+        free(file);
+    else
+        *state = file;
+    return status;
+}
+
+static sap_status local_append(void *state, const char *name, const void *data, size_t length, sap_error *err) {
+    const local_file *file = state;
+    return sap_descriptor_write(file->descriptor, data, length) ? SAP_OK : sap_error_errno(err, name);
+}
+
+static sap_status local_finish(void *state, const char *name, const sap_access_settings *settings, const sap_run *run,
+                               sap_error *err) {
+    (void)settings;
+    local_file *file = state;
+    SAP_TRY(sap_run_check(run, err));
+    if (fsync(file->descriptor) != 0 && errno != EINVAL)
+        return sap_error_errno(err, name);
+    int result = close(file->descriptor);
+    file->descriptor = -1;
+    return result == 0 ? SAP_OK : sap_error_errno(err, name);
+}
+
+static void local_discard(void *state) {
+    local_file *file = state;
+    (void)unlink(file->path);
+    local_close(file);
+}
+
+const sap_transport sap_transport_local = {.open = local_open,
+                                           .close = local_close,
+                                           .read = local_read,
+                                           .map = local_map,
+                                           .list = local_list,
+                                           .stat = local_stat,
+                                           .rename = local_rename,
+                                           .remove = local_remove,
+                                           .remove_tree = local_remove_tree,
+                                           .make_folder = local_make_folder,
+                                           .create = local_create,
+                                           .append = local_append,
+                                           .finish = local_finish,
+                                           .discard = local_discard};

@@ -16,7 +16,8 @@ typedef struct setting {
 #define PLACE(field) offsetof(sap_access_settings, field)
 
 static const setting table[] = {
-    {{"SAPWOOD_CONNECT_SECONDS", "30", "seconds", "to open a remote file, tries again and all", 0.01, 86400},
+    {{"SAPWOOD_CONNECT_SECONDS", "30", "seconds", "to open, list, rename or remove a remote file, tries again and all",
+      0.01, 86400},
      SECONDS,
      PLACE(connect_seconds)},
     {{"SAPWOOD_STALL_SECONDS", "15", "seconds",
@@ -38,6 +39,10 @@ static const setting table[] = {
       0, 0},
      SWITCH,
      PLACE(map)},
+    {{"SAPWOOD_WRITE_ASIDE", "yes", "yes or no",
+      "files are written under another name until they are whole; no: for servers that cannot rename", 0, 0},
+     SWITCH,
+     PLACE(write_aside)},
     {{"SAPWOOD_CACHE", "", "folder", "where what was read from remote files is kept; not set: nowhere", 0, 0},
      TEXT,
      PLACE(cache)},

@@ -1,6 +1,7 @@
 /* Sources: which transport reads a URL, the bounds of what is read, and the connection of this process. */
 #include "access_internal.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 
 /* What a process has of a remote file. A child of that process makes its own and leaves this one alone: its locks may be
@@ -27,6 +28,17 @@ struct sap_source {
 size_t sap_scheme_length(const char *url) {
     size_t n = strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
     return n > 1 && url[n] == ':' && (strncmp(url + n, "://", 3) == 0 || strncmp(url, "file:", 5) == 0) ? n : 0;
+}
+
+const char *sap_url_query(const char *url) {
+    for (const char *mark = strchr(url, '?'); mark; mark = strchr(mark + 1, '?')) {
+        const char *end = mark + 1;
+        while (isalnum((unsigned char)*end) || *end == '_' || *end == '.' || *end == '-')
+            end++;
+        if (*end == '=' && end > mark + 1)
+            return mark;
+    }
+    return url + strlen(url);
 }
 
 /* file:path, file:///path, file://localhost/path */
@@ -240,4 +252,8 @@ const uint8_t *sap_source_map(sap_source *source, uint64_t offset, size_t length
     if (!source->transport->map || !inside(source, offset, length))
         return NULL;
     return source->transport->map(source->state, offset, length);
+}
+
+const char *sap_url_name(const char *url, size_t *length) {
+    return sap_text_base_name(url, length);
 }

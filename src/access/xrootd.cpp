@@ -1,150 +1,18 @@
 /* The XRootD plug-in: a thin layer over XrdCl, the official client. What it adds: nothing here waits for a server without a
- * deadline, a file is opened anew after any failure, and a file that changed on the server meanwhile is not read on. No
- * exception leaves. */
-extern "C" {
-#include "access_internal.h"
-}
+ * deadline, a file is opened anew after any failure, and a file that changed on the server meanwhile is not read on (one that is
+ * written is written on: the same bytes come to the same place however often). No exception leaves. */
+#include "xrootd_client.h"
 
-#include <XrdCl/XrdClDefaultEnv.hh>
-#include <XrdCl/XrdClFile.hh>
-#include <XrdCl/XrdClFileSystem.hh>
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
-#include <csignal>
-#include <functional>
 #include <map>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <sys/prctl.h>
-#include <thread>
-#include <vector>
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-/* ---- XrdCl ------------------------------------------------------------------------------------------------- */
-
-/* The client's own times let a dead server hold a process for minutes. Retrying is the caller's business, who knows how long
- * it may take; so the client tries a connection once. Names as in XRD_CONNECTIONWINDOW…, which win when they are set. */
-struct client_setting {
-    const char *name;
-    int value;
-};
-constexpr client_setting client_settings[] = {
-    {"TimeoutResolution", 1}, /* seconds between looks at the clock */
-    {"ConnectionWindow", 10}, /* seconds for a connection, login and all */
-    {"ConnectionRetry", 1},   /* attempts */
-    {"StreamErrorWindow", 0}, /* seconds in which a server that failed is not tried again */
-    {"RequestTimeout", 60},   /* seconds until a request is answered with an error */
-    {"StreamTimeout", 30},    /* seconds without a byte, requests waiting, until a connection counts as dead */
-    {"RunForkHandler", 1},    /* the client's threads start again in a child */
-};
+using namespace xrootd;
 
 /* Servers refuse vector reads beyond these, which are what all of them allow if they do not say otherwise. */
 constexpr sap_request_limits standard_limits = {1024, 2097136, 0x40000000};
 constexpr size_t most_ranges = 1 << 16; /* whatever a server says */
-
-/* Runs `body` on a thread of its own, which takes none of the program's signals, and has the name that a fork waits for. XrdCl's
- * threads have both from the thread that starts them. */
-template <typename Body> std::thread run_aside(Body body) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread aside;
-    try {
-        aside = std::thread([body = std::move(body)] {
-            (void)prctl(PR_SET_NAME, SAP_PLUGIN_THREAD);
-            body();
-        });
-    } catch (...) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        throw;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return aside;
-}
-
-void prepare_client() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-        XrdCl::Env *env = XrdCl::DefaultEnv::GetEnv();
-        for (const client_setting &setting : client_settings)
-            env->PutInt(setting.name, setting.value);
-        run_aside([] { XrdCl::DefaultEnv::GetPostMaster(); }).join();
-    });
-}
-
-/* Calls a function with the answer, once. A call that XrdCl refuses it never answers: then `refused` does. */
-class answer final : public XrdCl::ResponseHandler {
-  public:
-    using function = std::function<void(const XrdCl::XRootDStatus &, XrdCl::AnyObject *)>;
-    explicit answer(function f) : on_answer(std::move(f)) {
-    }
-
-    void HandleResponse(XrdCl::XRootDStatus *status, XrdCl::AnyObject *response) override {
-        std::unique_ptr<XrdCl::XRootDStatus> own_status(status);
-        std::unique_ptr<XrdCl::AnyObject> own_response(response);
-        std::unique_ptr<answer> self(this);
-        try {
-            on_answer(*status, response);
-        } catch (...) { /* out of memory: whoever waits gives up at his deadline */
-        }
-    }
-    void refused(const XrdCl::XRootDStatus &status) {
-        if (!status.IsOK())
-            HandleResponse(new XrdCl::XRootDStatus(status), nullptr);
-    }
-
-  private:
-    function on_answer;
-};
-
-/* What went wrong, for people: without XrdCl's brackets and line ends. */
-std::string message_of(const XrdCl::XRootDStatus &status) {
-    std::string text = status.code == XrdCl::errErrorResponse ? status.GetErrorMessage() : status.ToStr();
-    if (text.compare(0, 1, "[") == 0 && text.find("] ") != std::string::npos)
-        text.erase(0, text.find("] ") + 2);
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\0'))
-        text.pop_back();
-    return text.empty() ? "unknown failure" : text;
-}
-
-/* Only SAP_EIO is worth another try. */
-sap_status code_of(const XrdCl::XRootDStatus &status) {
-    switch (status.code) {
-    case XrdCl::errErrorResponse:
-        switch (status.errNo) {
-        case kXR_NotFound:
-            return SAP_ENOTFOUND;
-        case kXR_isDirectory:
-        case kXR_NotFile:
-        case kXR_ArgInvalid:
-        case kXR_ArgMissing:
-        case kXR_ArgTooLong:
-        case kXR_NotAuthorized:
-        case kXR_AuthFailed:
-        case kXR_TLSRequired:
-            return SAP_EARGUMENT;
-        case kXR_InvalidRequest:
-        case kXR_Unsupported:
-            return SAP_EUNSUPPORTED;
-        default:
-            return SAP_EIO;
-        }
-    case XrdCl::errInvalidArgs:
-    case XrdCl::errAuthFailed:
-        return SAP_EARGUMENT;
-    case XrdCl::errNotSupported:
-    case XrdCl::errNotImplemented:
-        return SAP_EUNSUPPORTED;
-    default:
-        return SAP_EIO;
-    }
-}
 
 /* ---- A file and its connections -------------------------------------------------------------------------------- */
 
@@ -160,18 +28,15 @@ known_servers &servers() {
     return *all;
 }
 
-/* XrdCl shares one connection between all files of a server, unless their URLs differ in xrdcl.intent. One that does not
- * answer is left to its time-out by counting this up. */
-std::atomic<unsigned> connections{0};
-
-/* What `sap_source` holds, and all its sessions. */
+/* What a channel holds, and all its sessions. */
 struct remote_file {
     std::string url;
-    std::mutex lock; /* of what follows */
+    bool writes = false; /* it is made and written */
+    std::mutex lock;     /* of what follows */
     std::shared_ptr<session> current;
     unsigned connection = 0; /* number of the connection that it is read on */
     sap_request_limits limits = standard_limits;
-    bool known = false; /* size and version are those of the first session */
+    bool known = false; /* there has been a session: size and version are its; or the file has been made */
     uint64_t size = 0;
     std::string version;
 
@@ -183,7 +48,7 @@ struct remote_file {
 
 /* A file that is open on one connection, or about to be. It lives as long as requests on it do. */
 struct session : std::enable_shared_from_this<session> {
-    enum class phase { opening, open, failed };
+    enum class phase { opening, open, closed, failed };
 
     std::shared_ptr<remote_file> owner;
     XrdCl::File *file = new XrdCl::File();
@@ -203,6 +68,9 @@ struct session : std::enable_shared_from_this<session> {
     void settle(sap_status with, const std::string &text);
     void submit(sap_request *request);
     void send(sap_request *request);
+    void write(sap_request *request);
+    void sync();
+    void ended(const XrdCl::XRootDStatus &said);
     void finish(sap_request *request, size_t wanted, size_t received, const XrdCl::XRootDStatus &said);
     void leave();
 };
@@ -230,17 +98,29 @@ void session::leave() {
 void session::open(const std::string &url) {
     auto self = shared_from_this();
     answer *handler = new answer([self](const XrdCl::XRootDStatus &said, XrdCl::AnyObject *) { self->opened(said); });
-    handler->refused(file->Open(url, XrdCl::OpenFlags::Read, XrdCl::Access::None, handler));
+    using Flags = XrdCl::OpenFlags;
+    using Access = XrdCl::Access;
+    if (!owner->writes)
+        return handler->refused(file->Open(url, Flags::Read, Access::None, handler));
+    file->SetProperty("WriteRecovery", "false"); /* XrdCl would do it without an end */
+    Flags::Flags flags = owner->is_known() ? Flags::Update : Flags::Update | Flags::Delete | Flags::MakePath;
+    handler->refused(file->Open(url, flags, Access::UR | Access::UW | Access::GR | Access::OR, handler));
 }
 
 /* Takes what the server said about the file, and asks for its limits if it is new. */
 void session::opened(const XrdCl::XRootDStatus &said) {
     if (!said.IsOK()) {
-        sap_status code = code_of(said);
+        sap_status code = owner->writes ? refusal_of(said) : code_of(said);
         if (code == SAP_ENOTFOUND &&
             owner->is_known()) /* redirectors forget the files of a server that is just starting */
             code = SAP_EIO;
         return settle(code, message_of(said));
+    }
+    if (owner->writes) {
+        std::unique_lock<std::mutex> guard(owner->lock);
+        owner->known = true;
+        guard.unlock();
+        return settle(SAP_OK, "");
     }
     uint64_t size = 0;
     std::string version;
@@ -344,6 +224,8 @@ void session::submit(sap_request *request) {
 /* Ranges that lie behind each other, in the file and in memory, are one read, which the server answers without copying. */
 void session::send(sap_request *request) {
     const sap_range *ranges = request->ranges;
+    if (owner->writes)
+        return write(request);
     size_t wanted = 0;
     bool together = true;
     XrdCl::ChunkList chunks;
@@ -372,6 +254,37 @@ void session::send(sap_request *request) {
                               : file->VectorRead(chunks, nullptr, handler));
 }
 
+void session::write(sap_request *request) {
+    const sap_range &range = request->ranges[0];
+    auto self = shared_from_this();
+    auto *handler = new answer(
+        [self, request](const XrdCl::XRootDStatus &said, XrdCl::AnyObject *) { self->finish(request, 0, 0, said); });
+    handler->refused(file->Write(range.offset, static_cast<uint32_t>(range.length), range.data, handler));
+}
+
+/* On the server's disk, and closed there. */
+void session::sync() {
+    auto self = shared_from_this();
+    auto *closing = new answer([self](const XrdCl::XRootDStatus &said, XrdCl::AnyObject *) { self->ended(said); });
+    auto *syncing = new answer([self, closing](const XrdCl::XRootDStatus &said, XrdCl::AnyObject *) {
+        if (said.IsOK() || code_of(said) == SAP_EUNSUPPORTED)
+            closing->refused(self->file->Close(closing));
+        else
+            closing->refused(said);
+    });
+    syncing->refused(file->Sync(syncing));
+}
+
+/* Nothing more goes through it: a further try opens the file again. */
+void session::ended(const XrdCl::XRootDStatus &said) {
+    leave();
+    std::lock_guard<std::mutex> guard(lock);
+    now = said.IsOK() ? phase::closed : phase::failed;
+    why = said.IsOK() ? SAP_OK : code_of(said);
+    message = said.IsOK() ? "" : message_of(said);
+    settled.notify_all();
+}
+
 void session::finish(sap_request *request, size_t wanted, size_t received, const XrdCl::XRootDStatus &said) {
     if (!said.IsOK()) {
         leave();
@@ -392,54 +305,12 @@ std::shared_ptr<session> session_of(const std::shared_ptr<remote_file> &owner) {
         /* XrdCl would reopen a file by itself, but without a look at whether it is still the same */
         std::string url =
             owner->url + (owner->url.find('?') == std::string::npos ? '?' : '&') + "xrdcl.recover-reads=false";
-        if (owner->connection)
-            url += "&xrdcl.intent=sapwood" + std::to_string(owner->connection);
+        url = url_on(url, owner->connection);
         auto made = std::make_shared<session>(owner);
         run_aside([made, url] { made->open(url); }).detach(); /* XrdCl looks names up before it returns */
         owner->current = made;
     }
     return owner->current;
-}
-
-/* ---- The table ------------------------------------------------------------------------------------------------ */
-
-sap_status fail(sap_error *err, sap_status status, const char *url, const std::string &what) {
-    if (err) {
-        err->status = status;
-        (void)snprintf(err->message, sizeof err->message, "%s: %s", url, what.c_str());
-    }
-    return status;
-}
-
-/* Waits until is_over(), with `lock` held, or not any longer. */
-template <typename IsOver>
-sap_status wait_for(std::unique_lock<std::mutex> &lock, std::condition_variable &changed, IsOver is_over,
-                    const sap_access_settings *settings, const sap_run *run, const char *url, sap_error *err) {
-    auto end = Clock::now() + std::chrono::duration<double>(settings->connect_seconds);
-    while (!is_over()) {
-        if (run && run->cancel && *run->cancel)
-            return fail(err, SAP_ECANCELLED, url, "interrupted");
-        if (Clock::now() >= end) {
-            char text[80];
-            (void)snprintf(text, sizeof text, "no answer from the server for %g seconds", settings->connect_seconds);
-            return fail(err, SAP_EIO, url, text);
-        }
-        changed.wait_for(lock, std::chrono::milliseconds(100));
-    }
-    return SAP_OK;
-}
-
-/* Runs `body` and turns whatever it throws into an error. */
-template <typename Body> sap_status guarded(const char *url, sap_error *err, Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return fail(err, SAP_EMEMORY, url, "out of memory");
-    } catch (const std::exception &e) {
-        return fail(err, SAP_EIO, url, e.what());
-    } catch (...) {
-        return fail(err, SAP_EIO, url, "unknown failure of the XRootD client");
-    }
 }
 
 using file_handle = std::shared_ptr<remote_file>;
@@ -454,30 +325,66 @@ void xrootd_close(void *state) {
     delete handle;
 }
 
+/* Waits while the session is in that phase. */
+sap_status leave_phase(session &of, session::phase phase, const sap_access_settings *settings, const sap_run *run,
+                       const char *url, sap_error *err) {
+    std::unique_lock<std::mutex> lock(of.lock);
+    SAP_TRY(wait_for(
+        lock, of.settled, [&] { return of.now != phase; }, settings, run, url, err));
+    return of.why == SAP_OK ? SAP_OK : fail(err, of.why, url, of.message);
+}
+
+sap_status open_handle(std::unique_ptr<file_handle> handle, const sap_access_settings *settings, const sap_run *run,
+                       void **state, sap_error *err) {
+    const std::string url = (*handle)->url;
+    std::shared_ptr<session> first = session_of(*handle);
+    sap_status status = leave_phase(*first, session::phase::opening, settings, run, url.c_str(), err);
+    if (status == SAP_OK)
+        *state = handle.release();
+    else
+        xrootd_close(handle.release());
+    return status;
+}
+
 sap_status xrootd_open(const char *url, const sap_access_settings *settings, const sap_run *run, void **state,
                        uint64_t *size, char **version, sap_error *err) {
     return guarded(url, err, [&] {
         prepare_client();
         auto handle = std::make_unique<file_handle>(std::make_shared<remote_file>());
-        (*handle)->url = url;
-        std::shared_ptr<session> first = session_of(*handle);
-        sap_status status;
-        {
-            std::unique_lock<std::mutex> lock(first->lock);
-            auto is_over = [&] { return first->now != session::phase::opening; };
-            status = wait_for(lock, first->settled, is_over, settings, run, url, err);
-            if (status == SAP_OK && first->why != SAP_OK)
-                status = fail(err, first->why, url, first->message);
-        }
-        if (status == SAP_OK) {
-            *size = (*handle)->size;
-            *version = strdup((*handle)->version.c_str());
-            *state = handle.release();
-            return SAP_OK;
-        }
-        xrootd_close(handle.release());
-        return status;
+        file_handle file = *handle;
+        file->url = url;
+        SAP_TRY(open_handle(std::move(handle), settings, run, state, err));
+        *size = file->size;
+        *version = strdup(file->version.c_str());
+        return SAP_OK;
     });
+}
+
+sap_status xrootd_create(const char *url, const sap_access_settings *settings, const sap_run *run, void **state,
+                         sap_error *err) {
+    return guarded(url, err, [&] {
+        prepare_client();
+        auto handle = std::make_unique<file_handle>(std::make_shared<remote_file>());
+        (*handle)->url = url;
+        (*handle)->writes = true;
+        return open_handle(std::move(handle), settings, run, state, err);
+    });
+}
+
+sap_status xrootd_finish(void *state, const char *name, const sap_access_settings *settings, const sap_run *run,
+                         sap_error *err) {
+    return guarded(name, err, [&] {
+        std::shared_ptr<session> last = session_of(*static_cast<file_handle *>(state));
+        SAP_TRY(leave_phase(*last, session::phase::opening, settings, run, name, err));
+        last->sync();
+        return leave_phase(*last, session::phase::open, settings, run, name, err);
+    });
+}
+
+void xrootd_discard(void *state) {
+    const std::string url = (*static_cast<file_handle *>(state))->url;
+    xrootd_close(state);
+    remove_later(url);
 }
 
 void xrootd_submit(void *state, sap_request *request) {
@@ -505,62 +412,6 @@ void xrootd_reset(void *state) {
     last.swap(file.current);
 }
 
-/* What a listing leaves behind, for whoever still waits. */
-struct listing {
-    std::mutex lock;
-    std::condition_variable changed;
-    bool over = false;
-    XrdCl::XRootDStatus status;
-    std::string names; /* each with its NUL */
-};
-
-/* A redirector's data servers are asked, each for its part. A name with a slash in it could lead anywhere. */
-void list_folder(const std::string &where, listing &into) {
-    XrdCl::URL url(where);
-    XrdCl::FileSystem system(url);
-    XrdCl::DirectoryList *found = nullptr;
-    using Flags = XrdCl::DirListFlags;
-    XrdCl::XRootDStatus status =
-        system.DirList(url.GetPathWithParams(), Flags::Stat | Flags::Locate | Flags::Merge, found);
-    std::unique_ptr<XrdCl::DirectoryList> own(found);
-    std::string names;
-    if (status.IsOK() && found) {
-        for (auto entry = found->Begin(); entry != found->End(); ++entry) {
-            const std::string &name = (*entry)->GetName();
-            if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos)
-                continue;
-            names += name;
-            if ((*entry)->GetStatInfo() && (*entry)->GetStatInfo()->TestFlags(XrdCl::StatInfo::IsDir))
-                names += '/';
-            names += '\0';
-        }
-    }
-    std::lock_guard<std::mutex> guard(into.lock);
-    into.status = status;
-    into.names.swap(names);
-    into.over = true;
-    into.changed.notify_all();
-}
-
-sap_status xrootd_list(const char *url, const sap_access_settings *settings, const sap_run *run, char **names,
-                       sap_error *err) {
-    return guarded(url, err, [&] {
-        prepare_client();
-        auto shared = std::make_shared<listing>();
-        run_aside([shared, where = std::string(url)] { list_folder(where, *shared); }).detach();
-        std::unique_lock<std::mutex> lock(shared->lock);
-        auto is_over = [&] { return shared->over; };
-        SAP_TRY(wait_for(lock, shared->changed, is_over, settings, run, url, err));
-        if (!shared->status.IsOK())
-            return fail(err, code_of(shared->status), url, message_of(shared->status));
-        *names = static_cast<char *>(malloc(shared->names.size() + 1));
-        if (!*names)
-            return fail(err, SAP_EMEMORY, url, "out of memory");
-        memcpy(*names, shared->names.c_str(), shared->names.size() + 1);
-        return SAP_OK;
-    });
-}
-
 } // namespace
 
 extern "C" {
@@ -572,5 +423,14 @@ const sap_transport sap_plugin_xrootd = {.open = xrootd_open,
                                          .submit = xrootd_submit,
                                          .limits = xrootd_limits,
                                          .reset = xrootd_reset,
-                                         .list = xrootd_list};
+                                         .list = list_folder,
+                                         .stat = find_info,
+                                         .rename = rename_file,
+                                         .remove = remove_file,
+                                         .remove_tree = nullptr,
+                                         .make_folder = make_folder,
+                                         .create = xrootd_create,
+                                         .append = nullptr,
+                                         .finish = xrootd_finish,
+                                         .discard = xrootd_discard};
 }

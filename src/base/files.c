@@ -93,6 +93,18 @@ bool sap_descriptor_write(int descriptor, const void *data, size_t length) {
     return true;
 }
 
+/* Brings a new name in a folder to disk, where the file system can: else a crash of the machine might take it back. */
+static void sync_folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    free(folder);
+}
+
 sap_status sap_file_store(const char *path, const void *data, size_t length, sap_error *err) {
     sap_text aside = {0};
     sap_text_add(&aside, "%s.partial", path);
@@ -114,6 +126,8 @@ sap_status sap_file_store(const char *path, const void *data, size_t length, sap
             status = sap_error_errno(err, path);
         if (status != SAP_OK)
             (void)unlink(aside.data);
+        if (status == SAP_OK)
+            sync_folder_of(path);
     }
     sap_text_release(&aside);
     return status;

@@ -29,6 +29,91 @@ static bool has_nulls(const struct ArrowArray *array, int64_t begin, int64_t len
     return false;
 }
 
+/* Value `i` of an array of integers or bools; false: it is none, or does not fit 64 bits with a sign. */
+static bool get_integer(const char *format, const void *values, int64_t i, int64_t *out) {
+    switch (format[1] ? '\0' : format[0]) {
+    case 'b':
+        *out = ((const uint8_t *)values)[i / 8] >> (i % 8) & 1;
+        return true;
+    case 'c':
+        *out = ((const int8_t *)values)[i];
+        return true;
+    case 'C':
+        *out = ((const uint8_t *)values)[i];
+        return true;
+    case 's':
+        *out = ((const int16_t *)values)[i];
+        return true;
+    case 'S':
+        *out = ((const uint16_t *)values)[i];
+        return true;
+    case 'i':
+        *out = ((const int32_t *)values)[i];
+        return true;
+    case 'I':
+        *out = ((const uint32_t *)values)[i];
+        return true;
+    case 'l':
+        *out = ((const int64_t *)values)[i];
+        return true;
+    case 'L':
+        *out = (int64_t)((const uint64_t *)values)[i];
+        return *out >= 0;
+    default:
+        return false;
+    }
+}
+
+static bool put_integer(sap_type type, void *values, int64_t i, int64_t x) {
+    switch (type) {
+    case SAP_BOOL:
+        ((uint8_t *)values)[i] = (uint8_t)x;
+        return x == 0 || x == 1;
+    case SAP_INT8:
+        ((int8_t *)values)[i] = (int8_t)x;
+        return x == (int8_t)x;
+    case SAP_UINT8:
+        ((uint8_t *)values)[i] = (uint8_t)x;
+        return x == (uint8_t)x;
+    case SAP_INT16:
+        ((int16_t *)values)[i] = (int16_t)x;
+        return x == (int16_t)x;
+    case SAP_UINT16:
+        ((uint16_t *)values)[i] = (uint16_t)x;
+        return x == (uint16_t)x;
+    case SAP_INT32:
+        ((int32_t *)values)[i] = (int32_t)x;
+        return x == (int32_t)x;
+    case SAP_UINT32:
+        ((uint32_t *)values)[i] = (uint32_t)x;
+        return x == (uint32_t)x;
+    case SAP_INT64:
+        ((int64_t *)values)[i] = x;
+        return true;
+    case SAP_UINT64:
+        ((uint64_t *)values)[i] = (uint64_t)x;
+        return x >= 0;
+    default:
+        return false;
+    }
+}
+
+static bool is_integer(const char *format, sap_type type) {
+    return strchr("bcCsSiIlL", format[0]) && !format[1] && type >= SAP_BOOL && type <= SAP_UINT64;
+}
+
+/* Not every tool has every width of integers, Spark for one has no unsigned ones. */
+static sap_status copy_integers(const incoming *in, const void *from, int64_t begin, int64_t length, sap_type type,
+                                void *to, sap_error *err) {
+    for (int64_t i = 0; i < length; i++) {
+        int64_t x = 0;
+        if (!get_integer(in->schema->format, from, begin + i, &x) || !put_integer(type, to, i, x))
+            return sap_error_set(err, SAP_ETYPE, "%s: column \"%s\": value %lld is no %s", in->where, in->name,
+                                 (long long)x, sap_type_name(type));
+    }
+    return SAP_OK;
+}
+
 /* Values [begin, begin + length) of a primitive array, widened to `type` where nothing is lost. */
 static sap_status copy_values(const incoming *in, int64_t begin, int64_t length, const sap_field *wanted,
                               sap_column *out, sap_error *err) {
@@ -55,9 +140,8 @@ static sap_status copy_values(const incoming *in, int64_t begin, int64_t length,
     } else if (wanted->type == SAP_FLOAT32 && strcmp(format, "g") == 0) { /* some tools write doubles only */
         for (int64_t i = 0; i < length; i++)
             ((float *)to)[i] = (float)((const double *)from)[begin + i];
-    } else if (wanted->type == SAP_INT64 && strcmp(format, "i") == 0) {
-        for (int64_t i = 0; i < length; i++)
-            ((int64_t *)to)[i] = ((const int32_t *)from)[begin + i];
+    } else if (is_integer(format, wanted->type)) {
+        SAP_TRY(copy_integers(in, from, begin, length, wanted->type, to, err));
     } else {
         return wrong_type(in, wanted, err);
     }

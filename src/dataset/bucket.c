@@ -94,12 +94,17 @@ sap_status sap_bucket_load(const sap_dataset_writer *w, int32_t bucket, sap_buck
             at += (size_t)(w->inputs[i].segments[s].offset[bucket + 1] - w->inputs[i].segments[s].offset[bucket]);
     }
     if (status == SAP_OK)
-        status = find_rows(w, bytes, out, err);
-    if (status == SAP_OK)
-        qsort_r(out->rows, out->count, sizeof *out->rows, compare_rows, (void *)(uintptr_t)w);
-    else
+        status = sap_bucket_sort(w, bytes, out, err);
+    if (status != SAP_OK)
         sap_bucket_release(out);
     return status;
+}
+
+sap_status sap_bucket_sort(const sap_dataset_writer *w, size_t bytes, sap_bucket *out, sap_error *err) {
+    SAP_TRY(find_rows(w, bytes, out, err));
+    if (out->count > 0)
+        qsort_r(out->rows, out->count, sizeof *out->rows, compare_rows, (void *)(uintptr_t)w);
+    return SAP_OK;
 }
 
 void sap_bucket_release(sap_bucket *bucket) {

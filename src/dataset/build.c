@@ -144,7 +144,7 @@ static sap_status write_output(const sap_build *build, sap_output *output, sap_r
         return SAP_OK;
     sap_pieces *pieces = &output->pieces[index];
     int32_t shard = index % SAP_DATASET_SHARDS;
-    *pieces = (sap_pieces){.stem = sap_writer_path(build->writer, "whole/%s/%s%05d",
+    *pieces = (sap_pieces){.stem = sap_writer_path(build->writer, "%s/%s/%s%05d", build->place,
                                                    output->folders[index / SAP_DATASET_SHARDS], output->part, shard),
                            .format = build->writer->plan.format,
                            .ending = output->ending,
@@ -164,33 +164,35 @@ static sap_status write_output(const sap_build *build, sap_output *output, sap_r
     return sap_pieces_finish(pieces, err);
 }
 
-static sap_status process_bucket(const pass *p, size_t index, sap_error *err) {
-    sap_build *build = p->build;
+sap_status sap_build_bucket(sap_build *build, sap_bucket *bucket, int32_t index, bool fit_now, bool write_now,
+                            sap_error *err) {
     const sap_dataset_writer *w = build->writer;
-    sap_bucket bucket;
     size_t kept = 0;
-    SAP_TRY(sap_bucket_load(w, (int32_t)index, &bucket, err));
-    sap_status status = thin(build, &bucket, &kept, err);
-    if (status == SAP_OK && p->fit) {
-        int64_t *counts = build->kept + index * w->label_count;
+    SAP_TRY(thin(build, bucket, &kept, err));
+    if (fit_now) {
+        int64_t *counts = build->kept + (size_t)index * w->label_count;
         for (size_t i = 0; i < kept; i++)
-            counts[w->inputs[bucket.rows[i]->input].label]++;
-        status = fit(build, &bucket, kept, (int32_t)index, err);
+            counts[w->inputs[bucket->rows[i]->input].label]++;
+        SAP_TRY(fit(build, bucket, kept, index, err));
     }
-    if (status == SAP_OK && p->write)
-        status = order_sequences(&w->plan, bucket.rows, kept, err);
-    for (size_t o = 0; o < build->output_count && p->write && status == SAP_OK; o++)
-        status = write_output(build, &build->outputs[o], bucket.rows, kept, (int32_t)index, err);
-    sap_bucket_release(&bucket);
-    return status;
+    if (write_now)
+        SAP_TRY(order_sequences(&w->plan, bucket->rows, kept, err));
+    for (size_t o = 0; o < build->output_count && write_now; o++)
+        SAP_TRY(write_output(build, &build->outputs[o], bucket->rows, kept, index, err));
+    return SAP_OK;
 }
 
 static sap_status pass_step(void *context, size_t index, int slot, sap_error *err) {
     (void)slot;
     pass *p = context;
     uint64_t bytes = sap_bucket_bytes(p->build->writer, (int32_t)index);
+    sap_bucket bucket;
     wait_for_room(p, bytes);
-    sap_status status = process_bucket(p, index, err);
+    sap_status status = sap_bucket_load(p->build->writer, (int32_t)index, &bucket, err);
+    if (status == SAP_OK) {
+        status = sap_build_bucket(p->build, &bucket, (int32_t)index, p->fit, p->write, err);
+        sap_bucket_release(&bucket);
+    }
     give_room(p, bytes);
     return status;
 }
@@ -254,7 +256,7 @@ static sap_status check_classes(const sap_build *build, sap_error *err) {
 }
 
 /* Bucket after bucket, so that the sums do not hang on who came first. */
-static sap_status fit_constants(sap_build *build, sap_error *err) {
+sap_status sap_build_fit(sap_build *build, sap_error *err) {
     const sap_dataset_writer *w = build->writer;
     size_t features = w->plan.feature_count;
     SAP_TRY(check_classes(build, err));
@@ -380,31 +382,45 @@ sap_status sap_events_outputs(sap_build *build, sap_error *err) {
 
 /* ---- Finishing ------------------------------------------------------------------------------------------------------------ */
 
-/* whole/, empty: what an interrupted call wrote there is made again from the spool. */
-static sap_status clear_whole(const sap_build *build, sap_error *err) {
-    char *path = sap_writer_path(build->writer, "whole");
+/* What an interrupted call wrote there is made again from the spool. */
+sap_status sap_build_clear(const sap_build *build, sap_error *err) {
+    char *path = sap_writer_path(build->writer, "%s", build->place);
     sap_status status = path ? sap_folder_remove(path, err) : sap_error_memory(err, build->writer->partial);
     free(path);
     for (size_t i = 0; i < 2 * build->output_count && status == SAP_OK; i++) {
-        path = sap_writer_path(build->writer, "whole/%s", build->outputs[i / 2].folders[i % 2]);
+        path = sap_writer_path(build->writer, "%s/%s", build->place, build->outputs[i / 2].folders[i % 2]);
         status = path ? sap_folder_make(path, err) : sap_error_memory(err, build->writer->partial);
         free(path);
     }
     return status;
 }
 
+sap_status sap_build_init(sap_build *build, sap_error *err) {
+    sap_dataset_layout layout = build->writer->plan.layout;
+    SAP_TRY(choose_thinning(build, err));
+    if (layout == SAP_LAYOUT_RAW)
+        return SAP_OK;
+    SAP_TRY(layout == SAP_LAYOUT_PUBLISHED ? sap_published_outputs(build, err) : sap_events_outputs(build, err));
+    return make_moments(build, err);
+}
+
+void sap_build_release(sap_build *build) {
+    for (size_t o = 0; o < build->output_count; o++)
+        for (size_t b = 0; b < SAP_BUCKETS; b++)
+            sap_pieces_release(&build->outputs[o].pieces[b]);
+    sap_arena_release(&build->arena);
+}
+
 static sap_status build_parts(sap_build *build, sap_error *err) {
     bool published = build->writer->plan.layout == SAP_LAYOUT_PUBLISHED;
-    SAP_TRY(published ? sap_published_outputs(build, err) : sap_events_outputs(build, err));
-    SAP_TRY(make_moments(build, err));
-    SAP_TRY(clear_whole(build, err));
+    SAP_TRY(sap_build_clear(build, err));
     SAP_TRY(run_pass(build, true, !published, err));
-    SAP_TRY(fit_constants(build, err));
+    SAP_TRY(sap_build_fit(build, err));
     return published ? run_pass(build, false, true, err)
                      : SAP_OK; /* it stores scaled values, so it needs constants first */
 }
 
-static sap_status move_in_place(const sap_build *build, sap_error *err) {
+sap_status sap_build_publish(const sap_build *build, sap_error *err) {
     const sap_dataset_writer *w = build->writer;
     char *json = sap_writer_path(w, "whole/" SAP_DATASET_JSON), *whole = sap_writer_path(w, "whole");
     sap_status status = json && whole ? sap_dataset_describe(build, json, err) : sap_error_memory(err, w->partial);
@@ -428,15 +444,12 @@ sap_status sap_dataset_finish(sap_dataset_writer *w, const sap_run *run, sap_err
         if (!w->inputs[i].whole)
             return sap_error_set(err, SAP_EARGUMENT, "%s: input %zu (%s) is not whole yet", w->partial, i,
                                  w->inputs[i].url);
-    sap_build build = {.writer = w, .run = run};
-    sap_status status = choose_thinning(&build, err);
+    sap_build build = {.writer = w, .run = run, .place = "whole"};
+    sap_status status = sap_build_init(&build, err);
     if (status == SAP_OK && w->plan.layout != SAP_LAYOUT_RAW)
         status = build_parts(&build, err);
     if (status == SAP_OK)
-        status = move_in_place(&build, err);
-    for (size_t o = 0; o < build.output_count; o++)
-        for (size_t b = 0; b < SAP_BUCKETS; b++)
-            sap_pieces_release(&build.outputs[o].pieces[b]);
-    sap_arena_release(&build.arena);
+        status = sap_build_publish(&build, err);
+    sap_build_release(&build);
     return status;
 }

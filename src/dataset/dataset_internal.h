@@ -15,7 +15,7 @@ uint64_t sap_identity(const char *sample, const char *file, int64_t entry);
 /* Each choice mixes the identity with a key of its own, sap_mix(seed, salt). */
 enum { SAP_SALT_THIN = 1, SAP_SALT_SPLIT, SAP_SALT_ORDER, SAP_SALT_EPOCH };
 
-enum { SAP_BUCKETS = 2 * SAP_DATASET_SHARDS }; /* shards of the training part, then those of the test part */
+enum { SAP_BUCKETS = SAP_DATASET_BUCKETS };
 
 static inline int32_t sap_shard_of(uint64_t order) {
     return (int32_t)(order >> 58);
@@ -95,6 +95,7 @@ typedef struct sap_info {
     char *json; /* its text */
     sap_dataset_format format;
     sap_dataset_layout layout;
+    bool ordered; /* rows of sequences are in training order */
     sap_feature *features;
     sap_constants *constants; /* (feature_count); width 0: has none */
     size_t feature_count;
@@ -109,6 +110,9 @@ typedef struct sap_info {
 
 SAP_MUST_CHECK sap_status sap_info_load(const char *path, sap_info *out, sap_error *err);
 void sap_info_release(sap_info *info);
+/* Reads a list of features as it stands in dataset.json into info->features. where: for messages. */
+SAP_MUST_CHECK sap_status sap_info_parse_features(const json_t *list, const char *where, sap_info *info,
+                                                  sap_error *err);
 /* Index of the feature, or SAP_ENOTFOUND with the nearest names. where: for the message. */
 SAP_MUST_CHECK sap_status sap_info_find(const sap_info *info, const char *name, const char *where, size_t *index,
                                         sap_error *err);
@@ -126,7 +130,7 @@ struct sap_dataset {
 
 typedef struct sap_part_writer sap_part_writer;
 
-/* ".parquet" or ".tfrecord". */
+/* ".parquet", ".tfrecord", ".arrow". */
 const char *sap_part_ending(sap_dataset_format format);
 /* Writes aside (PATH.partial), renames at the end. fields: (count). */
 SAP_MUST_CHECK sap_status sap_part_create(const char *path, sap_dataset_format format, const sap_field *fields,
@@ -243,6 +247,7 @@ struct sap_dataset_writer {
     sap_field *fields;   /* of stored events */
     uint64_t split_key, order_key, thin_key;
     json_t *plan_json;
+    char *plan_text; /* the same, once it was asked for */
     sap_arena arena;
 
     size_t current;       /* the input being written, SIZE_MAX: none */
@@ -259,6 +264,18 @@ struct sap_dataset_writer {
 
 /* "OUT.partial/…" in a malloc'ed string; NULL: out of memory. */
 char *sap_writer_path(const sap_dataset_writer *writer, const char *format, ...) SAP_PRINTF(2, 3);
+
+/* A writer of a plan, with everything but a folder to write in; look: at the inputs' sizes and times. On failure it is closed. */
+SAP_MUST_CHECK sap_status sap_writer_init(const char *folder, const sap_dataset_plan *plan, bool look,
+                                          sap_dataset_writer **out, sap_error *err);
+/* The same from the plan's JSON. */
+SAP_MUST_CHECK sap_status sap_writer_parse(const char *folder, const char *plan, bool look, sap_dataset_writer **out,
+                                           sap_error *err);
+
+/* Checks the rows of a batch of input `current` and makes them pending (a raw dataset's are only checked). */
+SAP_MUST_CHECK sap_status sap_spool_rows(sap_dataset_writer *writer, const sap_batch *batch, sap_error *err);
+/* The pending rows in bucket order, as a segment that begins at writer->at; the caller frees `*out`. */
+SAP_MUST_CHECK sap_status sap_spool_sort(sap_dataset_writer *writer, sap_segment *segment, char **out, sap_error *err);
 
 /* Begins, goes on with and ends the spooling (or, for raw, the part files) of input `current`. */
 SAP_MUST_CHECK sap_status sap_spool_begin(sap_dataset_writer *writer, size_t index, sap_error *err);
@@ -277,6 +294,9 @@ typedef struct sap_bucket {
 /* Bytes that it takes. */
 uint64_t sap_bucket_bytes(const sap_dataset_writer *writer, int32_t bucket);
 SAP_MUST_CHECK sap_status sap_bucket_load(const sap_dataset_writer *writer, int32_t bucket, sap_bucket *out,
+                                          sap_error *err);
+/* Finds the rows in `out->data` (bytes) and puts them into shard order. */
+SAP_MUST_CHECK sap_status sap_bucket_sort(const sap_dataset_writer *writer, size_t bytes, sap_bucket *out,
                                           sap_error *err);
 void sap_bucket_release(sap_bucket *bucket);
 /* Feature `index` of a row: `*rows` (1 unless a sequence) times width floats. */
@@ -304,6 +324,7 @@ typedef struct sap_output {
 typedef struct sap_build {
     sap_dataset_writer *writer;
     const sap_run *run;
+    const char *place;        /* folder in OUT.partial that parts are written to: "whole" */
     uint64_t *keep;           /* (label_count) a row whose thinning hash is above is left out */
     int64_t *kept;            /* (SAP_BUCKETS, label_count) rows */
     sap_moments *moments;     /* (SAP_BUCKETS, feature_count) */
@@ -312,6 +333,15 @@ typedef struct sap_build {
     size_t output_count;
     sap_arena arena;
 } sap_build;
+
+/* What takes the place of sap_dataset_finish where each bucket is worked on by a process of its own, in this order. */
+SAP_MUST_CHECK sap_status sap_build_init(sap_build *build, sap_error *err); /* once all inputs' counts are known */
+SAP_MUST_CHECK sap_status sap_build_clear(const sap_build *build, sap_error *err); /* makes `place`, empty */
+SAP_MUST_CHECK sap_status sap_build_bucket(sap_build *build, sap_bucket *bucket, int32_t index, bool fit, bool write,
+                                           sap_error *err);
+SAP_MUST_CHECK sap_status sap_build_fit(sap_build *build, sap_error *err); /* once all buckets' moments are known */
+SAP_MUST_CHECK sap_status sap_build_publish(const sap_build *build, sap_error *err);
+void sap_build_release(sap_build *build);
 
 /* The outputs of a layout. */
 SAP_MUST_CHECK sap_status sap_events_outputs(sap_build *build, sap_error *err);
@@ -369,7 +399,7 @@ typedef struct sap_parquet_table {
     sap_status (*write)(void *writer, struct ArrowArray *array, sap_error *err);
     sap_status (*finish)(void *writer, sap_error *err);
     void (*writer_close)(void *writer);
-    /* Columns by name; rows_at_once: at most so many a batch. */
+    /* Parquet or Arrow files. Columns by name; rows_at_once: at most so many a batch, of Parquet. */
     sap_status (*open)(const char *path, const char *const *columns, int32_t count, int64_t rows_at_once, void **reader,
                        sap_error *err);
     /* The next batch; array->release is NULL after the last. */

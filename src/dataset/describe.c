@@ -9,7 +9,8 @@ const char *sap_layout_name(sap_dataset_layout layout) {
 }
 
 const char *sap_format_name(sap_dataset_format format) {
-    return format == SAP_DATASET_PARQUET ? "parquet" : "tfrecord";
+    static const char *const names[] = {"parquet", "tfrecord", "arrow"};
+    return names[format];
 }
 
 json_t *sap_feature_json(const sap_feature *f) {

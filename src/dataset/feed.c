@@ -11,7 +11,8 @@ sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t targets, int32_t 
         return sap_error_memory(err, "feed");
     if (run)
         feed->run = (sap_run){.pool = run->pool, .cancel = run->cancel}; /* progress is the caller's to report */
-    feed->rows = rows;
+    feed->rows = feed->all_rows = rows;
+    feed->shard_to = shards;
     feed->input_count = inputs;
     feed->target_count = targets;
     feed->shard_count = shards;
@@ -28,6 +29,7 @@ sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t targets, int32_t 
     feed->targets = sap_arena_array(arena, y, sizeof *feed->targets);
     feed->target_values = sap_arena_array(arena, y, sizeof *feed->target_values);
     feed->shard_begin = sap_arena_array(arena, (size_t)shards + 1, sizeof *feed->shard_begin);
+    feed->all_begin = feed->shard_begin;
     sap_status status = feed->inputs && feed->y && feed->x && feed->values && feed->offsets && feed->targets &&
                                 feed->target_values && feed->shard_begin
                             ? SAP_OK
@@ -61,7 +63,8 @@ static void drop_windows(sap_feed *feed) {
     sap_status ignored = sap_task_wait(feed->task, NULL);
     (void)ignored;
     feed->task = NULL;
-    feed->now.rows = feed->next.rows = 0;
+    feed->now.to = feed->now.from;
+    feed->next.to = feed->next.from;
 }
 
 void sap_feed_close(sap_feed *feed) {
@@ -74,6 +77,7 @@ void sap_feed_close(sap_feed *feed) {
         free(feed->blocks[i]);
     free(feed->blocks);
     free(feed->order);
+    free(feed->place);
     if (feed->scratch >= 0)
         close(feed->scratch);
     sap_arena_release(&feed->arena);
@@ -131,7 +135,17 @@ sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run
 }
 
 int64_t sap_feed_rows(const sap_feed *feed) {
+    return feed->all_rows;
+}
+
+int64_t sap_feed_own_rows(const sap_feed *feed) {
     return feed->rows;
+}
+
+int32_t sap_feed_shards(const sap_feed *feed, const int64_t **begin) {
+    if (begin)
+        *begin = feed->shard_begin;
+    return feed->shard_count;
 }
 
 sap_status sap_feed_dense(sap_feed *feed, sap_error *err) {
@@ -149,13 +163,17 @@ sap_status sap_feed_dense(sap_feed *feed, sap_error *err) {
 
 sap_status sap_feed_epoch(sap_feed *feed, uint64_t seed, int64_t epoch, sap_error *err) {
     drop_windows(feed);
-    feed->at = 0;
+    bool shares = feed->rows < feed->all_rows;
+    feed->at = feed->given = feed->taken = 0;
     feed->shuffled = false;
+    feed->alone = epoch == SAP_EPOCH_OWN;
     if (epoch < 0 || feed->rows == 0)
         return SAP_OK;
     if (!feed->order)
         feed->order = malloc((size_t)feed->rows * sizeof *feed->order);
-    if (!feed->order)
+    if (shares && !feed->place)
+        feed->place = malloc((size_t)feed->rows * sizeof *feed->place);
+    if (!feed->order || (shares && !feed->place))
         return sap_error_memory(err, "order of an epoch");
     for (int32_t s = 0; feed->advised && s < feed->shard_count; s++)
         feed->advised[s] = -1;
@@ -168,23 +186,45 @@ const int64_t *sap_feed_order(const sap_feed *feed) {
     return feed->shuffled ? feed->order : NULL;
 }
 
+int64_t sap_feed_epoch_rows(const sap_feed *feed) {
+    return feed->alone ? feed->rows : feed->all_rows;
+}
+
+int64_t sap_feed_own_before(const sap_feed *feed, int64_t place) {
+    if (feed->alone || feed->rows == feed->all_rows)
+        return place;
+    if (!feed->shuffled) {
+        int64_t rows = place - feed->own_first;
+        return rows < 0 ? 0 : rows < feed->rows ? rows : feed->rows;
+    }
+    int64_t low = 0, high = feed->rows;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (feed->place[middle] < place)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 void sap_feed_skip(sap_feed *feed, int64_t rows) {
-    int64_t left = feed->rows - feed->at;
+    int64_t left = sap_feed_epoch_rows(feed) - feed->at;
     feed->at += rows < 0 ? 0 : rows < left ? rows : left;
 }
 
-/* Whether the window holds whole batches from row `at` of the epoch on. */
+/* Whether the window holds whole batches from place `at` of the epoch on. */
 static bool holds(const sap_window *window, int64_t at, int64_t batch) {
-    return window->batch == batch && at >= window->first && at < window->first + window->rows &&
-           (at - window->first) % batch == 0;
+    return window->batch == batch && at >= window->from && at < window->to && (at - window->from) % batch == 0;
 }
 
 /* Sets what the window will hold. */
-static void aim(const sap_feed *feed, sap_window *window, int64_t first, int64_t batch) {
-    int64_t batches = sap_window_batches(feed, batch), left = feed->rows - first;
-    *window = (sap_window){.first = first,
-                           .rows = batches > left / batch ? left : batches * batch,
+static void aim(const sap_feed *feed, sap_window *window, int64_t from, int64_t batch) {
+    int64_t batches = sap_window_batches(feed, batch), left = sap_feed_epoch_rows(feed) - from;
+    *window = (sap_window){.from = from,
+                           .to = from + (batches > left / batch ? left : batches * batch),
                            .batch = batch,
+                           .begins = window->begins,
                            .inputs = window->inputs,
                            .y = window->y,
                            .labels = window->labels,
@@ -204,7 +244,7 @@ static sap_status advance(sap_feed *feed, int64_t batch, sap_error *err) {
         feed->task = NULL;
         bool wanted = holds(&feed->next, feed->at, batch);
         if (status != SAP_OK || !wanted)
-            feed->next.rows = 0;
+            feed->next.to = feed->next.from;
         if (status != SAP_OK && wanted)
             return status;
         sap_window swap = feed->now;
@@ -215,17 +255,17 @@ static sap_status advance(sap_feed *feed, int64_t batch, sap_error *err) {
         aim(feed, &feed->now, feed->at, batch);
         sap_status status = sap_window_fill(feed, &feed->now, err);
         if (status != SAP_OK) {
-            feed->now.rows = 0;
+            feed->now.to = feed->now.from;
             return status;
         }
     }
-    int64_t end = feed->now.first + feed->now.rows;
-    if (end == feed->rows || sap_run_threads(&feed->run) < 2 || sap_feed_is_direct(feed))
+    int64_t end = feed->now.to;
+    if (end == sap_feed_epoch_rows(feed) || sap_run_threads(&feed->run) < 2 || sap_feed_is_direct(feed))
         return SAP_OK;
     aim(feed, &feed->next, end, batch);
     sap_status status = sap_task_start(&feed->run, fill_next, feed, &feed->task, err);
     if (status != SAP_OK)
-        feed->next.rows = 0;
+        feed->next.to = feed->next.from;
     return status;
 }
 
@@ -236,17 +276,17 @@ static void point_at_targets(const sap_feed *feed, int64_t skip) {
     }
 }
 
-/* Points at the batch that begins `skip` rows into the window. Returns whether anything of it is ragged. */
-static bool point_at_inputs(const sap_feed *feed, int64_t skip) {
+/* Points at a batch of the window. Returns whether anything of it is ragged. */
+static bool point_at_inputs(const sap_feed *feed, int64_t batch) {
     const sap_window *window = &feed->now;
+    int64_t skip = window->begin[batch];
     bool ragged = false;
     for (int32_t i = 0; i < feed->input_count; i++) {
         const sap_feed_input *input = &feed->inputs[i];
         const sap_window_input *from = &window->inputs[i];
         if (input->width > 0 && !input->dense) {
-            int64_t batch = skip / window->batch;
             feed->values[i] = input->width;
-            feed->offsets[i] = from->offset + batch * (window->batch + 1);
+            feed->offsets[i] = from->offset + skip + batch;
             feed->x[i] = from->x + from->start[batch] * input->width;
             ragged = true;
         } else {
@@ -261,18 +301,21 @@ static bool point_at_inputs(const sap_feed *feed, int64_t skip) {
 sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_error *err) {
     if (rows < 1)
         return sap_error_set(err, SAP_EARGUMENT, "a batch of %lld rows", (long long)rows);
-    int64_t left = feed->rows - feed->at, count = rows < left ? rows : left;
-    *out = (sap_examples){.rows = count, .inputs = feed->input_count, .targets = feed->target_count};
+    int64_t all = sap_feed_epoch_rows(feed), left = all - feed->at, count = rows < left ? rows : left;
+    *out = (sap_examples){.inputs = feed->input_count, .targets = feed->target_count, .batch_rows = count};
     out->x = feed->x;
     out->values = feed->values;
     if (count == 0)
         return SAP_OK;
-    if (rows > feed->rows)
-        rows = feed->rows;
+    if (rows > all)
+        rows = all;
     if (!holds(&feed->now, feed->at, rows))
         SAP_TRY(advance(feed, rows, err));
-    int64_t skip = feed->at - feed->now.first;
-    if (point_at_inputs(feed, skip))
+    int64_t batch = (feed->at - feed->now.from) / rows, skip = feed->now.begin[batch];
+    out->rows = feed->now.begin[batch + 1] - skip;
+    feed->given = feed->now.first + skip;
+    feed->taken = feed->given + out->rows;
+    if (point_at_inputs(feed, batch))
         out->offsets = feed->offsets;
     point_at_targets(feed, skip);
     out->label = feed->now.label ? feed->now.label + skip : NULL;
@@ -284,4 +327,9 @@ sap_status sap_feed_next(sap_feed *feed, int64_t rows, sap_examples *out, sap_er
     }
     feed->at += count;
     return SAP_OK;
+}
+
+void sap_feed_last_shards(const sap_feed *feed, uint8_t *out) {
+    for (int64_t i = feed->given; i < feed->taken; i++)
+        out[i - feed->given] = (uint8_t)sap_feed_shard_of(feed, feed->shuffled ? feed->order[i] : i);
 }

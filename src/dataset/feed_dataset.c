@@ -16,7 +16,7 @@ typedef struct loading {
     int32_t field_count, feature_count;
     size_t count;           /* of parts */
     const sap_part **parts; /* (count) */
-    int64_t *first;         /* (count) row */
+    int64_t *first;         /* (count) row; below 0: the part begins with rows of other shards */
     uint64_t *bytes;        /* (count) of the features in memory */
     pthread_mutex_t lock;   /* of the feed's blocks, and of what follows */
     int64_t end;            /* of the scratch file */
@@ -48,25 +48,55 @@ static sap_status set_fields(loading *l, const size_t *index, sap_error *err) {
     return l->fields ? SAP_OK : sap_error_memory(err, l->dataset->folder);
 }
 
-/* Where the rows of each part go. */
-static sap_status place_parts(loading *l, sap_error *err) {
+/* Where shards begin among all rows. */
+static sap_status find_shards(loading *l, sap_error *err) {
     sap_feed *feed = l->feed;
     int64_t rows = 0;
     int32_t shard = 0;
     for (size_t i = 0; i < l->count; i++) {
         SAP_TRY(sap_dataset_find_part(l->dataset, l->split, i, &l->parts[i], err));
-        l->first[i] = rows;
         if (l->parts[i]->shard >= 0 && l->parts[i]->shard < shard)
             return sap_error_set(err, SAP_EFORMAT, "%s/%s: its part files are not listed by shard", l->dataset->folder,
                                  SAP_DATASET_JSON);
         while (shard < l->parts[i]->shard && shard < feed->shard_count)
-            feed->shard_begin[++shard] = rows;
+            feed->all_begin[++shard] = rows;
         rows += l->parts[i]->rows;
     }
     while (shard < feed->shard_count)
-        feed->shard_begin[++shard] = rows;
+        feed->all_begin[++shard] = rows;
     for (int64_t s = 0; l->parts[0]->shard < 0 && s < feed->shard_count; s++)
-        feed->shard_begin[s] = s * rows / feed->shard_count;
+        feed->all_begin[s] = s * rows / feed->shard_count;
+    return SAP_OK;
+}
+
+/* Takes the feed's own shards, and of the parts those that have rows of them. */
+static sap_status take_shards(loading *l, sap_error *err) {
+    sap_feed *feed = l->feed;
+    const sap_feed_options *o = l->options;
+    if (o->shard_from < 0 || o->shard_to < o->shard_from || o->shard_to > feed->shard_count)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: shards %d to %d of \"%s\", which has %d", l->dataset->folder,
+                             (int)o->shard_from, (int)o->shard_to - 1, l->split, (int)feed->shard_count);
+    if (o->shard_to > 0) {
+        feed->shard_from = o->shard_from;
+        feed->shard_to = o->shard_to;
+    }
+    int64_t from = feed->all_begin[feed->shard_from], to = feed->all_begin[feed->shard_to], row = 0;
+    feed->own_first = from;
+    feed->rows = to - from;
+    for (int32_t s = 0; s <= feed->shard_count; s++) {
+        int64_t begin = feed->all_begin[s];
+        feed->shard_begin[s] = (begin < from ? from : begin < to ? begin : to) - from;
+    }
+    size_t own = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        int64_t end = row + l->parts[i]->rows;
+        if (row < to && end > from) {
+            l->parts[own] = l->parts[i];
+            l->first[own++] = row - from;
+        }
+        row = end;
+    }
+    l->count = own;
     return SAP_OK;
 }
 
@@ -117,44 +147,45 @@ static sap_status choose_storage(loading *l, sap_error *err) {
 
 /* ---- Loading ------------------------------------------------------------------------------------------------------- */
 
-static sap_status load_identity(const loading *l, const sap_batch *batch, int64_t row, const char *file,
-                                sap_error *err) {
+static sap_status load_identity(const loading *l, const sap_batch *batch, int64_t from, int64_t count, int64_t row,
+                                const char *file, sap_error *err) {
     const sap_column *rest = batch->columns + l->feature_count;
     const int32_t *label = rest[0].values;
     const int64_t *entry = rest[3].values;
     char names[2][1024];
-    for (int64_t i = 0; i < batch->length; i++) {
+    for (int64_t i = from; i < from + count; i++) {
         if (label[i] < 0 || (size_t)label[i] >= l->dataset->info.label_count)
             return sap_error_set(err, SAP_EFORMAT, "%s: label %d in row %lld; there are %zu labels", file,
-                                 (int)label[i], (long long)(row + i), l->dataset->info.label_count);
+                                 (int)label[i], (long long)(row + i - from), l->dataset->info.label_count);
         for (int k = 0; k < 2; k++) {
             const sap_column *text = &rest[1 + k];
             (void)snprintf(names[k], sizeof names[k], "%.*s", (int)(text->offsets[i + 1] - text->offsets[i]),
                            (const char *)text->values + text->offsets[i]);
         }
-        l->rows.label[row + i] = label[i];
-        l->rows.identity[row + i] = sap_identity(names[0], names[1], entry[i]);
+        l->rows.label[row + i - from] = label[i];
+        l->rows.identity[row + i - from] = sap_identity(names[0], names[1], entry[i]);
     }
     if (l->rows.weight)
-        memcpy(l->rows.weight + row, batch->columns[l->feed->input_count].children[0].values,
-               (size_t)batch->length * sizeof *l->rows.weight);
+        memcpy(l->rows.weight + row, (const float *)batch->columns[l->feed->input_count].children[0].values + from,
+               (size_t)count * sizeof *l->rows.weight);
     return SAP_OK;
 }
 
 /* Values ready to be handed out, scaled: into the scratch file, at a place that is theirs alone. */
-static sap_status store_plain(loading *l, const sap_feed_input *input, const sap_column *column, int64_t count,
-                              int64_t row, sap_error *err) {
+static sap_status store_plain(loading *l, const sap_feed_input *input, const sap_column *column, int64_t from,
+                              int64_t count, int64_t row, sap_error *err) {
     const sap_feature *feature = input->feature;
     const float *values = column->children[0].values;
+    const int32_t *offsets = feature->sequence ? column->offsets + from : NULL;
     size_t bytes = (size_t)(count * input->values) * sizeof(float);
     float *out = malloc(bytes + 1);
     if (!out)
         return sap_error_memory(err, l->feed->where);
     if (!feature->sequence)
-        sap_feed_scale(input, values, count, out);
+        sap_feed_scale(input, values + from * input->values, count, out);
     for (int64_t i = 0; i < count && feature->sequence; i++)
-        sap_dense(feature, input->constants, values + column->offsets[i],
-                  (column->offsets[i + 1] - column->offsets[i]) / feature->width, out + i * input->values);
+        sap_dense(feature, input->constants, values + offsets[i], (offsets[i + 1] - offsets[i]) / feature->width,
+                  out + i * input->values);
     int64_t at = input->at + row * input->values * (int64_t)sizeof *out;
     sap_status status = sap_scratch_write(l->feed->scratch, at, out, bytes, l->feed->where, err);
     free(out);
@@ -183,16 +214,17 @@ static bool keep_block(loading *l, float **block, size_t bytes) {
     return room;
 }
 
-static sap_status load_sequences(loading *l, const sap_feed_input *input, const sap_column *column, int64_t count,
-                                 sap_sequence *sequences, const char *file, sap_error *err) {
+static sap_status load_sequences(loading *l, const sap_feed_input *input, const sap_column *column, int64_t from,
+                                 int64_t count, sap_sequence *sequences, const char *file, sap_error *err) {
+    const int32_t *offsets = column->offsets + from;
     sap_feed_events events = {.input = input,
                               .values = column->children[0].values,
-                              .offsets = column->offsets,
+                              .offsets = offsets,
                               .count = count,
                               .sort = !sap_dataset_is_ordered(l->dataset),
                               .trim = l->dataset->info.layout == SAP_LAYOUT_FILES,
                               .where = file};
-    float *block = malloc((size_t)column->offsets[count] * sizeof *block + 1);
+    float *block = malloc((size_t)(offsets[count] - offsets[0]) * sizeof *block + 1);
     int64_t used = 0;
     sap_status status =
         block ? sap_feed_pack(&events, block, sequences, &used, err) : sap_error_memory(err, l->feed->where);
@@ -222,20 +254,25 @@ static sap_status load_sequences(loading *l, const sap_feed_input *input, const 
     return SAP_OK;
 }
 
-/* Copies one batch into rows from `row` on. */
+/* Copies one batch into rows from `row` on; those before row 0, and behind the last, are of other shards. */
 static sap_status load_batch(loading *l, const sap_batch *batch, int64_t row, const char *file, sap_error *err) {
+    int64_t from = row < 0 ? -row : 0, end = l->feed->rows - row;
+    int64_t count = (end < batch->length ? end : batch->length) - from;
+    if (count <= 0)
+        return SAP_OK;
+    row += from;
     for (int32_t i = 0; i < l->feed->input_count; i++) {
         const sap_feed_input *input = &l->feed->inputs[i];
         const sap_column *column = &batch->columns[i];
-        int64_t count = batch->length;
         if (input->width > 0)
-            SAP_TRY(load_sequences(l, input, column, count, l->rows.sequences[i] + row, file, err));
+            SAP_TRY(load_sequences(l, input, column, from, count, l->rows.sequences[i] + row, file, err));
         else if (input->stored)
-            SAP_TRY(store_plain(l, input, column, count, row, err));
+            SAP_TRY(store_plain(l, input, column, from, count, row, err));
         else
-            sap_feed_scale(input, column->children[0].values, count, l->rows.x[i] + row * input->values);
+            sap_feed_scale(input, (const float *)column->children[0].values + from * input->values, count,
+                           l->rows.x[i] + row * input->values);
     }
-    return load_identity(l, batch, row, file, err);
+    return load_identity(l, batch, from, count, row, file, err);
 }
 
 static sap_status load_part(void *context, size_t index, int slot, sap_error *err) {
@@ -284,11 +321,13 @@ static sap_status load_all(loading *l, sap_error *err) {
     l->parts = sap_arena_array(arena, l->count, sizeof *l->parts);
     l->first = sap_arena_array(arena, l->count, sizeof *l->first);
     l->bytes = sap_arena_array(arena, l->count, sizeof *l->bytes);
-    if (!index || !l->parts || !l->first || !l->bytes)
+    feed->all_begin = sap_arena_array(arena, (size_t)feed->shard_count + 1, sizeof *feed->all_begin);
+    if (!index || !feed->all_begin || !l->parts || !l->first || !l->bytes)
         return sap_error_memory(err, l->dataset->folder);
     SAP_TRY(sap_feed_set_inputs(feed, l->dataset, l->options->inputs, index, err));
     SAP_TRY(set_fields(l, index, err));
-    SAP_TRY(place_parts(l, err));
+    SAP_TRY(find_shards(l, err));
+    SAP_TRY(take_shards(l, err));
     if (feed->shard_count > 1)
         feed->block_rows = rows_of_block(feed);
     SAP_TRY(choose_storage(l, err));

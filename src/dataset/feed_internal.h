@@ -32,13 +32,17 @@ typedef struct sap_feed_input {
 typedef struct sap_window_input {
     sap_space data, offsets, starts;
     const float *x;  /* plain or dense: (rows, values); ragged: the steps of all rows */
-    int64_t *offset; /* ragged: (batches, batch + 1) first step of each row in its batch */
+    int64_t *offset; /* ragged: (rows + batches) first step of each row in its batch, and the last one's end */
     int64_t *start;  /* ragged: (batches) first step of each batch */
 } sap_window_input;
 
-/* Rows [first, first + rows) of the epoch, gathered: whole batches, but at the end of the epoch. */
+/* Some batches of the epoch, gathered: places [from, to) of the epoch, whole batches but at its end, and of them the rows that the feed
+ * holds, rows [first, first + rows) of its own order. */
 typedef struct sap_window {
-    int64_t first, rows, batch;
+    int64_t from, to, batch;
+    int64_t first, rows;
+    int64_t *begin; /* (batches + 1) first row of each batch, from 0 */
+    sap_space begins;
     sap_window_input *inputs; /* (input_count) */
     sap_window_input *y;      /* (target_count) */
     sap_space labels, identities, weights;
@@ -49,22 +53,30 @@ typedef struct sap_window {
 
 struct sap_feed {
     sap_run run;
-    int64_t rows;
+    int64_t rows;      /* that it holds, shards [shard_from, shard_to) of the whole */
+    int64_t all_rows;  /* of the whole */
+    int64_t own_first; /* in stored order: the first row that it holds, among all */
+    int32_t shard_from, shard_to;
     int32_t input_count, target_count;
     sap_feed_input *inputs, *y;
     const int32_t *label;     /* (rows) or NULL */
     const uint64_t *identity; /* (rows) or NULL: the row number */
     const float *weight;      /* (rows) or NULL */
     int32_t shard_count;      /* rows [shard_begin[s], shard_begin[s + 1]) are shard s */
-    int64_t *shard_begin;     /* (shard_count + 1) */
+    int64_t *shard_begin;     /* (shard_count + 1); shards that it does not hold have no rows */
+    int64_t *all_begin;       /* (shard_count + 1) the same for all rows; the same array where it holds them all */
     int64_t block_rows;       /* rows of a shard that stay close to each other in an epoch */
     int scratch;              /* file, -1: all is in memory */
     int64_t *advised;         /* (shard_count) block of each shard that was asked for last, with a scratch file */
     const char *where;        /* for messages */
 
-    int64_t *order;  /* (rows) row numbers of this epoch */
-    bool shuffled;   /* whether `order` counts */
-    int64_t at;      /* rows handed out */
+    int64_t *order; /* (rows) row numbers of this epoch */
+    int64_t *place; /* (rows) where each of them stands in the epoch; NULL: the feed holds all rows */
+    bool shuffled;  /* whether these two count */
+    bool alone;     /* the epoch is of its own rows */
+    int64_t at;     /* rows of the epoch handed out */
+    int64_t given;  /* of the feed's order: the first row handed out last, ending where `taken` says */
+    int64_t taken;
     sap_window now;  /* what is handed out of */
     sap_window next; /* what `task` gathers */
     sap_task *task;  /* NULL: none under way */
@@ -78,7 +90,7 @@ struct sap_feed {
     size_t block_count, block_capacity;
 };
 
-/* A feed of so many rows, inputs and targets in one shard, all pointers to rows still to be set. */
+/* A feed of so many rows, inputs and targets, all of them in the last shard; all pointers to rows still to be set. */
 SAP_MUST_CHECK sap_status sap_feed_init(int64_t rows, int32_t inputs, int32_t targets, int32_t shards,
                                         const sap_run *run, sap_feed **out, sap_error *err);
 /* Memory that lives as long as the feed, not zeroed; NULL when there is none. */
@@ -86,7 +98,7 @@ void *sap_feed_alloc(sap_feed *feed, size_t count, size_t size);
 
 /* Fills order[0 … count) with a permutation of 0 … count-1 that the key fixes. */
 void sap_permutation(int64_t *order, int64_t count, uint64_t key);
-/* Fills feed->order for the epoch that the key stands for. */
+/* Fills feed->order, and feed->place where it is wanted, for the epoch that the key stands for. */
 SAP_MUST_CHECK sap_status sap_feed_shuffle(sap_feed *feed, uint64_t key, sap_error *err);
 
 /* ---- What feeds of features are made of --------------------------------------------------------------------------- */
@@ -132,9 +144,15 @@ SAP_MUST_CHECK sap_status sap_scratch_write(int scratch, int64_t at, const void 
 /* Asks the system to read ahead what the feed will want after the window. */
 void sap_scratch_advise(const sap_feed *feed, const sap_window *window);
 
+/* The shard that a row, by its number in stored order, is in. */
+int32_t sap_feed_shard_of(const sap_feed *feed, int64_t row);
+/* Rows of this epoch, and how many of those before a place in it the feed holds. */
+int64_t sap_feed_epoch_rows(const sap_feed *feed);
+int64_t sap_feed_own_before(const sap_feed *feed, int64_t place);
+
 /* ---- Windows -------------------------------------------------------------------------------------------------------- */
 
-/* Gathers the rows of a window, whose first, rows and batch are set. */
+/* Gathers the rows of a window, whose from, to and batch are set. */
 SAP_MUST_CHECK sap_status sap_window_fill(const sap_feed *feed, sap_window *window, sap_error *err);
 SAP_MUST_CHECK sap_status sap_window_init(const sap_feed *feed, sap_window *window, sap_arena *arena, sap_error *err);
 void sap_window_release(const sap_feed *feed, sap_window *window);

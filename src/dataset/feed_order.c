@@ -1,7 +1,7 @@
 /* The order of an epoch: a permutation of all rows that (seed, epoch) fix.
  *
  * Every shard is put into an order of its own, and rows are drawn from the shards in turns by a random sequence of shard
- * numbers. So whoever owns some of the shards can tell which rows of every batch are its own from the shards' sizes alone.
+ * numbers. So whoever owns some of the shards can tell which rows of every batch are its own from the sizes of all shards alone.
  * A shard of more than block_rows rows is shuffled block by block: blocks in random order, then the rows inside each. So
  * what is read from a file comes from as many places as there are shards, whatever the file's size.
  */
@@ -26,7 +26,7 @@ typedef struct shuffling {
     const sap_feed *feed;
     uint64_t key;
     int64_t *within; /* (rows) rows of each shard in its own order, from its first row */
-    uint8_t *turns;  /* (rows) the shard that each row of the epoch comes from */
+    uint8_t *turns;  /* (all_rows) the shard that each row of the epoch comes from */
 } shuffling;
 
 /* out: (count) a shard's rows in order, from `first`. */
@@ -59,8 +59,8 @@ static sap_status shuffle_step(void *context, size_t index, int slot, sap_error 
 /* A permutation of as many copies of s as shard s has rows. */
 static void draw_shards(const sap_feed *feed, uint8_t *turns, uint64_t key) {
     for (int32_t s = 0; s < feed->shard_count; s++)
-        memset(turns + feed->shard_begin[s], s, (size_t)(feed->shard_begin[s + 1] - feed->shard_begin[s]));
-    for (int64_t i = feed->rows - 1; i > 0; i--) {
+        memset(turns + feed->all_begin[s], s, (size_t)(feed->all_begin[s + 1] - feed->all_begin[s]));
+    for (int64_t i = feed->all_rows - 1; i > 0; i--) {
         int64_t j = draw(key, i, i + 1);
         uint8_t turn = turns[i];
         turns[i] = turns[j];
@@ -73,15 +73,20 @@ sap_status sap_feed_shuffle(sap_feed *feed, uint64_t key, sap_error *err) {
     if (feed->shard_count == 1)
         return shuffle_step(&s, 0, 0, err);
     s.within = malloc((size_t)feed->rows * sizeof *s.within);
-    s.turns = malloc((size_t)feed->rows);
+    s.turns = malloc((size_t)feed->all_rows);
     sap_status status = s.within && s.turns ? sap_loop(&feed->run, (size_t)feed->shard_count, shuffle_step, &s, err)
                                             : sap_error_memory(err, "order of an epoch");
     if (status == SAP_OK) {
-        int64_t next[SAP_DATASET_SHARDS];
+        int64_t next[SAP_DATASET_SHARDS], own = 0;
         memcpy(next, feed->shard_begin, (size_t)feed->shard_count * sizeof *next);
         draw_shards(feed, s.turns, sap_mix(key, SAP_DATASET_SHARDS));
-        for (int64_t i = 0; i < feed->rows; i++)
-            feed->order[i] = s.within[next[s.turns[i]]++];
+        for (int64_t i = 0; i < feed->all_rows; i++) {
+            if (s.turns[i] < feed->shard_from || s.turns[i] >= feed->shard_to)
+                continue;
+            if (feed->place)
+                feed->place[own] = i;
+            feed->order[own++] = s.within[next[s.turns[i]]++];
+        }
     }
     free(s.within);
     free(s.turns);

@@ -98,7 +98,7 @@ static void advise_input(const sap_feed *feed, const sap_feed_input *input, int6
     advise(feed, begin, stop);
 }
 
-static int32_t shard_of(const sap_feed *feed, int64_t row) {
+int32_t sap_feed_shard_of(const sap_feed *feed, int64_t row) {
     int32_t low = 0, high = feed->shard_count - 1;
     while (low < high) {
         int32_t middle = (low + high) / 2;
@@ -113,7 +113,7 @@ static int32_t shard_of(const sap_feed *feed, int64_t row) {
 void sap_scratch_advise(const sap_feed *feed, const sap_window *window) {
     int64_t begin = window->first == 0 ? 0 : window->first + window->rows, end = window->first + 2 * window->rows;
     for (int64_t i = begin; i < end && i < feed->rows; i++) {
-        int32_t s = shard_of(feed, feed->order[i]);
+        int32_t s = sap_feed_shard_of(feed, feed->order[i]);
         int64_t first = feed->shard_begin[s], last = feed->shard_begin[s + 1];
         int64_t block = (feed->order[i] - first) / feed->block_rows;
         if (block == feed->advised[s])

@@ -27,6 +27,7 @@ void sap_window_release(const sap_feed *feed, sap_window *window) {
         release_input(&window->inputs[i]);
     for (int32_t i = 0; window->y && i < feed->target_count; i++)
         release_input(&window->y[i]);
+    sap_space_release(&window->begins);
     sap_space_release(&window->labels);
     sap_space_release(&window->identities);
     sap_space_release(&window->weights);
@@ -54,7 +55,7 @@ static int64_t row_bytes(const sap_feed *feed) {
     for (int32_t i = 0; i < feed->input_count; i++) {
         const sap_feed_input *input = &feed->inputs[i];
         values += !is_ragged(input) ? input->values
-                  : input->offsets  ? input->offsets[feed->rows] * input->width / feed->rows
+                  : input->offsets  ? input->offsets[feed->rows] * input->width / (feed->rows ? feed->rows : 1)
                                     : input->values / 2;
     }
     for (int32_t i = 0; i < feed->target_count; i++)
@@ -65,7 +66,8 @@ static int64_t row_bytes(const sap_feed *feed) {
 int64_t sap_window_batches(const sap_feed *feed, int64_t batch) {
     if (sap_run_threads(&feed->run) < 2 || sap_feed_is_direct(feed))
         return 1;
-    int64_t batches = WINDOW_BYTES / row_bytes(feed) / batch;
+    int64_t share = feed->alone ? batch : batch * feed->rows / feed->all_rows;
+    int64_t batches = WINDOW_BYTES / row_bytes(feed) / (share ? share : 1);
     return batches < 1 ? 1 : batches < WINDOW_BATCHES ? batches : WINDOW_BATCHES;
 }
 
@@ -93,18 +95,36 @@ static bool reserve(sap_space *space, int64_t count, int64_t size) {
     return sap_space_reserve(space, bytes + bytes / 8 + 1); /* the next window may need a little more */
 }
 
+static int64_t batch_count(const sap_window *w) {
+    return (w->to - w->from + w->batch - 1) / w->batch;
+}
+
+/* The rows of each batch that the feed holds. */
+static sap_status lay_out_batches(const sap_feed *feed, sap_window *w, sap_error *err) {
+    int64_t batches = batch_count(w);
+    if (!reserve(&w->begins, batches + 1, sizeof *w->begin))
+        return no_room(w, err);
+    w->begin = (int64_t *)(void *)w->begins.data;
+    w->first = sap_feed_own_before(feed, w->from);
+    for (int64_t b = 0; b <= batches; b++) {
+        int64_t place = w->from + b * w->batch;
+        w->begin[b] = sap_feed_own_before(feed, place < w->to ? place : w->to) - w->first;
+    }
+    w->rows = w->begin[batches];
+    return SAP_OK;
+}
+
 /* Offsets of ragged rows, and room for their steps unless they are in place. */
 static sap_status lay_out_ragged(const sap_feed *feed, const sap_window *w, const sap_feed_input *input,
                                  sap_window_input *out, sap_error *err) {
-    int64_t batches = (w->rows + w->batch - 1) / w->batch, total = 0;
+    int64_t batches = batch_count(w), total = 0;
     if (!reserve(&out->offsets, w->rows + batches, sizeof *out->offset) ||
         !reserve(&out->starts, batches, sizeof *out->start))
         return no_room(w, err);
     out->offset = (int64_t *)(void *)out->offsets.data;
     out->start = (int64_t *)(void *)out->starts.data;
     for (int64_t b = 0; b < batches; b++) {
-        int64_t *offset = out->offset + b * (w->batch + 1), first = b * w->batch;
-        int64_t rows = w->rows - first < w->batch ? w->rows - first : w->batch;
+        int64_t first = w->begin[b], rows = w->begin[b + 1] - first, *offset = out->offset + first + b;
         out->start[b] = total;
         offset[0] = 0;
         for (int64_t i = 0; i < rows; i++)
@@ -234,9 +254,12 @@ static sap_status copy_input(const gathering *g, const sap_feed_input *input, sa
         return copy_dense(g, input, begin, end, out, err);
     if (input->width == 0)
         return copy_plain(g, input, begin, end, out, err);
-    int64_t batch = g->window->batch;
+    const int64_t *first = g->window->begin;
+    int64_t batch = 0;
     for (int64_t i = begin; i < end; i++) {
-        int64_t step = into->start[i / batch] + into->offset[i / batch * (batch + 1) + i % batch];
+        while (i >= first[batch + 1])
+            batch++;
+        int64_t step = into->start[batch] + into->offset[i + batch];
         SAP_TRY(copy_sequence(g->feed, input, row_at(g->feed, g->window, i), out + step * input->width, err));
     }
     return SAP_OK;
@@ -260,7 +283,7 @@ static void copy_rows(const gathering *g, int64_t begin, int64_t end) {
         if (feed->shuffled && feed->weight)
             ((float *)(void *)w->weights.data)[i] = feed->weight[row];
         if (feed->shuffled || !feed->identity)
-            identity[i] = feed->identity ? feed->identity[row] : (uint64_t)row;
+            identity[i] = feed->identity ? feed->identity[row] : (uint64_t)(feed->own_first + row);
     }
 }
 
@@ -278,6 +301,7 @@ static sap_status gather_step(void *context, size_t index, int slot, sap_error *
 }
 
 sap_status sap_window_fill(const sap_feed *feed, sap_window *window, sap_error *err) {
+    SAP_TRY(lay_out_batches(feed, window, err));
     SAP_TRY(lay_out_rows(feed, window, err));
     gathering g = {.feed = feed, .window = window, .step_rows = STEP_BYTES / row_bytes(feed)};
     if (g.step_rows < 1)

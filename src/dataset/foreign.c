@@ -467,6 +467,7 @@ static sap_status set_features(opening *o, sap_error *err) {
     sap_info *info = o->info;
     const sap_files_options *options = o->options;
     info->layout = SAP_LAYOUT_FILES;
+    info->ordered = true;
     info->label_column = sap_arena_format(&info->arena, "%s", options->label ? options->label : "encoded_label");
     info->feature_count = options->input_count + (options->weight != NULL);
     info->features = sap_arena_array(&info->arena, info->feature_count, sizeof *info->features);

@@ -152,7 +152,7 @@ static void parse_part(parser *p, const json_t *json, int64_t most_rows, sap_par
 
 static void parse_info(parser *p, const json_t *json) {
     static const char *const layouts[] = {"sapwood", "raw", "published", "files"};
-    static const char *const formats[] = {"parquet", "tfrecord"};
+    static const char *const formats[] = {"parquet", "tfrecord", "arrow"};
     sap_info *info = p->info;
     int64_t version = get_integer(p, json, "", "format_version", 1, INT32_MAX);
     if (p->status == SAP_OK && version != SAP_DATASET_FORMAT_VERSION) {
@@ -162,7 +162,8 @@ static void parse_info(parser *p, const json_t *json) {
         return;
     }
     info->layout = (sap_dataset_layout)get_word(p, json, "", "layout", layouts, 4);
-    info->format = (sap_dataset_format)get_word(p, json, "", "format", formats, 2);
+    info->format = (sap_dataset_format)get_word(p, json, "", "format", formats, 3);
+    info->ordered = info->layout != SAP_LAYOUT_RAW && !json_is_false(json_object_get(json, "ordered"));
     const json_t *labels = get_array(p, json, "", "labels", &info->label_count);
     const json_t *features = get_array(p, json, "", "features", &info->feature_count);
     const json_t *parts = get_array(p, json, "", "parts", &info->part_count);
@@ -184,6 +185,16 @@ static void parse_info(parser *p, const json_t *json) {
         parse_part(p, json_array_get(parts, i), most_rows, &info->parts[i]);
         most_rows -= info->parts[i].rows;
     }
+}
+
+sap_status sap_info_parse_features(const json_t *list, const char *where, sap_info *info, sap_error *err) {
+    parser p = {.path = where, .info = info, .err = err};
+    info->feature_count = json_array_size(list);
+    info->features = allocate(&p, info->feature_count, sizeof *info->features);
+    info->constants = allocate(&p, info->feature_count, sizeof *info->constants);
+    for (size_t i = 0; i < info->feature_count && p.status == SAP_OK; i++)
+        parse_feature(&p, json_array_get(list, i), &info->features[i], &info->constants[i]);
+    return p.status;
 }
 
 sap_status sap_info_load(const char *path, sap_info *out, sap_error *err) {
@@ -297,7 +308,7 @@ const char *sap_dataset_json(const sap_dataset *dataset) {
 }
 
 bool sap_dataset_is_ordered(const sap_dataset *dataset) {
-    return dataset->info.layout != SAP_LAYOUT_RAW;
+    return dataset->info.ordered;
 }
 
 /* Whether the dataset's layout has that split at all. */

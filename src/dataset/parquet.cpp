@@ -6,6 +6,7 @@ extern "C" {
 #include <arrow/api.h>
 #include <arrow/c/bridge.h>
 #include <arrow/io/file.h>
+#include <arrow/ipc/reader.h>
 #include <arrow/ipc/writer.h>
 #include <arrow/util/byte_size.h>
 #include <arrow/util/config.h>
@@ -170,6 +171,42 @@ arrow::Status leaves_of(const parquet::SchemaDescriptor &schema, const char *con
     return arrow::Status::OK();
 }
 
+/* The columns `names` of an Arrow file, batch after batch. */
+class file_batches : public arrow::RecordBatchReader {
+  public:
+    static arrow::Result<std::shared_ptr<file_batches>> open(const std::shared_ptr<arrow::io::ReadableFile> &source,
+                                                             const char *const *names, int32_t count) {
+        auto made = std::make_shared<file_batches>();
+        ARROW_ASSIGN_OR_RAISE(auto whole, arrow::ipc::RecordBatchFileReader::Open(source));
+        auto options = arrow::ipc::IpcReadOptions::Defaults();
+        options.use_threads = false;
+        for (int32_t i = 0; i < count; i++) {
+            int index = whole->schema()->GetFieldIndex(names[i]);
+            if (index < 0)
+                return arrow::Status::KeyError("has no column \"", names[i], "\"");
+            options.included_fields.push_back(index);
+        }
+        ARROW_ASSIGN_OR_RAISE(made->file, arrow::ipc::RecordBatchFileReader::Open(source, options));
+        return made;
+    }
+    std::shared_ptr<arrow::Schema> schema() const override {
+        return file->schema();
+    }
+    arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch> *batch) override {
+        batch->reset();
+        return next < file->num_record_batches() ? file->ReadRecordBatch(next++).Value(batch) : arrow::Status::OK();
+    }
+
+  private:
+    std::shared_ptr<arrow::ipc::RecordBatchFileReader> file;
+    int next = 0;
+};
+
+arrow::Result<bool> is_arrow_file(arrow::io::ReadableFile *file) {
+    ARROW_ASSIGN_OR_RAISE(auto magic, file->ReadAt(0, 6));
+    return magic->ToString() == "ARROW1";
+}
+
 /* What it takes as float32, which numbers become. */
 uint64_t bytes_of(const parquet::ColumnChunkMetaData &chunk) {
     bool text = chunk.type() == parquet::Type::BYTE_ARRAY;
@@ -184,6 +221,12 @@ sap_status open(const char *path, const char *const *columns, int32_t count, int
         r = std::make_unique<reader>();
         r->path = path;
         ARROW_ASSIGN_OR_RAISE(auto file, arrow::io::ReadableFile::Open(path));
+        ARROW_ASSIGN_OR_RAISE(bool arrow_file, is_arrow_file(file.get()));
+        if (arrow_file) {
+            ARROW_ASSIGN_OR_RAISE(int64_t size, file->GetSize());
+            r->bytes = static_cast<uint64_t>(size);
+            return file_batches::open(file, columns, count).Value(&r->batches);
+        }
         parquet::ArrowReaderProperties properties(false);
         properties.set_batch_size(rows_at_once);
         properties.set_pre_buffer(false); /* it would read ahead in threads of Arrow's own */

@@ -1,4 +1,4 @@
-/* Part files: Parquet through the plug-in, or TFRecord; and parts that go on in a second file when they are large. */
+/* Part files: Parquet and Arrow through the plug-in, or TFRecord; and parts that go on in a second file when they are large. */
 #include "../column/column_internal.h"
 #include "dataset_internal.h"
 
@@ -19,7 +19,8 @@ struct sap_part_writer {
 };
 
 const char *sap_part_ending(sap_dataset_format format) {
-    return format == SAP_DATASET_PARQUET ? ".parquet" : ".tfrecord";
+    static const char *const endings[] = {".parquet", ".tfrecord", ".arrow"};
+    return endings[format];
 }
 
 void sap_part_writer_close(sap_part_writer *writer) {
@@ -56,14 +57,14 @@ sap_status sap_part_create(const char *path, sap_dataset_format format, const sa
         sap_text_release(&aside);
     if (status == SAP_OK && format == SAP_DATASET_TFRECORD)
         status = sap_tfrecord_create(writer->aside, &writer->tfrecord, err);
-    if (status == SAP_OK && format == SAP_DATASET_PARQUET) {
+    if (status == SAP_OK && format != SAP_DATASET_TFRECORD) {
+        sap_arrow_form form = format == SAP_DATASET_ARROW ? SAP_ARROW_FILE : SAP_PARQUET_FEATURES;
         struct ArrowSchema schema;
         status = find_parquet(&writer->parquet, err);
         if (status == SAP_OK)
             status = sap_schema_export(fields, count, &schema, err);
         if (status == SAP_OK)
-            status =
-                writer->parquet->create(writer->aside, SAP_PARQUET_FEATURES, &schema, &writer->parquet_writer, err);
+            status = writer->parquet->create(writer->aside, form, &schema, &writer->parquet_writer, err);
     }
     if (status == SAP_OK)
         *out = writer;

@@ -113,7 +113,7 @@ static void look_at(const char *url, int64_t *size, int64_t *mtime_ns) {
     }
 }
 
-static bool copy_input(sap_dataset_writer *w, size_t index, const sap_dataset_input *input) {
+static bool copy_input(sap_dataset_writer *w, size_t index, const sap_dataset_input *input, bool look) {
     sap_spooled *s = &w->inputs[index];
     size_t length;
     const char *base = sap_text_base_name(input->url, &length);
@@ -123,7 +123,9 @@ static bool copy_input(sap_dataset_writer *w, size_t index, const sap_dataset_in
     s->dropped = sap_arena_array(&w->arena, w->plan.cut_count + 1, sizeof *s->dropped);
     if (!s->sample || !s->url || !s->file || !s->dropped)
         return false;
-    look_at(input->url, &s->size, &s->mtime_ns);
+    s->size = s->mtime_ns = -1;
+    if (look)
+        look_at(input->url, &s->size, &s->mtime_ns);
     size_t label = 0;
     while (label < w->label_count && strcmp(w->labels[label], s->sample) != 0)
         label++;
@@ -155,7 +157,7 @@ static bool copy_features(sap_dataset_writer *w, const sap_dataset_plan *plan) {
     return features != NULL;
 }
 
-static bool copy_plan(sap_dataset_writer *w, const sap_dataset_plan *plan) {
+static bool copy_plan(sap_dataset_writer *w, const sap_dataset_plan *plan, bool look) {
     w->plan = *plan;
     w->plan.inputs = NULL;
     w->plan.recipe = copy_text(&w->arena, plan->recipe ? plan->recipe : "");
@@ -174,7 +176,7 @@ static bool copy_plan(sap_dataset_writer *w, const sap_dataset_plan *plan) {
             return false;
     }
     for (size_t i = 0; i < plan->input_count; i++)
-        if (!copy_input(w, i, &plan->inputs[i]))
+        if (!copy_input(w, i, &plan->inputs[i], look))
             return false;
     w->fields = sap_event_fields(w->plan.features, plan->feature_count, &w->arena);
     w->thin_key = sap_mix(plan->seed, SAP_SALT_THIN);
@@ -326,8 +328,8 @@ static sap_status open_partial(sap_dataset_writer *w, sap_error *err) {
 
 /* ---- The writer -------------------------------------------------------------------------------------------------------- */
 
-sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan, sap_dataset_writer **out,
-                              sap_error *err) {
+sap_status sap_writer_init(const char *folder, const sap_dataset_plan *plan, bool look, sap_dataset_writer **out,
+                           sap_error *err) {
     size_t length = strlen(folder);
     while (length > 1 && folder[length - 1] == '/')
         length--;
@@ -342,8 +344,18 @@ sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan, 
     w->segment_bytes = SEGMENT_BYTES;
     w->folder = sap_arena_text(&w->arena, folder, length);
     w->partial = sap_arena_format(&w->arena, "%.*s.partial", (int)length, folder);
-    sap_status status = w->folder && w->partial && copy_plan(w, plan) ? SAP_OK : sap_error_memory(err, folder);
-    if (status == SAP_OK && sap_path_exists(w->folder))
+    if (w->folder && w->partial && copy_plan(w, plan, look)) {
+        *out = w;
+        return SAP_OK;
+    }
+    sap_dataset_writer_close(w);
+    return sap_error_memory(err, folder);
+}
+
+/* Makes the writer that of OUT.partial/; it is closed on failure. */
+static sap_status claim_folder(sap_dataset_writer *w, sap_dataset_writer **out, sap_error *err) {
+    sap_status status = SAP_OK;
+    if (sap_path_exists(w->folder))
         status = sap_error_set(err, SAP_EARGUMENT, "%s exists already; choose another folder or delete it", w->folder);
     if (status == SAP_OK)
         status = describe_plan(w, err);
@@ -354,6 +366,19 @@ sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan, 
     else
         sap_dataset_writer_close(w);
     return status;
+}
+
+sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan, sap_dataset_writer **out,
+                              sap_error *err) {
+    sap_dataset_writer *w;
+    SAP_TRY(sap_writer_init(folder, plan, true, &w, err));
+    return claim_folder(w, out, err);
+}
+
+sap_status sap_dataset_create_json(const char *folder, const char *plan, sap_dataset_writer **out, sap_error *err) {
+    sap_dataset_writer *w;
+    SAP_TRY(sap_writer_parse(folder, plan, true, &w, err));
+    return claim_folder(w, out, err);
 }
 
 void sap_dataset_writer_close(sap_dataset_writer *w) {
@@ -369,6 +394,7 @@ void sap_dataset_writer_close(sap_dataset_writer *w) {
     free(w->pending);
     free(w->row_at);
     json_decref(w->plan_json);
+    free(w->plan_text);
     sap_arena_release(&w->arena);
     free(w);
 }

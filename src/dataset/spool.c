@@ -113,18 +113,10 @@ static const sap_row *pending_row(const sap_dataset_writer *w, size_t index) {
     return (const sap_row *)(const void *)(w->pending + w->row_at[index]);
 }
 
-/* Puts the pending rows into bucket order and writes them as one segment. */
-static sap_status write_segment(sap_dataset_writer *w, sap_error *err) {
-    if (w->row_count == 0)
-        return SAP_OK;
-    sap_spooled *input = &w->inputs[w->current];
-    char *sorted = malloc(w->pending_bytes);
-    if (!sorted ||
-        !sap_grow((void **)&input->segments, &input->segment_capacity, input->segment_count, sizeof *input->segments)) {
-        free(sorted);
+sap_status sap_spool_sort(sap_dataset_writer *w, sap_segment *segment, char **out, sap_error *err) {
+    char *sorted = malloc(w->pending_bytes + 1);
+    if (!sorted)
         return sap_error_memory(err, "a segment of the spool");
-    }
-    sap_segment *segment = &input->segments[input->segment_count];
     size_t next[SAP_BUCKETS + 1] = {0};
     for (size_t i = 0; i < w->row_count; i++)
         next[bucket_of(w, pending_row(w, i)) + 1] += row_bytes(pending_row(w, i));
@@ -141,14 +133,27 @@ static sap_status write_segment(sap_dataset_writer *w, sap_error *err) {
     for (int32_t b = 0; b < SAP_BUCKETS; b++)
         segment->hash[b] =
             sap_hash(sorted + (segment->offset[b] - w->at), (size_t)(segment->offset[b + 1] - segment->offset[b]), 0);
-    sap_status status = write_all(w, sorted, w->pending_bytes, err);
+    w->pending_bytes = w->row_count = 0;
+    *out = sorted;
+    return SAP_OK;
+}
+
+/* Writes the pending rows as one segment. */
+static sap_status write_segment(sap_dataset_writer *w, sap_error *err) {
+    if (w->row_count == 0)
+        return SAP_OK;
+    sap_spooled *input = &w->inputs[w->current];
+    size_t bytes = w->pending_bytes;
+    char *sorted;
+    if (!sap_grow((void **)&input->segments, &input->segment_capacity, input->segment_count, sizeof *input->segments))
+        return sap_error_memory(err, "a segment of the spool");
+    SAP_TRY(sap_spool_sort(w, &input->segments[input->segment_count], &sorted, err));
+    sap_status status = write_all(w, sorted, bytes, err);
     free(sorted);
     if (status != SAP_OK)
         return status;
     input->segment_count++;
-    w->at += w->pending_bytes;
-    w->pending_bytes = 0;
-    w->row_count = 0;
+    w->at += bytes;
     return SAP_OK;
 }
 
@@ -242,9 +247,8 @@ static sap_status write_raw(sap_dataset_writer *w, const sap_batch *batch, sap_e
     return sap_pieces_write(&input->pieces, &out, err);
 }
 
-sap_status sap_dataset_write(sap_dataset_writer *w, size_t index, const sap_batch *batch, sap_error *err) {
-    SAP_TRY(sap_spool_begin(w, index, err));
-    const char *where = w->inputs[index].url;
+sap_status sap_spool_rows(sap_dataset_writer *w, const sap_batch *batch, sap_error *err) {
+    const char *where = w->inputs[w->current].url;
     const sap_column *entries = sap_batch_find(batch, "entry");
     if (!entries || entries->type != SAP_INT64)
         return wrong_column(where, "entry", "int64", err);
@@ -258,9 +262,15 @@ sap_status sap_dataset_write(sap_dataset_writer *w, size_t index, const sap_batc
         if (status == SAP_OK && w->plan.layout != SAP_LAYOUT_RAW)
             status = spool_row(w, values, i, entry[i], err);
     }
+    free(values);
+    return status;
+}
+
+sap_status sap_dataset_write(sap_dataset_writer *w, size_t index, const sap_batch *batch, sap_error *err) {
+    SAP_TRY(sap_spool_begin(w, index, err));
+    sap_status status = sap_spool_rows(w, batch, err);
     if (status == SAP_OK && w->plan.layout == SAP_LAYOUT_RAW && batch->length > 0)
         status = write_raw(w, batch, err);
-    free(values);
     if (status == SAP_OK)
         w->rows += batch->length;
     else

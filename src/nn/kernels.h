@@ -169,6 +169,10 @@ typedef struct sap_kernels {
 
 /* The fastest form that this processor can run. */
 const sap_kernels *sap_kernels_best(void);
+/* The fastest form whose products take bf16 and sum in float32; NULL: the processor has no AMX, or the system does not let us use it. */
+const sap_kernels *sap_kernels_bf16(void);
+/* The products of `tiles`, all else of `base`. */
+sap_kernels sap_kernels_with_tiles(const sap_kernels *base, const sap_kernels *tiles);
 /* Forms that this processor can run, the plain one first; NULL after the last. */
 const sap_kernels *sap_kernels_at(size_t index);
 

@@ -48,6 +48,16 @@ INLINE void store_vec(float *p, vec value) {
 /* ROWS × COLUMNS vectors of sums stay in registers: 12 of 16, or 24 of 32. */
 enum { ROWS = 6, COLUMNS = SAP_WIDTH == 16 ? 4 : 2 };
 
+/* Cuts `count` into the fewest parts of at most `most`, as equal as they can be; gives the first of `left` parts. */
+INLINE int64_t part_of(int64_t count, int64_t *left, int64_t most) {
+    if (*left == 0)
+        *left = (count + most - 1) / most;
+    int64_t part = (count + *left - 1) / *left;
+    --*left;
+    return part;
+}
+
+#ifndef SAP_TILES /* these have products of their own */
 INLINE void product_block(const int T, const int columns, const int rows, const sap_product *p, int64_t first, int t) {
     const float *w = p->w + first * p->row_step, *x = p->x + t;
     float *y = p->y + first * T + t;
@@ -91,15 +101,6 @@ INLINE void product_block(const int T, const int columns, const int rows, const 
     }
 }
 
-/* Cuts `count` into the fewest parts of at most `most`, as equal as they can be; gives the first of `left` parts. */
-INLINE int64_t part_of(int64_t count, int64_t *left, int64_t most) {
-    if (*left == 0)
-        *left = (count + most - 1) / most;
-    int64_t part = (count + *left - 1) / *left;
-    --*left;
-    return part;
-}
-
 INLINE void product_width(const int T, const sap_product *p) {
     const int columns = T / W < COLUMNS ? T / W : COLUMNS;
     for (int t = 0; t < T; t += columns * W) {
@@ -133,6 +134,8 @@ INLINE void product_width(const int T, const sap_product *p) {
 static void product(const sap_product *p) {
     BY_WIDTH(product_width, p->width, p);
 }
+
+#endif
 
 /* ---- gw += x dᵀ ----------------------------------------------------------------------------------------- */
 
@@ -170,6 +173,7 @@ INLINE vec4 sums_of(vec a, vec b, vec c, vec d) {
 #endif
 }
 
+#ifndef SAP_TILES
 /* rows × 4 vectors of partial sums in registers; `outs` of the 4 are there. With `ones` the last row of x is all
  * ones and its products go to gb: the gradient of the bias. */
 enum { OUTER_ROWS = SAP_WIDTH == 16 ? 6 : 3 };
@@ -267,6 +271,8 @@ INLINE void outer_width(const int T, int64_t in, int64_t out, const float *x, co
 static void outer(int64_t in, int64_t out, int width, const float *x, const float *d, float *gw, float *gb) {
     BY_WIDTH(outer_width, width, in, out, x, d, gw, gb);
 }
+
+#endif
 
 /* ---- Elementary functions, good to about one unit in the last place ------------------------------------- */
 
@@ -680,23 +686,29 @@ static void affine(int64_t rows, int width, const float *scale, const float *shi
     BY_WIDTH(affine_width, width, rows, scale, shift, x, y, add);
 }
 
-#include "losses_vector.h"
-#include "optimizer_vector.h"
-
+#ifndef SAP_TILES
 #include "attention_vector.h"
+#include "losses_vector.h"
 #include "normalization_vector.h"
+#include "optimizer_vector.h"
+#endif
 #include "recurrent_vector.h"
 
 extern const sap_kernels SAP_FORM;
 const sap_kernels SAP_FORM = {
     .name = SAP_FORM_NAME,
+#ifdef SAP_TILES /* kernels.c takes everything that is not here from avx512 */
+    .product = tile_product,
+    .outer = tile_outer,
+#else
     .losses = &loss_kernels,
     .optimizers = &optimizer_kernels,
     .attention = &attention_kernels,
     .normalization = &normalization_kernels,
-    .recurrent = &recurrent_kernels,
     .product = product,
     .outer = outer,
+#endif
+    .recurrent = &recurrent_kernels,
     .load = load,
     .activate = activate,
     .activate_gradient = activate_gradient,

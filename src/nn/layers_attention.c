@@ -599,3 +599,7 @@ const sap_layer_class sap_class_multi_head_attention = {
     .forward = attention_forward,
     .backward = attention_backward,
 };
+
+bool sap_attention_means_all(const sap_layer *layer) {
+    return layer->class_of == &sap_class_multi_head_attention && layer->rate == 0;
+}

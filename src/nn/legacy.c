@@ -114,6 +114,10 @@ typedef struct upgrade {
     const char *where;
     bool old;             /* Keras 1 or 2 wrote it, not a hand or Keras 3 in the old format */
     const json_t *layers; /* of the model that is worked on */
+    bool nested;          /* it stands in another one */
+    const char *wrapper;  /* name of the layer that the one in hand stands in; NULL: none */
+    int part, parts;      /* the part of the wrapper's weights that belong to it */
+    const sap_keras_file *file;
     sap_error *err;
 } upgrade;
 
@@ -195,6 +199,62 @@ static sap_status upgrade_merge(json_t *entry, json_t *config, const upgrade *u)
                          text_of(config, "name"), mode);
 }
 
+/* ---- hard_sigmoid ----------------------------------------------------------------------------------------- */
+
+/* Gates of a recurrent layer, one after another in the columns of its weights. */
+typedef struct gates {
+    const char *class_name;
+    int64_t count;
+    uint32_t recurrent, own; /* bit i: gate i is the recurrent activation's, or the activation's alone */
+} gates;
+
+static const gates gate_table[] = {
+    {"Dense", 1, 0, 1}, {"Conv1D", 1, 0, 1}, {"SimpleRNN", 1, 0, 1}, {"GRU", 3, 3, 4}, {"LSTM", 4, 11, 0}};
+
+/* Multiplies the columns of some gates. */
+static void multiply_gates(const sap_keras_array *array, int64_t count, uint32_t which, float factor) {
+    int64_t columns = array->rank ? array->shape[array->rank - 1] : 0, values = 1;
+    for (int32_t i = 0; i < array->rank; i++)
+        values *= array->shape[i];
+    for (int64_t k = 0; array->values && columns >= count && k < values; k++)
+        if (which >> (k % columns * count / columns) & 1)
+            array->values[k] *= factor;
+}
+
+/* hard_sigmoid was 0.2 x + 0.5 and is x / 6 + 0.5: what it is taken of is multiplied by 1.2 instead, by its weights. */
+static sap_status upgrade_hard_sigmoid(const json_t *config, const char *class_name, const upgrade *u) {
+    bool own = strcmp(text_of(config, "activation"), "hard_sigmoid") == 0;
+    bool recurrent = strcmp(text_of(config, "recurrent_activation"), "hard_sigmoid") == 0;
+    if (!own && !recurrent)
+        return SAP_OK;
+    uint32_t which = 0;
+    int64_t count = 0;
+    for (size_t i = 0; i < sizeof gate_table / sizeof *gate_table; i++) {
+        const gates *g = &gate_table[i];
+        if (strcmp(g->class_name, class_name) == 0 && !u->nested && (!own || g->own)) {
+            which = (own ? g->own : 0) | (recurrent ? g->recurrent : 0);
+            count = g->count;
+        }
+    }
+    if (!which)
+        return sap_error_set(
+            u->err, SAP_EUNSUPPORTED,
+            "%s: layer \"%.100s\" (%s): \"hard_sigmoid\" of Keras 2 is 0.2 x + 0.5, that of Keras 3 is "
+            "x / 6 + 0.5, and no weights can make up for it here",
+            u->where, text_of(config, "name"), class_name);
+    char group[400];
+    (void)snprintf(group, sizeof group, "model_weights/%s", u->wrapper ? u->wrapper : text_of(config, "name"));
+    const sap_keras_names *names = u->file ? sap_keras_file_list(u->file, group) : NULL;
+    for (size_t i = 0; names && i < names->count; i++) {
+        char path[1200];
+        (void)snprintf(path, sizeof path, "%s/%s", group, names->names[i]);
+        const sap_keras_array *array = sap_keras_file_find(u->file, path);
+        if (array && (u->parts < 2 || (int)(i * (size_t)u->parts / names->count) == u->part))
+            multiply_gates(array, count, which, 1.2F); /* (x / 5) = 1.2 x / 6 */
+    }
+    return SAP_OK;
+}
+
 /* What a setting meant in Keras 2 without being written, or means otherwise in Keras 3. */
 static sap_status upgrade_meaning(json_t *config, const char *class_name, const upgrade *u) {
     json_t *axis = json_object_get(config, "axis");
@@ -206,15 +266,7 @@ static sap_status upgrade_meaning(json_t *config, const char *class_name, const 
         (void)json_object_set_new(config, "reset_after", json_false());
     if (json_is_null(json_object_get(config, "strides")) && ends_with(class_name, "Conv1D"))
         (void)json_object_set_new(config, "strides", json_integer(1));
-    static const char *const keys[] = {"activation", "recurrent_activation"};
-    for (size_t i = 0; i < 2; i++)
-        if (strcmp(text_of(config, keys[i]), "hard_sigmoid") == 0)
-            return sap_error_set(
-                u->err, SAP_EUNSUPPORTED,
-                "%s: layer \"%.100s\" (%s): \"hard_sigmoid\" of Keras 2 is 0.2 x + 0.5, that of Keras 3 is "
-                "x / 6 + 0.5: the model would give other scores there",
-                u->where, text_of(config, "name"), class_name);
-    return SAP_OK;
+    return upgrade_hard_sigmoid(config, class_name, u);
 }
 
 /* ---- Nodes ---------------------------------------------------------------------------------------------- */
@@ -347,6 +399,7 @@ static sap_status upgrade_model(json_t *entry, bool sequential, const upgrade *u
     json_t *config = json_object_get(entry, "config"), *layer;
     size_t i;
     upgrade inside = *u;
+    inside.nested = u->layers != NULL;
     inside.layers = json_object_get(config, "layers");
     json_array_foreach(inside.layers, i, layer) {
         if (!json_is_object(layer))
@@ -388,9 +441,12 @@ static sap_status upgrade_layer(json_t *entry, const upgrade *u) {
     SAP_TRY(upgrade_meaning(config, class_name, u));
     upgrade_parts(config);
     static const char *const inner[] = {"layer", "backward_layer"};
-    for (size_t i = 0; i < 2; i++)
-        if (json_is_object(json_object_get(config, inner[i])))
-            SAP_TRY(upgrade_entry(json_object_get(config, inner[i]), u));
+    upgrade inside = *u;
+    inside.wrapper = text_of(config, "name");
+    inside.parts = json_is_object(json_object_get(config, inner[1])) ? 2 : 1; /* else both directions are the first's */
+    for (inside.part = 0; inside.part < 2; inside.part++)
+        if (json_is_object(json_object_get(config, inner[inside.part])))
+            SAP_TRY(upgrade_entry(json_object_get(config, inner[inside.part]), &inside));
     set_module(entry, "keras.layers");
     if (is_operation(entry)) {
         set_module(entry, "keras.src.ops.numpy");
@@ -500,7 +556,7 @@ sap_status sap_legacy_convert(sap_model *model, const sap_keras_file *file, sap_
     json_t *root = json_loadb(model->config, model->config_length, 0, NULL);
     sap_status status = SAP_OK;
     if (json_is_object(root) && !json_object_get(root, "module")) {
-        upgrade u = {.where = model->name, .err = err};
+        upgrade u = {.where = model->name, .file = file, .err = err};
         const char *version = file && file->version ? file->version : text_of(root, "keras_version");
         u.old = version[0] == '1' || version[0] == '2' || (file && file->whole && !file->version);
         status = convert(model, root, file, &u);

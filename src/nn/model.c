@@ -86,7 +86,8 @@ static sap_tensor_info *describe_nodes(sap_model *model, const int32_t *nodes, c
     sap_tensor_info *info = sap_arena_array(&model->arena, (size_t)count, sizeof *info);
     for (int32_t i = 0; info && i < count; i++) {
         const sap_node *node = &model->nodes[nodes[i]];
-        info[i] = (sap_tensor_info){names ? names[i] : node->layer->name, node->shape.rank, node->shape.dims};
+        info[i] = (sap_tensor_info){names ? names[i] : node->layer->name, node->shape.rank, node->shape.dims,
+                                    node->layer->activation.kind == SAP_SIGMOID};
     }
     return info;
 }

@@ -209,7 +209,8 @@ struct sap_layer {
     bool use_bias, scale, center;
     sap_activation activation;
     sap_initializer initializers[SAP_LAYER_WEIGHTS];
-    double rate, epsilon, momentum; /* Dropout; BatchNormalization */
+    double rate, epsilon, momentum;  /* Dropout; BatchNormalization */
+    double activity_l1, activity_l2; /* the loss has l1 Σ|y| + l2 Σy² of its outputs besides, a mean over the rows */
     int64_t axis;
     sap_shape target; /* InputLayer, Reshape */
 };
@@ -323,6 +324,8 @@ SAP_MUST_CHECK sap_status sap_sequence_find(sap_model *model, sap_error *err);
 float sap_masking_value(const sap_layer *layer);
 /* Whether each query of a MultiHeadAttention looks at no key behind it. */
 bool sap_attention_is_causal(const sap_layer *layer);
+/* Whether the layer is a MultiHeadAttention whose queries get the mean of all values, masked ones too, where they meet no key. */
+bool sap_attention_means_all(const sap_layer *layer);
 /* Of Permute, RepeatVector, Cropping1D, ZeroPadding1D: the number of the input that number `value` of the output is; -1: 0. */
 int64_t sap_rearranged_from(const sap_layer *layer, const sap_shape *x, const sap_shape *y, int64_t value);
 
@@ -423,6 +426,7 @@ typedef struct sap_program sap_program;
 /* What a batch gave, by output. */
 typedef struct sap_batch_result {
     sap_loss_sums outputs[SAP_OUTPUTS];
+    double activity; /* what activity regularizers add to the loss */
 } sap_batch_result;
 
 /* Memory for running the model. losses: one for each output, NULL: Keras' categorical cross-entropy; kernels NULL: the best

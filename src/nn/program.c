@@ -300,9 +300,11 @@ sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_
                                       .backward_to = sap_program_differentiates(p) ? p->call_count : 0},
                           err));
     *result = (sap_batch_result){0};
-    for (int64_t i = 0; i < p->slice_count; i++)
+    for (int64_t i = 0; i < p->slice_count; i++) {
         for (int32_t o = 0; o < p->model->output_count; o++)
             sap_loss_add(&result->outputs[o], &p->results[i].outputs[o]);
+        result->activity += p->results[i].activity;
+    }
     if (!sap_program_differentiates(p) || p->slice_count < 2)
         return SAP_OK;
     return sap_loop(&run, (size_t)((p->model->trainable_count + TREE_RANGE - 1) / TREE_RANGE), add_range, p, err);
@@ -331,7 +333,7 @@ sap_status sap_model_gradient(const sap_model *model, const sap_examples *exampl
     SAP_TRY(sap_program_open(model, SAP_DIFFERENTIATE, losses, NULL, run, &program, err));
     sap_batch_result result;
     sap_status status = sap_program_run(program, examples, 0, gradients, NULL, &result, err);
-    *mean_loss = 0;
+    *mean_loss = status == SAP_OK ? result.activity : 0;
     for (int32_t o = 0; status == SAP_OK && o < model->output_count; o++)
         *mean_loss += program->endings[o].loss.weight * sap_loss_mean(&result.outputs[o]);
     sap_program_close(program);

@@ -50,6 +50,9 @@ static sap_status find_endings(sap_program *p, const sap_loss *losses, sap_error
         sap_activation_kind last = node->layer->activation.kind;
         bool left = (last == SAP_SOFTMAX || last == SAP_SIGMOID) && sap_loss_takes_logits(e->loss.kind);
         e->logits = left && !is_used(model, e->node) ? last : SAP_LINEAR;
+        if (e->logits != SAP_LINEAR && (node->layer->activity_l1 != 0 || node->layer->activity_l2 != 0))
+            return sap_error_set(err, SAP_EUNSUPPORTED,
+                                 "%s: an \"activity_regularizer\" of what the loss is taken from", node->layer->where);
     }
     return SAP_OK;
 }

@@ -1,6 +1,8 @@
 /* One tile through a model: loading its rows, the forward and backward passes, loss, storing its outputs. */
 #include "program.h"
 
+#include <math.h>
+
 /* ---- Steps ---------------------------------------------------------------------------------------------- */
 
 static void set_steps(const sap_program *p, sap_frame *f, int32_t d) {
@@ -153,11 +155,35 @@ void sap_frame_forward(const sap_program *p, sap_frame *f, float *work, int32_t 
     }
 }
 
+static bool has_activity(const sap_layer *layer) {
+    return layer->activity_l1 != 0 || layer->activity_l2 != 0;
+}
+
+/* What the outputs of a call add to the loss; its gradient is added to dy, if that is wanted. */
+static double add_activity(const sap_program *p, const sap_call *call, bool gradient) {
+    double l1 = call->layer->activity_l1, l2 = call->layer->activity_l2, scale = 1 / (double)p->examples->rows, sum = 0;
+    int64_t values = sap_shape_step_values(call->shape);
+    for (sap_block b = sap_block_first(call->pass, call->y_steps); b.step < b.end; sap_block_next(call->y_steps, &b)) {
+        for (int64_t v = 0; v < values; v++) {
+            for (int r = 0; r < call->pass->rows; r++) {
+                int64_t at = b.start * values + v * b.width + r;
+                double y = (double)call->y[at];
+                sum += l1 * fabs(y) + l2 * y * y;
+                if (gradient)
+                    call->dy[at] += (float)(scale * (l1 * (y > 0 ? 1 : y < 0 ? -1 : 0) + 2 * l2 * y));
+            }
+        }
+    }
+    return sum * scale;
+}
+
 void sap_frame_backward(const sap_program *p, sap_frame *f, float *work, int32_t from, int32_t to) {
     for (int32_t c = to - 1; c >= from; c--) {
         sap_call *call = &f->calls[c];
         const sap_node *node = &p->model->nodes[p->call_nodes[c]];
         call->work = work;
+        if (node->differentiate && has_activity(call->layer))
+            (void)add_activity(p, call, true);
         if (node->differentiate && call->layer->class_of->backward && !node->view)
             call->layer->class_of->backward(call);
     }
@@ -208,6 +234,9 @@ sap_status sap_frame_loss(const sap_program *p, sap_frame *f, sap_batch_result *
         sap_loss_run(&call);
         sap_loss_add(&result->outputs[o], &call.sums);
     }
+    for (int32_t c = 0; c < p->call_count; c++)
+        if (has_activity(f->calls[c].layer))
+            result->activity += add_activity(p, &f->calls[c], false);
     return SAP_OK;
 }
 

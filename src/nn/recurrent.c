@@ -30,6 +30,14 @@ int64_t sap_recurrent_kept(const sap_recurrent *r, int64_t steps) {
     return sap_recurrent_lay_out(r, steps * SAP_TILE).total;
 }
 
+/* What the tiles of bf16 take besides (panels_tiles.h): dimensions are filled up to 32, outer products are taken of 80 rows. */
+static int64_t tile_work(const sap_recurrent *r, int64_t gates) {
+    int64_t inputs = (r->inputs + 31) / 32 * 32, units = (r->units + 31) / 32 * 32;
+    int64_t x = r->x_masks > 1 ? r->x_masks : 1, h = r->h_masks > 1 ? r->h_masks : 1;
+    return gates * units * (inputs + units) + SAP_TILE / 2 * (x * inputs + (h + SAP_GATES) * units) +
+           80 * SAP_CHUNK_COLUMNS;
+}
+
 int64_t sap_recurrent_work(const sap_recurrent *r, bool backward) {
     int64_t gates = sap_cell_gates(r->cell), values = sap_cell_values(r->cell);
     int64_t weights = gates * r->units * (r->inputs + r->units);
@@ -37,5 +45,5 @@ int64_t sap_recurrent_work(const sap_recurrent *r, bool backward) {
     int64_t columns = backward ? SAP_CHUNK_COLUMNS : SAP_TILE;
     /* packed weights, biases or their gradients, masked operands, and by column: gates or their gradients, states */
     return weights + 2 * values * r->units + columns * (masked + values * r->units) +
-           SAP_TILE * (8 * r->units + r->inputs) + 1024;
+           SAP_TILE * (8 * r->units + r->inputs) + 1024 + tile_work(r, gates);
 }

@@ -4,112 +4,7 @@
  * registers.
  */
 
-/* ---- Gradients of weights ------------------------------------------------------------------------------- */
-
-/* gw[i][o] += Σ over steps and columns of x[i] d[o]; the rows of x and d are `width` apart, their steps x_step and
- * d_step, the rows of gw g_step. */
-typedef struct outer_sum {
-    int32_t steps;
-    int64_t width;
-    int64_t in, out;
-    const float *x, *d;
-    int64_t x_step, d_step, g_step;
-    float *g;
-} outer_sum;
-
-INLINE void outer_sum_block(const int rows, const int outs, const outer_sum *p, const float *x, const float *d,
-                            float *g) {
-    vec sum[OUTER_ROWS][4];
-    int64_t width = p->width;
-    UNROLL
-    for (int i = 0; i < rows; i++)
-        UNROLL
-    for (int o = 0; o < outs; o++)
-        sum[i][o] = (vec){0};
-    for (int32_t s = 0; s < p->steps; s++) {
-        for (int64_t t = 0; t < width; t += W) {
-            vec xs[OUTER_ROWS];
-            UNROLL
-            for (int i = 0; i < rows; i++)
-                xs[i] = load_vec(x + i * width + t);
-            UNROLL
-            for (int o = 0; o < outs; o++) {
-                vec ds = load_vec(d + o * width + t);
-                UNROLL
-                for (int i = 0; i < rows; i++)
-                    sum[i][o] += xs[i] * ds;
-            }
-        }
-        x += p->x_step;
-        d += p->d_step;
-    }
-    UNROLL
-    for (int i = 0; i < rows; i++) {
-        UNROLL
-        for (int o = outs; o < 4; o++)
-            sum[i][o] = (vec){0};
-        vec4 four = sums_of(sum[i][0], sum[i][1], sum[i][2], sum[i][3]), old = {0};
-        memcpy(&old, g + i * p->g_step, (size_t)outs * sizeof(float));
-        old += four;
-        memcpy(g + i * p->g_step, &old, (size_t)outs * sizeof(float));
-    }
-}
-
-INLINE void outer_sum_rows(const int rows, const outer_sum *p, int64_t i, int64_t o, int64_t end) {
-    const float *x = p->x + i * p->width, *d = p->d + o * p->width;
-    float *g = p->g + i * p->g_step + o;
-    for (; o + 4 <= end; o += 4) {
-        outer_sum_block(rows, 4, p, x, d, g);
-        d += 4 * p->width;
-        g += 4;
-    }
-    switch (end - o) {
-    case 1:
-        outer_sum_block(rows, 1, p, x, d, g);
-        break;
-    case 2:
-        outer_sum_block(rows, 2, p, x, d, g);
-        break;
-    case 3:
-        outer_sum_block(rows, 3, p, x, d, g);
-        break;
-    default:
-        break;
-    }
-}
-
-enum { OUTER_GROUP = 8 }; /* rows of d that stay in the first-level cache */
-
-static void outer_sums(const outer_sum *p) {
-    for (int64_t o = 0; o < p->out; o += OUTER_GROUP) {
-        int64_t end = o + OUTER_GROUP < p->out ? o + OUTER_GROUP : p->out, parts = 0;
-        for (int64_t i = 0; i < p->in;) {
-            int64_t rows = part_of(p->in - i, &parts, OUTER_ROWS);
-            switch (rows) {
-            case 1:
-                outer_sum_rows(1, p, i, o, end);
-                break;
-            case 2:
-                outer_sum_rows(2, p, i, o, end);
-                break;
-#if SAP_WIDTH == 16
-            case 3:
-                outer_sum_rows(3, p, i, o, end);
-                break;
-            case 4:
-                outer_sum_rows(4, p, i, o, end);
-                break;
-            case 5:
-                outer_sum_rows(5, p, i, o, end);
-                break;
-#endif
-            default:
-                outer_sum_rows(OUTER_ROWS, p, i, o, end);
-            }
-            i += rows;
-        }
-    }
-}
+/* ---- Gradients of weights -------------------------------------------------------------------------------- */
 
 /* out[k] += Σ over steps and columns of d[k]. */
 static void row_sums(int32_t steps, int64_t width, int64_t rows, const float *d, int64_t d_step, float *out) {
@@ -131,13 +26,14 @@ static void row_sums(int32_t steps, int64_t width, int64_t rows, const float *d,
 typedef struct backward_run {
     recurrent_run s;
     bool fused;
-    const float *x_panels, *h_panels; /* of the transposed weights */
-    float *sums;                      /* (sums, units) of the gradients of the sums: of the biases */
-    float *d;                         /* (steps of a chunk, sums, units) gradients of the sums */
-    float *x_masked, *h_masked;       /* (steps of a chunk, masks, …) */
-    float *dh, *dc;                   /* gradients of the state after the step in hand */
-    float *product;                   /* (inputs or units) what a mask is to be applied to */
-    int width;                        /* of dh and dc */
+    const panel_weight *x_panels, *h_panels; /* of the transposed weights */
+    float *sums;                             /* (sums, units) of the gradients of the sums: of the biases */
+    float *d;                                /* (steps of a chunk, sums, units) gradients of the sums */
+    float *x_masked, *h_masked;              /* (steps of a chunk, masks, …) */
+    float *d_space, *outer_space;            /* of operands */
+    float *dh, *dc;                          /* gradients of the state after the step in hand */
+    float *product;                          /* (inputs or units) what a mask is to be applied to */
+    int width;                               /* of dh and dc */
 } backward_run;
 
 INLINE void gru_gradients(int64_t n, const float *restrict z, const float *restrict r, const float *restrict a,
@@ -175,27 +71,27 @@ static void apply_gradient(const sap_activation *f, const cell_block *b, int k, 
 }
 
 /* y (rows, width) (= or +=) Σ over `gates` gates from `gate` on of their transposed weights times d. */
-static void sum_back(const float *panels, int64_t rows, const recurrent_run *s, int gate, int gates, const float *d,
-                     int64_t width, bool add, float *y) {
+static void sum_back(const panel_weight *panels, int64_t rows, const recurrent_run *s, int gate, int gates,
+                     const panel_operand *d, int64_t width, bool add, float *y) {
     for (int64_t first = 0, parts = 0, count = 0; first < rows; first += count) {
-        count = part_of(rows - first, &parts, ROWS);
-        sum_term term = {gates * s->units, panels + (first * s->gates + gate * count) * s->units, d};
+        count = panel_of(rows - first, &parts);
+        sum_term term = {gates * panel_depth(s->units), panel_at(panels, first, count, s->gates, gate, s->units), d};
         sum_panel(count, term, (sum_term){0}, NULL, add, width, y + first * width);
     }
 }
 
 /* The same, each gate through its mask. */
-static void sum_back_masked(const backward_run *q, const float *panels, int64_t rows, int gate, int gates,
-                            const float *d, int64_t width, int masks, const float *mask, bool add, float *y) {
+static void sum_back_masked(const backward_run *q, const panel_weight *panels, int64_t rows, int gate, int gates,
+                            const panel_operand *d, int64_t width, int masks, const float *mask, bool add, float *y) {
     if (!masks) {
         sum_back(panels, rows, &q->s, gate, gates, d, width, add, y);
         return;
     }
     if (!add)
         memset(y, 0, (size_t)(rows * width) * sizeof *y);
-    for (int g = gate; g < gate + gates; g++, d += q->s.units * width) {
+    for (int g = gate; g < gate + gates; g++) {
         const float *m = mask + g % masks * rows * SAP_TILE;
-        sum_back(panels, rows, &q->s, g, 1, d, width, false, q->product);
+        sum_back(panels, rows, &q->s, g, 1, operand_at(d, g - gate, q->s.units, width), width, false, q->product);
         for (int64_t v = 0; v < rows; v++)
             for (int64_t c = 0; c < width; c++)
                 y[v * width + c] += q->product[v * width + c] * m[v * SAP_TILE + c];
@@ -220,7 +116,8 @@ static void general_gru_gradients(const backward_run *q, const cell_block *b, fl
             d[3][i] = d[2][i] * v[1][i];
         }
     } else { /* u = r ∘ h, both masked */
-        sum_back_masked(q, q->h_panels, b->units, 2, 1, d[2], b->width, r->h_masks, r->h_mask, false, d[1]);
+        const panel_operand *own = operands_of(1, b->units, b->width, d[2], q->d_space);
+        sum_back_masked(q, q->h_panels, b->units, 2, 1, own, b->width, r->h_masks, r->h_mask, false, d[1]);
         for (int64_t i = 0; i < n; i++) {
             dh[i] += d[1][i] * v[1][i];
             d[1][i] *= b->h[i];
@@ -328,11 +225,13 @@ static void backward_step(backward_run *q, sap_step_place p, int32_t t, float *g
     take_in(q, p, t);
     cell_gradients(q, &b, d);
     int whole = r->cell == SAP_CELL_GRU || r->cell == SAP_CELL_GRU_BEFORE ? 2 : s->gates;
-    sum_back_masked(q, q->h_panels, s->units, 0, whole, d[0], p.width, r->h_masks, r->h_mask, true, q->dh);
+    const panel_operand *all = operands_of(s->sums, s->units, p.width, d[0], q->d_space);
+    sum_back_masked(q, q->h_panels, s->units, 0, whole, all, p.width, r->h_masks, r->h_mask, true, q->dh);
     if (r->cell == SAP_CELL_GRU)
-        sum_back_masked(q, q->h_panels, s->units, 2, 1, d[3], p.width, r->h_masks, r->h_mask, true, q->dh);
+        sum_back_masked(q, q->h_panels, s->units, 2, 1, operand_at(all, 3, s->units, p.width), p.width, r->h_masks,
+                        r->h_mask, true, q->dh);
     if (r->dx)
-        sum_back_masked(q, q->x_panels, s->inputs, 0, s->gates, d[0], p.width, r->x_masks, r->x_mask, r->add,
+        sum_back_masked(q, q->x_panels, s->inputs, 0, s->gates, all, p.width, r->x_masks, r->x_mask, r->add,
                         r->dx + p.start * s->inputs);
 }
 
@@ -357,7 +256,7 @@ static void weight_gradients(const backward_run *q, sap_step_place p, int32_t co
         sum.x_step = r->x_masks ? x_masked : x_step;
         sum.d = q->d + g * units * width;
         sum.g = r->d_kernel + g * units;
-        outer_sums(&sum);
+        outer_sums(&sum, q->outer_space);
     }
     bool gru = r->cell == SAP_CELL_GRU || r->cell == SAP_CELL_GRU_BEFORE;
     for (int g = 0, gates = 0; g < s->gates; g += gates) {
@@ -372,7 +271,7 @@ static void weight_gradients(const backward_run *q, sap_step_place p, int32_t co
         }
         sum.d = q->d + sum_of_h(r->cell, g) * units * width;
         sum.g = r->d_recurrent_kernel + g * units;
-        outer_sums(&sum);
+        outer_sums(&sum, q->outer_space);
     }
     if (r->d_bias)
         row_sums(count, width, s->sums * units, q->d, d_step, q->sums);
@@ -383,7 +282,8 @@ static backward_run begin_backward(const sap_recurrent *r) {
     recurrent_run *s = &q.s;
     int64_t units = s->units, gates = s->gates, state = units * SAP_TILE;
     q.fused = r->activation.kind == SAP_TANH && r->recurrent_activation.kind == SAP_SIGMOID;
-    float *x_panels = take(s, gates * units * s->inputs), *h_panels = take(s, gates * units * units);
+    panel_weight *x_panels = (panel_weight *)(void *)take(s, panel_floats(s->inputs, s->gates, units));
+    panel_weight *h_panels = (panel_weight *)(void *)take(s, panel_floats(units, s->gates, units));
     if (r->dx)
         pack_panels(s->inputs, s->gates, units, r->kernel, units, gates * units, 1, x_panels);
     pack_panels(units, s->gates, units, r->recurrent_kernel, units, gates * units, 1, h_panels);
@@ -394,6 +294,8 @@ static backward_run begin_backward(const sap_recurrent *r) {
     q.d = take(s, s->sums * units * SAP_CHUNK_COLUMNS);
     q.x_masked = take(s, r->x_masks * s->inputs * SAP_CHUNK_COLUMNS);
     q.h_masked = take(s, r->h_masks * units * SAP_CHUNK_COLUMNS);
+    q.d_space = take(s, operand_floats(s->sums, units));
+    q.outer_space = take(s, outer_floats());
     q.dh = take(s, state);
     q.dc = take(s, state);
     q.product = take(s, (units > s->inputs ? units : s->inputs) * SAP_TILE);
@@ -406,6 +308,7 @@ static backward_run begin_backward(const sap_recurrent *r) {
 static void recurrent_backward(const sap_recurrent *r) {
     backward_run q = begin_backward(r);
     const recurrent_run *s = &q.s;
+    panels_begin();
     for (int32_t done = 0, count = 0; done < r->steps->count; done += count) {
         /* a chunk: steps of one width, [low, low + count) */
         int32_t t = r->reverse ? done : r->steps->count - 1 - done;
@@ -429,6 +332,7 @@ static void recurrent_backward(const sap_recurrent *r) {
                 r->d_bias[(s->gates + gh) * s->units + u] += q.sums[k * s->units + u];
         }
     }
+    panels_end();
 }
 
 static const sap_recurrent_kernels recurrent_kernels = {.forward = recurrent_forward, .backward = recurrent_backward};

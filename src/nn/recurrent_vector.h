@@ -5,6 +5,11 @@
  * first-level cache, the activations and the new state. The way back is recurrent_gradient_vector.h.
  */
 #include "recurrent.h"
+#ifdef SAP_TILES
+#include "panels_tiles.h"
+#else
+#include "panels_vector.h"
+#endif
 
 /* ---- Work memory ---------------------------------------------------------------------------------------- */
 
@@ -51,109 +56,6 @@ static recurrent_run begin_run(const sap_recurrent *r) {
         }
     }
     return s;
-}
-
-/* ---- Sums of products ----------------------------------------------------------------------------------- */
-
-/* Packs `gates` matrices (rows, depth), matrix g beginning at w + g · gate_step: in panels of at most ROWS rows, within
- * a panel gate by gate, within a gate (depth, rows of the panel). */
-static void pack_panels(int64_t rows, int gates, int64_t depth, const float *w, int64_t gate_step, int64_t row_step,
-                        int64_t depth_step, float *out) {
-    int64_t parts = 0;
-    for (int64_t first = 0; first < rows;) {
-        int64_t count = part_of(rows - first, &parts, ROWS);
-        for (int g = 0; g < gates; g++)
-            for (int64_t k = 0; k < depth; k++)
-                for (int64_t r = 0; r < count; r++)
-                    *out++ = w[g * gate_step + (first + r) * row_step + k * depth_step];
-        first += count;
-    }
-}
-
-typedef struct sum_term {
-    int64_t depth;
-    const float *w; /* a panel: (depth, rows) */
-    const float *x; /* (depth, width) */
-} sum_term;
-
-INLINE void sum_columns(const int rows, const int columns, const sum_term *terms, const float *bias, bool add,
-                        int64_t width, float *out) {
-    vec sum[ROWS][COLUMNS];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int c = 0; c < columns; c++) {
-            sum[r][c] = (vec){0};
-            if (bias)
-                sum[r][c] += bias[r];
-            if (add)
-                sum[r][c] = load_vec(out + r * width + c * W);
-        }
-    }
-    for (int i = 0; i < 2; i++) {
-        const float *w = terms[i].w, *x = terms[i].x;
-        for (int64_t k = terms[i].depth; k > 0; k--) {
-            vec xs[COLUMNS];
-            UNROLL
-            for (int c = 0; c < columns; c++)
-                xs[c] = load_vec(x + c * W);
-            UNROLL
-            for (int r = 0; r < rows; r++) {
-                float weight = w[r];
-                UNROLL
-                for (int c = 0; c < columns; c++)
-                    sum[r][c] += xs[c] * weight;
-            }
-            x += width;
-            w += rows;
-        }
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++)
-        UNROLL
-    for (int c = 0; c < columns; c++)
-        store_vec(out + r * width + c * W, sum[r][c]);
-}
-
-INLINE void sum_rows(const int rows, sum_term a, sum_term b, const float *bias, bool add, int64_t width, float *out) {
-    sum_term terms[2] = {a, b};
-    int64_t t = 0;
-    for (; t + COLUMNS * W <= width; t += COLUMNS * W) {
-        sum_columns(rows, COLUMNS, terms, bias, add, width, out + t);
-        terms[0].x += COLUMNS * W;
-        terms[1].x += COLUMNS * W;
-    }
-#if SAP_WIDTH == 16
-    for (; t < width; t += W) {
-        sum_columns(rows, 1, terms, bias, add, width, out + t);
-        terms[0].x += W;
-        terms[1].x += W;
-    }
-#endif
-}
-
-/* out (rows, width) = start + a.w a.x + b.w b.x, where the start is out itself if `add`, the bias if there is one, or
- * 0. At most ROWS rows. */
-static void sum_panel(int64_t rows, sum_term a, sum_term b, const float *bias, bool add, int64_t width, float *out) {
-    switch (rows) {
-    case 1:
-        sum_rows(1, a, b, bias, add, width, out);
-        break;
-    case 2:
-        sum_rows(2, a, b, bias, add, width, out);
-        break;
-    case 3:
-        sum_rows(3, a, b, bias, add, width, out);
-        break;
-    case 4:
-        sum_rows(4, a, b, bias, add, width, out);
-        break;
-    case 5:
-        sum_rows(5, a, b, bias, add, width, out);
-        break;
-    default:
-        sum_rows(6, a, b, bias, add, width, out);
-    }
 }
 
 /* ---- Masks, lengths ------------------------------------------------------------------------------------- */
@@ -273,29 +175,29 @@ typedef struct forward_run {
     recurrent_run s;
     bool fused; /* the usual activations; gates are made panel by panel */
     bool whole; /* gates need the sums of all units */
-    const float *x_panels, *h_panels;
+    const panel_weight *x_panels, *h_panels;
     float *bias; /* (sums, units) */
     float *x_masked, *h_masked;
+    float *x_space, *h_space; /* of operands */
     float *gates, *inputs;    /* those of the step in hand, where nothing is kept */
     float *h[2], *c[2];       /* likewise */
     float *spill_h, *spill_c; /* the new state, where the next step has another width */
 } forward_run;
 
 /* The sums of `count` units from `first` on. */
-static void sum_gates(const forward_run *f, const cell_block *b, const float *x, int64_t first, int64_t count) {
+static void sum_gates(const forward_run *f, const cell_block *b, const panel_operand *x, const panel_operand *h,
+                      int64_t first, int64_t count) {
     const recurrent_run *s = &f->s;
     const sap_recurrent *r = s->r;
-    const float *x_panel = f->x_panels + first * s->gates * s->inputs;
-    const float *h_panel = f->h_panels + first * s->gates * s->units;
     for (int k = 0; k < s->sums; k++) {
         int gx = gate_of_x[r->cell][k], gh = gate_of_h[r->cell][k];
         sum_term from_x = {0}, from_h = {0};
         if (gx >= 0)
-            from_x = (sum_term){s->inputs, x_panel + gx * s->inputs * count,
-                                r->x_masks ? f->x_masked + gx % r->x_masks * s->inputs * b->width : x};
+            from_x = (sum_term){panel_depth(s->inputs), panel_at(f->x_panels, first, count, s->gates, gx, s->inputs),
+                                operand_at(x, r->x_masks ? gx % r->x_masks : 0, s->inputs, b->width)};
         if (gh >= 0)
-            from_h = (sum_term){s->units, h_panel + gh * s->units * count,
-                                r->h_masks ? f->h_masked + gh % r->h_masks * s->units * b->width : b->h};
+            from_h = (sum_term){panel_depth(s->units), panel_at(f->h_panels, first, count, s->gates, gh, s->units),
+                                operand_at(h, r->h_masks ? gh % r->h_masks : 0, s->units, b->width)};
         sum_panel(count, from_x, from_h, f->bias + k * s->units + first, false, b->width,
                   b->value[k] + first * b->width);
     }
@@ -326,9 +228,10 @@ static void reset_before(const forward_run *f, const cell_block *b) {
     apply(&r->recurrent_activation, b, 1);
     for (int64_t i = 0; i < s->units * b->width; i++)
         b->value[3][i] = b->value[1][i] * h[i];
+    const panel_operand *u = operands_of(1, s->units, b->width, b->value[3], f->h_space);
     for (int64_t first = 0, parts = 0, count = 0; first < s->units; first += count) {
-        count = part_of(s->units - first, &parts, ROWS);
-        sum_term from_u = {s->units, f->h_panels + (first * 3 + 2 * count) * s->units, b->value[3]};
+        count = panel_of(s->units - first, &parts);
+        sum_term from_u = {panel_depth(s->units), panel_at(f->h_panels, first, count, 3, 2, s->units), u};
         sum_panel(count, from_u, (sum_term){0}, NULL, true, b->width, b->value[2] + first * b->width);
     }
 }
@@ -340,9 +243,13 @@ static void forward_step(const forward_run *f, const cell_block *b, const float 
         apply_masks(r->x_masks, s->inputs, r->x_mask, b->width, x, f->x_masked);
     if (r->h_masks)
         apply_masks(r->h_masks, s->units, r->h_mask, b->width, b->h, f->h_masked);
+    const panel_operand *from_x =
+        operands_of(r->x_masks ? r->x_masks : 1, s->inputs, b->width, r->x_masks ? f->x_masked : x, f->x_space);
+    const panel_operand *from_h =
+        operands_of(r->h_masks ? r->h_masks : 1, s->units, b->width, r->h_masks ? f->h_masked : b->h, f->h_space);
     for (int64_t first = 0, parts = 0, count = 0; first < s->units; first += count) {
-        count = part_of(s->units - first, &parts, ROWS);
-        sum_gates(f, b, x, first, count);
+        count = panel_of(s->units - first, &parts);
+        sum_gates(f, b, from_x, from_h, first, count);
         if (f->whole)
             continue;
         cell_block part = cut_block(b, first, count);
@@ -400,7 +307,8 @@ static forward_run begin_forward(const sap_recurrent *r) {
     f.fused = r->activation.kind == SAP_TANH && r->recurrent_activation.kind == SAP_SIGMOID;
     f.whole = r->cell == SAP_CELL_GRU_BEFORE || r->activation.kind == SAP_SOFTMAX ||
               r->recurrent_activation.kind == SAP_SOFTMAX;
-    float *x_panels = take(s, gates * units * s->inputs), *h_panels = take(s, gates * units * units);
+    panel_weight *x_panels = (panel_weight *)(void *)take(s, panel_floats(units, s->gates, s->inputs));
+    panel_weight *h_panels = (panel_weight *)(void *)take(s, panel_floats(units, s->gates, units));
     pack_panels(units, s->gates, s->inputs, r->kernel, units, 1, gates * units, x_panels);
     pack_panels(units, s->gates, units, r->recurrent_kernel, units, 1, gates * units, h_panels);
     f.x_panels = x_panels;
@@ -415,6 +323,8 @@ static forward_run begin_forward(const sap_recurrent *r) {
     }
     f.x_masked = take(s, r->x_masks * s->inputs * SAP_TILE);
     f.h_masked = take(s, r->h_masks * state);
+    f.x_space = take(s, operand_floats(r->x_masks ? r->x_masks : 1, s->inputs));
+    f.h_space = take(s, operand_floats(r->h_masks ? r->h_masks : 1, units));
     f.gates = take(s, s->values * state);
     for (int i = 0; i < 2; i++) {
         f.h[i] = take(s, state);
@@ -429,6 +339,7 @@ static void recurrent_forward(const sap_recurrent *r) {
     forward_run f = begin_forward(r);
     const recurrent_run *s = &f.s;
     int32_t count = r->steps->count;
+    panels_begin();
     if (r->last)
         memset(r->last, 0, (size_t)(s->units * r->last_width) * sizeof(float));
     for (int32_t i = 0; i < count; i++) {
@@ -455,6 +366,7 @@ static void recurrent_forward(const sap_recurrent *r) {
                 sap_columns_copy(s->units, p.width, b.next_c, next.width, to.c);
         }
     }
+    panels_end();
 }
 
 #include "recurrent_gradient_vector.h"

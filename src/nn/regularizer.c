@@ -117,6 +117,25 @@ static sap_status refuse_training(sap_model *model, sap_status status, const cha
     return status == SAP_EUNSUPPORTED ? SAP_OK : sap_error_set(err, status, "%s", message);
 }
 
+/* Of a layer of one input; padding is among what it looks at. */
+static sap_status read_activity(sap_model *model, sap_layer *layer, const json_t *config, sap_error *err) {
+    sap_error own = {0};
+    const json_t *inner = json_object_get(json_object_get(config, "layer"), "config"), *activity;
+    activity = json_object_get(inner, "activity_regularizer");
+    bool wrapped = activity && !json_is_null(activity);
+    if (!wrapped)
+        activity = json_object_get(config, "activity_regularizer");
+    if (!activity || json_is_null(activity))
+        return SAP_OK;
+    if (wrapped || layer->class_of->inputs_most != 1 || layer->class_of->view) {
+        (void)sap_error_set(&own, SAP_EUNSUPPORTED, "%s: an \"activity_regularizer\"", layer->where);
+        return refuse_training(model, SAP_EUNSUPPORTED, own.message, err);
+    }
+    sap_status status = sap_regularizer_parse(activity, layer->where, &layer->activity_l1, &layer->activity_l2, &own);
+    layer->padding = SAP_PADDING_ALWAYS;
+    return status == SAP_OK ? SAP_OK : refuse_training(model, status, own.message, err);
+}
+
 sap_status sap_penalties_read(sap_model *model, sap_layer *layer, const json_t *config, sap_error *err) {
     sap_error own = {0};
     for (int32_t i = 0; i < layer->weight_count; i++) {
@@ -129,13 +148,5 @@ sap_status sap_penalties_read(sap_model *model, sap_layer *layer, const json_t *
         if (status != SAP_OK)
             SAP_TRY(refuse_training(model, status, own.message, err));
     }
-    const json_t *inner[] = {config, json_object_get(json_object_get(config, "layer"), "config")};
-    for (int i = 0; i < 2; i++) {
-        const json_t *activity = json_object_get(inner[i], "activity_regularizer");
-        if (!activity || json_is_null(activity))
-            continue;
-        (void)sap_error_set(&own, SAP_EUNSUPPORTED, "%s: an \"activity_regularizer\"", layer->where);
-        SAP_TRY(refuse_training(model, SAP_EUNSUPPORTED, own.message, err));
-    }
-    return SAP_OK;
+    return read_activity(model, layer, config, err);
 }

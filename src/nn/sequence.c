@@ -126,6 +126,14 @@ static void find_masks(finder *f) {
 
 /* ---- Who looks at padding ------------------------------------------------------------------------------- */
 
+/* Whether an attention may have queries that meet no key, which shows in the values behind the mask. The tokens of one
+ * sequence that look at each other are all there, or none. */
+static bool looks_behind_mask(const finder *f, const sap_node *node, int32_t i) {
+    bool same = root_of(f, node->inputs[0]) == root_of(f, node->inputs[i]) &&
+                mask_of_use(f->model, node, 0) == mask_of_use(f->model, node, i);
+    return i > 0 && !same && sap_attention_means_all(node->layer);
+}
+
 /* Whether node n can tell if masked steps of its input i are there. Steps that it takes one by one show in its output,
  * which is in the same domain. */
 static bool looks(const finder *f, const sap_node *node, int32_t i) {
@@ -137,7 +145,7 @@ static bool looks(const finder *f, const sap_node *node, int32_t i) {
     case SAP_PADDING_STEPWISE:
         return node->mask >= 0 && model->masks[node->mask].made;
     case SAP_PADDING_NEVER:
-        return mask_of_use(model, node, i) != dropped;
+        return mask_of_use(model, node, i) != dropped || (dropped >= 0 && looks_behind_mask(f, node, i));
     case SAP_PADDING_ALWAYS:
         break;
     }

@@ -63,7 +63,7 @@ static void report(trainer *t, int64_t rows, const char *message) {
 /* ---- What a batch gave ---------------------------------------------------------------------------------- */
 
 static double batch_loss(const trainer *t, const sap_batch_result *result, double penalty) {
-    double loss = penalty;
+    double loss = penalty + result->activity;
     for (int32_t o = 0; o < t->training.model->output_count; o++)
         loss += t->training.losses[o].weight * sap_loss_mean(&result->outputs[o]);
     return loss;
@@ -542,7 +542,12 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
     sap_model *model = training->model;
     const sap_train_options *options = training->options;
     SAP_TRY(check_losses(t, err));
-    SAP_TRY(sap_program_open(model, SAP_TRAIN, training->losses, NULL, t->run, &t->program, err));
+    const sap_kernels *kernels = options->bf16 ? sap_kernels_bf16() : NULL; /* NULL: the best of float32 */
+    if (options->bf16 && (!kernels || options->device != SAP_DEVICE_CPU))
+        return sap_error_set(err, SAP_EUNSUPPORTED,
+                             "%s: training in bf16 needs a CPU with AMX, and a system that lets it be used",
+                             model->name);
+    SAP_TRY(sap_program_open(model, SAP_TRAIN, training->losses, kernels, t->run, &t->program, err));
     for (int32_t o = 0; o < model->output_count; o++)
         t->last[o] = sap_program_logits(t->program, o);
     if (t->validation) {

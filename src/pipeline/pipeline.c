@@ -214,14 +214,15 @@ static sap_status run_external(const plan *p, const sap_stage *stage, sap_error 
         return sap_error_set(err, SAP_EUNSUPPORTED,
                              "%s: the stage \"%s\" is done by Python, which this program does not call", p->file,
                              stage->kind->name);
+    SAP_TRY(sap_stage_check(stage, err));
     const char **arguments = calloc(2 * stage->count + 1, sizeof(const char *));
     sap_arena arena = {0};
-    sap_status status = arguments ? SAP_OK : sap_error_memory(err, "report");
+    sap_status status = arguments ? SAP_OK : sap_error_memory(err, stage->kind->name);
     for (size_t i = 0; i < stage->count && status == SAP_OK; i++) {
         arguments[2 * i] = sap_arena_format(&arena, "--%s", stage->settings[i].option->name);
         arguments[2 * i + 1] = stage->settings[i].value;
         if (!arguments[2 * i])
-            status = sap_error_memory(err, "report");
+            status = sap_error_memory(err, stage->kind->name);
     }
     if (status == SAP_OK)
         status = p->options->external(p->options->context, stage->kind->name, arguments, 2 * stage->count, err);
@@ -241,7 +242,7 @@ static sap_status run_stage(const plan *p, sap_stage *stage, const char *out, bo
         if (rename(out, previous) != 0)
             return sap_error_errno(err, out);
     }
-    sap_status status = stage->kind->run ? sap_stage_run(stage, p->run, err) : run_external(p, stage, err);
+    sap_status status = sap_stage_is_external(stage) ? run_external(p, stage, err) : sap_stage_run(stage, p->run, err);
     if (aside && status == SAP_OK)
         return sap_folder_remove(previous, err);
     if (aside && rename(previous, out) != 0 && status == SAP_OK)

@@ -53,6 +53,10 @@ sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **re
 sap_status sap_evaluate_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err);
 sap_status sap_predict_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err);
 
+/* The version that datasets name: the recipe's own, or, for a C file, with the hash of its text. */
+SAP_MUST_CHECK sap_status sap_recipe_version(const char *name_or_path, const sap_recipe *recipe, char *out,
+                                             size_t capacity, sap_error *err);
+
 /* What a recipe made of one file, batch after batch. */
 typedef struct sap_features_of {
     const sap_recipe *recipe;
@@ -88,6 +92,9 @@ SAP_MUST_CHECK sap_status sap_data_open(const sap_stage *stage, const sap_model 
 /* The split of that name, else "all" of files of others that are not split. */
 const char *sap_data_split(const sap_dataset *dataset, const char *wanted);
 
+/* Whether the network tells the dataset's two classes apart by the probability of the second alone: a single sigmoid. */
+bool sap_model_is_binary(const sap_model *model, const sap_dataset *dataset);
+
 /* A run folder, open to score events. Zeroed is empty. */
 typedef struct sap_scoring {
     sap_model *model;
@@ -95,6 +102,7 @@ typedef struct sap_scoring {
     const sap_dataset *scaling; /* what scales events: that, or files whose values are scaled already. Borrowed */
     const char **inputs;        /* (sap_model_input_count) */
     int64_t classes;
+    bool binary; /* sap_model_is_binary */
 } sap_scoring;
 SAP_MUST_CHECK sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err);
 void sap_scoring_release(sap_scoring *scoring);

@@ -8,6 +8,11 @@
 
 enum { ROWS_AT_ONCE = 4096 };
 
+bool sap_model_is_binary(const sap_model *model, const sap_dataset *dataset) {
+    const sap_tensor_info *output = sap_model_output(model, 0);
+    return sap_dataset_label_count(dataset) == 2 && output->rank == 1 && output->shape[0] == 1 && output->sigmoid;
+}
+
 sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err) {
     char path[PATH_BYTES];
     *out = (sap_scoring){0};
@@ -20,7 +25,9 @@ sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err
         goto done;
     const sap_tensor_info *output = sap_model_output(out->model, 0);
     out->classes = (int64_t)sap_dataset_label_count(out->dataset);
-    if (sap_model_output_count(out->model) > 1 || output->rank != 1 || output->shape[0] != out->classes) {
+    out->binary = sap_model_is_binary(out->model, out->dataset);
+    if (sap_model_output_count(out->model) > 1 || output->rank != 1 ||
+        (output->shape[0] != out->classes && !out->binary)) {
         status = sap_error_set(err, SAP_ETYPE, "%s: the network's output has %lld numbers, %s names %lld classes", path,
                                (long long)(output->rank ? output->shape[output->rank - 1] : 0), SAP_RUN_SCALER,
                                (long long)out->classes);
@@ -42,6 +49,15 @@ void sap_scoring_release(sap_scoring *scoring) {
     *scoring = (sap_scoring){0};
 }
 
+/* From the probability of the second class to the scores of both, in place. */
+static void score_both(float *scores, int64_t rows) {
+    for (int64_t i = rows - 1; i >= 0; i--) {
+        float second = scores[i];
+        scores[2 * i] = 1 - second;
+        scores[2 * i + 1] = second;
+    }
+}
+
 sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, bool ordered, const sap_run *run,
                            float *scores, sap_error *err) {
     sap_feed *feed = NULL;
@@ -56,6 +72,8 @@ sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, b
         if (status != SAP_OK || examples.rows == 0)
             break;
         status = sap_model_predict(scoring->model, &examples, run, &scores, err);
+        if (status == SAP_OK && scoring->binary)
+            score_both(scores, examples.rows);
         scores += examples.rows * scoring->classes;
     }
     sap_feed_close(feed);

@@ -1,120 +1,8 @@
 /* prepare: ROOT files through a recipe into a dataset. */
-#include "../recipe/recipe_internal.h"
 #include "pipeline_internal.h"
 
 #include <sapwood/access.h>
-#include <sapwood/root.h>
 #include <stdlib.h>
-
-/* A batch on its way to `write`, which runs beside the reading and computing of the next one. */
-typedef struct hand_over {
-    const sap_features_of *job;
-    sap_batch features;
-} hand_over;
-
-static sap_status write_features(void *context, sap_error *err) {
-    hand_over *next = context;
-    sap_status status = next->job->write(next->job->context, &next->features, err);
-    sap_batch_release(&next->features);
-    return status;
-}
-
-/* Reads the tree to its end. Two hand-overs take turns: one is written while the other is filled. */
-static sap_status read_tree(const sap_features_of *job, sap_reader *reader, const char *where, int64_t entries,
-                            int64_t *read, int64_t *dropped, sap_error *err) {
-    hand_over turns[2] = {{job, {0}}, {job, {0}}};
-    sap_task *writing = NULL;
-    sap_status status = SAP_OK;
-    int64_t done = 0;
-    for (int turn = 0; status == SAP_OK; turn = !turn) {
-        sap_batch batch = {0};
-        status = sap_reader_next(reader, &batch, err);
-        if (status == SAP_OK && batch.length == 0)
-            break;
-        if (status == SAP_OK)
-            status = sap_recipe_run(job->recipe, &batch, where, job->run, &turns[turn].features, dropped, err);
-        done += batch.length;
-        sap_batch_release(&batch);
-        sap_task *before = writing;
-        writing = NULL;
-        if (status == SAP_OK)
-            status = sap_task_wait(before, err);
-        else
-            (void)sap_task_wait(before, NULL);
-        if (status == SAP_OK)
-            status = sap_task_start(job->run, write_features, &turns[turn], &writing, err);
-        if (status == SAP_OK && job->advance)
-            job->advance(job->context, done, entries);
-    }
-    sap_status last = sap_task_wait(writing, status == SAP_OK ? err : NULL);
-    for (int turn = 0; turn < 2; turn++)
-        sap_batch_release(&turns[turn].features);
-    *read += done;
-    return status == SAP_OK ? last : status;
-}
-
-/* The recipe's inputs must be in the tree with their types, before anything is read. */
-static sap_status check_columns(const sap_recipe *recipe, const sap_tree *tree, const char *where, sap_error *err) {
-    size_t count = sap_tree_branch_count(tree);
-    sap_field *fields = calloc(count ? count : 1, sizeof *fields);
-    if (!fields)
-        return sap_error_memory(err, where);
-    int32_t readable = 0;
-    for (size_t i = 0; i < count; i++) {
-        const sap_branch *branch = sap_tree_branch(tree, i);
-        if (branch->field) {
-            fields[readable] = *branch->field;
-            fields[readable++].name = branch->name;
-        }
-    }
-    sap_status status = sap_recipe_check(recipe, fields, readable, where, err);
-    free(fields);
-    return status;
-}
-
-sap_status sap_features_read(const sap_features_of *job, const char *url, int64_t *read, int64_t *dropped,
-                             sap_error *err) {
-    sap_file *file = NULL;
-    sap_tree *tree = NULL;
-    sap_reader *reader = NULL;
-    sap_text where = {0};
-    const sap_recipe *recipe = job->recipe;
-    const char **columns = calloc(recipe->input_count + 1, sizeof(const char *));
-    sap_status status = columns ? SAP_OK : sap_error_memory(err, url);
-    if (status == SAP_OK)
-        status = sap_file_open(url, job->run, &file, err);
-    if (status == SAP_OK) {
-        sap_file_report_note(file, job->run);
-        status = sap_tree_open(file, job->tree ? job->tree : recipe->tree, &tree, err);
-    }
-    if (status != SAP_OK)
-        goto done;
-    sap_text_add(&where, "%s:%s", url, sap_tree_path(tree));
-    if (where.failed) {
-        status = sap_error_memory(err, url);
-        goto done;
-    }
-    if (sap_tree_entries(tree) == 0) {
-        status = sap_error_set(err, SAP_EDATA, "%s: the tree is empty: it has no entries to select from", where.data);
-        goto done;
-    }
-    status = check_columns(recipe, tree, where.data, err);
-    if (status != SAP_OK)
-        goto done;
-    for (size_t i = 0; i < recipe->input_count; i++)
-        columns[i] = recipe->inputs[i].name;
-    sap_reader_options options = {.columns = columns, .count = recipe->input_count, .batch_bytes = (size_t)8 << 20};
-    status = sap_reader_open(tree, &options, job->run, &reader, err);
-    if (status == SAP_OK)
-        status = read_tree(job, reader, where.data, sap_tree_entries(tree), read, dropped, err);
-done:
-    sap_reader_close(reader);
-    sap_tree_close(tree);
-    sap_file_close(file);
-    sap_text_release(&where);
-    free(columns);
-    return status;
-}
 
 /* ---- The stage --------------------------------------------------------------------------------------------- */
 
@@ -180,7 +68,6 @@ static sap_status plan_of(const sap_stage *stage, const sap_recipe *recipe, cons
         .cuts = recipe->cuts,
         .cut_count = recipe->cut_count,
         .recipe = recipe->name,
-        .recipe_version = recipe->version,
         .convention = recipe->convention,
         .format = strcmp(sap_stage_text(stage, "format"), "tfrecord") == 0 ? SAP_DATASET_TFRECORD : SAP_DATASET_PARQUET,
         .layout = SAP_LAYOUT_SAPWOOD,
@@ -202,16 +89,6 @@ static sap_status plan_of(const sap_stage *stage, const sap_recipe *recipe, cons
     return SAP_OK;
 }
 
-/* A user's recipe is what its file says now: "1 (0123456789abcdef)", so that a run is not taken up again with another one. */
-static sap_status name_version(const char *path, const sap_recipe *recipe, char *out, size_t capacity,
-                               sap_dataset_plan *plan, sap_error *err) {
-    uint64_t hash;
-    SAP_TRY(sap_recipe_source_hash(path, &hash, err));
-    (void)snprintf(out, capacity, "%s (%016llx)", recipe->version, (unsigned long long)hash);
-    plan->recipe_version = out;
-    return SAP_OK;
-}
-
 /* {"out": folder, "dataset": what dataset.json says} */
 static sap_status describe(const char *folder, json_t **result, sap_error *err) {
     char path[PATH_BYTES];
@@ -227,7 +104,7 @@ sap_status sap_prepare_run(const sap_stage *stage, const sap_run *run, json_t **
     preparation p = {.run = run};
     sap_inputs inputs = {0};
     const sap_recipe *recipe;
-    sap_dataset_plan plan;
+    sap_dataset_plan plan = {0};
     char version[300];
     sap_status status =
         sap_recipe_find(sap_stage_text(stage, "recipe"), sap_stage_text(stage, "convention"), &recipe, err);
@@ -243,8 +120,9 @@ sap_status sap_prepare_run(const sap_stage *stage, const sap_run *run, json_t **
     status = input_sizes(&inputs, &p, err);
     if (status == SAP_OK)
         status = plan_of(stage, recipe, &inputs, &plan, err);
-    if (status == SAP_OK && strcmp(sap_stage_text(stage, "recipe"), recipe->name) != 0) /* not a built-in one */
-        status = name_version(sap_stage_text(stage, "recipe"), recipe, version, sizeof version, &plan, err);
+    if (status == SAP_OK)
+        status = sap_recipe_version(sap_stage_text(stage, "recipe"), recipe, version, sizeof version, err);
+    plan.recipe_version = version;
     if (status == SAP_OK)
         status = sap_dataset_create(folder, &plan, &p.writer, err);
     if (status != SAP_OK)

@@ -134,14 +134,24 @@ bool sap_stage_switch(const sap_stage *stage, const char *name) {
     return text && (strcmp(text, "true") == 0 || strcmp(text, "yes") == 0);
 }
 
-sap_status sap_stage_run(sap_stage *stage, const sap_run *run, sap_error *err) {
+bool sap_stage_is_external(const sap_stage *stage) {
+    const char *engine = sap_stage_text(stage, "engine");
+    return !stage->kind->run || (engine && strcmp(engine, "tensorflow") == 0);
+}
+
+sap_status sap_stage_check(const sap_stage *stage, sap_error *err) {
     for (size_t i = 0; i < stage->kind->option_count; i++) {
         const sap_option *option = &stage->kind->options[i];
         if (option->required && !sap_stage_text(stage, option->name))
             return sap_error_set(err, SAP_EARGUMENT, "%s needs --%s %s: %s", stage->kind->name, option->name,
                                  option->argument ? option->argument : "", option->help);
     }
-    if (!stage->kind->run)
+    return SAP_OK;
+}
+
+sap_status sap_stage_run(sap_stage *stage, const sap_run *run, sap_error *err) {
+    SAP_TRY(sap_stage_check(stage, err));
+    if (sap_stage_is_external(stage))
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s is done by Python: use the command line or sapwood.%s",
                              stage->kind->name, stage->kind->name);
     json_t *result = NULL;

@@ -15,10 +15,12 @@ static sap_status check_output(const sap_model *model, const sap_dataset *datase
     if (sap_model_output_count(model) > 1)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the network has %zu outputs; one, of classes, can be trained",
                              where, sap_model_output_count(model));
-    if (output->rank != 1 || output->shape[0] != (int64_t)classes)
+    if ((output->rank != 1 || output->shape[0] != (int64_t)classes) && !sap_model_is_binary(model, dataset))
         return sap_error_set(err, SAP_ETYPE,
-                             "%s: the network's output \"%s\" has %lld numbers, the dataset has %zu classes", where,
-                             output->name, (long long)(output->rank ? output->shape[output->rank - 1] : 0), classes);
+                             "%s: the network's output \"%s\" has %lld numbers, the dataset has %zu classes (two may "
+                             "share a single sigmoid)",
+                             where, output->name, (long long)(output->rank ? output->shape[output->rank - 1] : 0),
+                             classes);
     return SAP_OK;
 }
 

@@ -52,12 +52,20 @@ static sap_status read_class_weights(const sap_stage *stage, const sap_dataset *
     return SAP_OK;
 }
 
-static sap_status read_loss(const sap_stage *stage, const sap_dataset *dataset, sap_train_settings *out,
-                            sap_error *err) {
+static sap_status read_loss(const sap_stage *stage, const sap_model *model, const sap_dataset *dataset,
+                            sap_train_settings *out, sap_error *err) {
+    bool binary = sap_model_is_binary(model, dataset), compiled = sap_model_training_config(model) != NULL;
+    if (binary && !compiled)
+        out->loss.kind = SAP_LOSS_BINARY_CROSSENTROPY;
     if (given(stage, "loss")) {
         out->loss = (sap_loss){0};
         SAP_TRY(sap_loss_find(sap_stage_text(stage, "loss"), &out->loss.kind, err));
     }
+    if (binary && (out->loss.kind == SAP_LOSS_CATEGORICAL_CROSSENTROPY ||
+                   out->loss.kind == SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY))
+        return sap_error_set(err, SAP_EARGUMENT,
+                             "train: a single output has nothing to share a categorical cross-entropy with: give "
+                             "--loss binary_crossentropy");
     take_real(stage, "label-smoothing", &out->loss.label_smoothing);
     out->options.losses = &out->loss;
     return read_class_weights(stage, dataset, out, err);
@@ -179,6 +187,11 @@ sap_status sap_train_settings_check(const sap_stage *stage, sap_error *err) {
     if (epochs < 1 || epochs > 1000000 || batch < 1 || batch > 1u << 24)
         return sap_error_set(err, SAP_EARGUMENT, "train: --epochs should be 1 to 1000000 and --batch 1 to %u",
                              1u << 24);
+    if (sap_stage_count(stage, "workers") != 1)
+        return sap_error_set(
+            err, SAP_EARGUMENT,
+            "train: --workers goes with --engine tensorflow; `mpirun -n N sapwood train` trains with N "
+            "processes here");
     if (given(stage, "learning-rate") && !(sap_stage_real(stage, "learning-rate") > 0))
         return sap_error_set(err, SAP_EARGUMENT, "train: --learning-rate should be above 0");
     return SAP_OK;
@@ -198,6 +211,7 @@ sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *mode
         .checkpoint_seconds = sap_stage_real(stage, "checkpoint-every"),
         .device = strcmp(sap_stage_text(stage, "device"), "cuda") == 0 ? SAP_DEVICE_CUDA : SAP_DEVICE_CPU,
         .float32 = sap_stage_switch(stage, "float32"),
+        .bf16 = sap_stage_switch(stage, "bf16"),
     };
     const sap_training_config *compiled = sap_model_training_config(model);
     if (compiled && !compiled->unknown) {
@@ -208,7 +222,7 @@ sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *mode
                              compiled->unknown);
     }
     out->options.keep_optimizer = !sap_stage_switch(stage, "fresh");
-    SAP_TRY(read_loss(stage, dataset, out, err));
+    SAP_TRY(read_loss(stage, model, dataset, out, err));
     SAP_TRY(read_optimizer(stage, out, err));
     read_callbacks(stage, out);
     return SAP_OK;

@@ -18,7 +18,8 @@ extern char **environ;
 
 enum { LARGEST_SOURCE = 16 << 20, DEEPEST_INCLUDE = 16, MOST_WORDS = 32 };
 
-static const char *const flags[] = {"-O3", "-march=native", "-std=c17", "-shared", "-fPIC", "-fvisibility=hidden"};
+/* The last is left out for other machines. */
+static const char *const flags[] = {"-O3", "-std=c17", "-shared", "-fPIC", "-fvisibility=hidden", "-march=native"};
 enum { FLAGS = sizeof flags / sizeof *flags };
 
 typedef struct compilation {
@@ -299,8 +300,8 @@ static sap_status run_compiler(const compilation *c, char *const *argv, const ch
     return SAP_OK;
 }
 
-/* Compiles beside the place where the object is kept, and renames. */
-static sap_status compile(const compilation *c, sap_error *err) {
+/* Compiles beside the place where the object is kept, and renames. native: for this processor. */
+static sap_status compile(const compilation *c, bool native, sap_error *err) {
     sap_text aside = {0}, include = {0};
     sap_text_add(&aside, "%s.XXXXXX", c->object.data);
     sap_text_add(&include, "-I%s", c->include.data);
@@ -320,7 +321,7 @@ static sap_status compile(const compilation *c, sap_error *err) {
     size_t count = 0;
     for (size_t i = 0; c->words[i]; i++)
         argv[count++] = c->words[i];
-    for (size_t i = 0; i < FLAGS; i++)
+    for (size_t i = 0; i < (native ? FLAGS : FLAGS - 1); i++)
         argv[count++] = (char *)(uintptr_t)flags[i];
     argv[count++] = include.data;
     argv[count++] = "-o";
@@ -342,18 +343,18 @@ done:
 
 /* ---- The shared object ------------------------------------------------------------------------------------------ */
 
-static sap_status load(const compilation *c, const sap_recipe **out, sap_error *err) {
-    void *handle = dlopen(c->object.data, RTLD_NOW | RTLD_LOCAL); /* kept open: recipes live as long as the process */
+static sap_status load(const char *object, const char *path, const sap_recipe **out, sap_error *err) {
+    void *handle = dlopen(object, RTLD_NOW | RTLD_LOCAL); /* kept open: recipes live as long as the process */
     if (!handle) {
         const char *reason = dlerror();
-        return sap_error_set(err, SAP_EARGUMENT, "%s: does not load: %s", c->path, reason ? reason : c->object.data);
+        return sap_error_set(err, SAP_EARGUMENT, "%s: does not load: %s", path, reason ? reason : object);
     }
     const sap_recipe *(*define)(void) = NULL;
     void *symbol = dlsym(handle, "sap_recipe_define");
     memcpy(&define, &symbol, sizeof define);
     if (!define) {
         (void)dlclose(handle);
-        return sap_error_set(err, SAP_EARGUMENT, "%s: does not define sap_recipe_define()", c->path);
+        return sap_error_set(err, SAP_EARGUMENT, "%s: does not define sap_recipe_define()", path);
     }
     *out = define();
     return SAP_OK;
@@ -367,13 +368,31 @@ sap_status sap_recipe_compile(const char *path, const sap_recipe **out, sap_erro
     if (status == SAP_OK)
         status = name_object(&c, err);
     bool kept = status == SAP_OK && sap_path_exists(c.object.data);
-    if (kept && load(&c, out, NULL) != SAP_OK)
+    if (kept && load(c.object.data, path, out, NULL) != SAP_OK)
         kept = false; /* spoilt, or of a system that was since updated: made anew */
     if (status == SAP_OK && !kept) {
-        status = compile(&c, err);
+        status = compile(&c, true, err);
         if (status == SAP_OK)
-            status = load(&c, out, err);
+            status = load(c.object.data, path, out, err);
     }
+    sap_text_release(&c.include);
+    sap_text_release(&c.object);
+    free(c.compiler);
+    return status;
+}
+
+sap_status sap_recipe_load(const char *object, const sap_recipe **out, sap_error *err) {
+    return load(object, object, out, err);
+}
+
+sap_status sap_recipe_build(const char *path, const char *object, sap_error *err) {
+    compilation c = {.path = path};
+    sap_text_add(&c.object, "%s", object);
+    sap_status status = c.object.failed ? sap_error_memory(err, path) : find_compiler(&c, err);
+    if (status == SAP_OK)
+        status = find_headers(&c.include, err);
+    if (status == SAP_OK)
+        status = compile(&c, false, err);
     sap_text_release(&c.include);
     sap_text_release(&c.object);
     free(c.compiler);

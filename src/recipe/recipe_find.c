@@ -14,6 +14,11 @@ static bool is_path(const char *name) {
     return strchr(name, '/') || (length > 2 && strcmp(name + length - 2, ".c") == 0);
 }
 
+static bool is_object(const char *name) {
+    size_t length = strlen(name);
+    return length > 3 && strcmp(name + length - 3, ".so") == 0;
+}
+
 static sap_status not_found(const char *name, sap_error *err) {
     sap_text known = {0};
     for (size_t i = 0; i < BUILT_IN; i++)
@@ -58,7 +63,8 @@ sap_status sap_recipe_find(const char *name_or_path, const char *convention, con
     if (!recipe) {
         if (!is_path(name_or_path))
             return not_found(name_or_path, err);
-        SAP_TRY(sap_recipe_compile(name_or_path, &recipe, err));
+        SAP_TRY(is_object(name_or_path) ? sap_recipe_load(name_or_path, &recipe, err)
+                                        : sap_recipe_compile(name_or_path, &recipe, err));
         SAP_TRY(sap_recipe_validate(recipe, name_or_path, err));
     }
     return find_variant(recipe, name_or_path, convention, out, err);

@@ -11,6 +11,9 @@ const sap_recipe *sap_topology_recipe(void);
 /* Compiles the C file, unless that was done before, and opens the shared object for the life of the process. */
 SAP_MUST_CHECK sap_status sap_recipe_compile(const char *path, const sap_recipe **out, sap_error *err);
 
+/* Opens a shared object that sap_recipe_build made. */
+SAP_MUST_CHECK sap_status sap_recipe_load(const char *object, const sap_recipe **out, sap_error *err);
+
 /* Hash of the text of a recipe's C file and of what it includes with quotes, wherever they are. */
 SAP_MUST_CHECK sap_status sap_recipe_source_hash(const char *path, uint64_t *out, sap_error *err);
 

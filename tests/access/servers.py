@@ -96,9 +96,10 @@ class Server:
 
 
 class Xrootd(Server):
-    """xrootd, serving `data` read-only. http: also by HTTP, on http_port. more: further lines of configuration."""
+    """xrootd, serving `data` read-only unless it is writable. http: also by HTTP, on http_port. more: further lines of
+    configuration."""
 
-    def __init__(self, folder, name, data, http=False, more=(), program="xrootd", port=None):
+    def __init__(self, folder, name, data, http=False, writable=False, more=(), program="xrootd", port=None):
         port = port or free_port()
         work = folder.make(f"{name}-{program}")
         config = work / "server.cfg"
@@ -106,7 +107,7 @@ class Xrootd(Server):
             f"xrd.port {port}",
             "xrd.allow host localhost",
             f"oss.localroot {data}",
-            "all.export / r/o",
+            f"all.export / {'r/w' if writable else 'r/o'}",
             f"all.adminpath {folder.make(name + '-admin')}",
             f"all.pidpath {folder.make(name + '-admin')}",
             *more,
@@ -136,21 +137,21 @@ class Xrootd(Server):
 class Cluster:
     """A redirector and data servers, each with its own folder."""
 
-    def __init__(self, folder, folders):
+    def __init__(self, folder, folders, writable=False):
         control = free_port()
         delays = "cms.delay startup 1 servers 1 lookup 1 hold 1 qdl 1"
         manager = ["all.role manager", f"all.manager localhost:{control}", delays]
         server = ["all.role server", f"all.manager localhost:{control}", "cms.space min 1k 2k"]
         empty = folder.make("nothing")
         self.managers = [
-            Xrootd(folder, "manager", empty, more=manager, program="cmsd", port=control),
-            Xrootd(folder, "manager", empty, more=manager),
+            Xrootd(folder, "manager", empty, writable=writable, more=manager, program="cmsd", port=control),
+            Xrootd(folder, "manager", empty, writable=writable, more=manager),
         ]
         self.servers = []
         self.controls = []
         for i, data in enumerate(folders):
-            self.servers.append(Xrootd(folder, f"data{i}", data, more=server))
-            self.controls.append(Xrootd(folder, f"data{i}", data, more=server, program="cmsd"))
+            self.servers.append(Xrootd(folder, f"data{i}", data, writable=writable, more=server))
+            self.controls.append(Xrootd(folder, f"data{i}", data, writable=writable, more=server, program="cmsd"))
 
     def start(self):
         try:

@@ -9,6 +9,8 @@ import subprocess
 import time
 import zipfile
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import COMMAND, SOURCE, load_json, sample_options
 
@@ -138,6 +140,34 @@ def test_compiled_models_give_the_defaults(sapwood, dataset, tmp_path):
     for out, options, rate in (("a", (), 0.25), ("b", ("--learning-rate", 0.002), 0.002), ("c", ("--optimizer", "sgd"), 0.01)):
         sapwood("train", "--data", dataset, "--model", tmp_path / "model.keras", "--epochs", 1, "--steps-per-epoch", 1, "--out", tmp_path / out, *options)
         assert history(tmp_path / out)[0]["learning_rate"] == pytest.approx(rate, rel=1e-6)
+
+
+def test_a_single_sigmoid_tells_two_classes(sapwood, tmp_path):
+    import keras
+
+    data, model, run = tmp_path / "data", tmp_path / "one.keras", tmp_path / "run"
+    sapwood("prepare", *sample_options(classes=("qcd", "ttbar")), "--out", data)
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((14,), name="hlf")
+    layer = keras.layers.Dense(1, activation="sigmoid")
+    keras.Model(inputs, layer(keras.layers.Dense(20, activation="relu")(inputs))).save(model)
+    sapwood("train", "--data", data, "--model", model, "--epochs", 30, "--batch", 16, "--class-weight", "ttbar=2",
+            "--out", run)
+    last = history(run)[-1]
+    sapwood("evaluate", "--run", run, "--data", data)
+    found = load_json(run / "evaluation.json")
+    assert found["accuracy"] == pytest.approx(last["validation_accuracy"], abs=1e-9)
+    assert found["loss"] == pytest.approx(last["validation_loss"], rel=1e-4)  # the scores are a pair of probabilities
+    assert found["classes"][0]["auc"] == pytest.approx(found["classes"][1]["auc"]) and found["classes"][1]["auc"] > 0.8
+    sapwood("predict", "--run", run, "--data", data, "--out", tmp_path / "scores.parquet")
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    assert (np.asarray(scores["score_qcd"]) + np.asarray(scores["score_ttbar"])) == pytest.approx(1)
+    is_ttbar = np.asarray([name == "ttbar" for name in scores["sample"].to_pylist()])
+    assert (np.asarray(scores["score_ttbar"]) > 0.5)[is_ttbar].mean() > 0.7
+    sapwood("report", "--run", run, "--data", data, "--out", tmp_path / "report.html")
+    refused = sapwood("train", "--data", data, "--model", model, "--loss", "categorical_crossentropy", "--out", tmp_path / "x",
+                      check=False)
+    assert refused.returncode != 0 and "--loss binary_crossentropy" in refused.stderr
 
 
 def test_damaged_shard(sapwood, dataset, tmp_path):

@@ -125,6 +125,74 @@ static void padded_sequences_stay_dense(void **state) {
     sap_dataset_close(dataset);
 }
 
+/* Whether row i of one is row k of the other. */
+static bool same_row(const sap_examples *a, int64_t i, const sap_examples *b, int64_t k) {
+    const int64_t *x = a->offsets[0] + i, *y = b->offsets[0] + k;
+    return a->identity[i] == b->identity[k] && a->label[i] == b->label[k] && x[1] - x[0] == y[1] - y[0] &&
+           memcmp(a->x[0] + x[0] * CASE_ROW, b->x[0] + y[0] * CASE_ROW,
+                  (size_t)((x[1] - x[0]) * CASE_ROW) * sizeof(float)) == 0 &&
+           memcmp(a->x[1] + i * a->values[1], b->x[1] + k * b->values[1], (size_t)a->values[1] * sizeof(float)) == 0;
+}
+
+/* Feeds of some shards hand out, batch by batch, what the feed of all does, each its own rows in the same order. */
+static void shares_make_up_the_whole(void **state) {
+    (void)state;
+    enum { SHARES = 3 };
+    static const int32_t cuts[SHARES + 1] = {0, 20, 63, SAP_DATASET_SHARDS};
+    sap_pool *pool;
+    assert_ok(sap_pool_open(2, &pool, err));
+    sap_dataset *dataset = make("shares", false, SAP_DATASET_TFRECORD);
+    for (int64_t epoch = SAP_EPOCH_STORED; epoch < 2; epoch++) {
+        if (epoch == SAP_EPOCH_OWN)
+            continue;
+        sap_feed *whole = open_feed(dataset, 0, NULL, false, epoch), *shares[SHARES];
+        int64_t held = 0;
+        for (int s = 0; s < SHARES; s++) {
+            sap_feed_options options = {.inputs = names,
+                                        .input_count = 2,
+                                        .memory = (uint64_t)(s == 1),
+                                        .scratch = folder,
+                                        .shard_from = cuts[s],
+                                        .shard_to = cuts[s + 1]};
+            assert_ok(sap_feed_open_dataset(dataset, "train", &options, &(sap_run){.pool = pool}, &shares[s], err));
+            assert_int_equal(sap_feed_rows(shares[s]), sap_feed_rows(whole));
+            held += sap_feed_own_rows(shares[s]);
+            assert_ok(sap_feed_epoch(shares[s], 3, epoch, err));
+        }
+        assert_int_equal(held, sap_feed_own_rows(whole));
+        for (int turn = 0;; turn++) {
+            sap_examples all, part[SHARES];
+            uint8_t shards[BATCH], of_part[BATCH];
+            int64_t next[SHARES] = {0};
+            assert_ok(sap_feed_next(whole, BATCH, &all, err));
+            assert_int_equal(all.batch_rows, all.rows);
+            sap_feed_last_shards(whole, shards);
+            for (int s = 0; s < SHARES; s++) {
+                assert_ok(sap_feed_next(shares[s], BATCH, &part[s], err));
+                assert_int_equal(part[s].batch_rows, all.rows);
+            }
+            for (int64_t i = 0; i < all.rows; i++) {
+                int s = shards[i] < cuts[1] ? 0 : shards[i] < cuts[2] ? 1 : 2;
+                sap_feed_last_shards(shares[s], of_part);
+                assert_true(next[s] < part[s].rows && same_row(&all, i, &part[s], next[s]));
+                assert_int_equal(of_part[next[s]++], shards[i]);
+            }
+            for (int s = 0; s < SHARES; s++)
+                assert_int_equal(next[s], part[s].rows);
+            if (all.rows == 0)
+                break;
+            if (turn == 1)
+                for (int s = 0; s <= SHARES; s++)
+                    sap_feed_skip(s < SHARES ? shares[s] : whole, 2 * BATCH);
+        }
+        for (int s = 0; s < SHARES; s++)
+            sap_feed_close(shares[s]);
+        sap_feed_close(whole);
+    }
+    sap_dataset_close(dataset);
+    sap_pool_close(pool);
+}
+
 static void limits_and_places(void **state) {
     (void)state;
     sap_dataset *dataset = make("limits", false, SAP_DATASET_TFRECORD);
@@ -226,8 +294,11 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_road_gives_the_same), cmocka_unit_test(padded_sequences_stay_dense),
-        cmocka_unit_test(limits_and_places), cmocka_unit_test(weights), cmocka_unit_test(unreadable_parts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_road_gives_the_same),
+                                       cmocka_unit_test(shares_make_up_the_whole),
+                                       cmocka_unit_test(padded_sequences_stay_dense),
+                                       cmocka_unit_test(limits_and_places),
+                                       cmocka_unit_test(weights),
+                                       cmocka_unit_test(unreadable_parts)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -169,7 +169,7 @@ static void train(sap_model *model, const arrays *a, int64_t batch, int64_t step
         must(sap_program_run(program, &r.examples, 0, gradients, NULL, &result, &error));
         for (int32_t o = 0; o < a->targets; o++)
             losses[step] += config->losses[o].weight * sap_loss_mean(&result.outputs[o]);
-        losses[step] += sap_penalty_add(model, gradients);
+        losses[step] += sap_penalty_add(model, gradients) + result.activity;
         if (step == 0)
             write_all("gradients", -1, ".f32", gradients, (size_t)model->trainable_count * sizeof *gradients);
         must(sap_optimizer_step(&model->optimizer, sap_kernels_best(), NULL, gradients, model->values, &error));

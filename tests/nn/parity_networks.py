@@ -164,6 +164,14 @@ def masked_attention():
     return keras.Model(inputs, softmax(layers.GlobalAveragePooling1D()(x)))
 
 
+@case(training=True)
+def cross_attention():
+    """Two sequences, each with a mask of its own: events without keys, and queries that are masked."""
+    (a, x), (b, y) = sequences("masked_a", 8, 3), sequences("masked_b", 11, 4)
+    x = layers.MultiHeadAttention(2, 3)(layers.Dense(5)(x), layers.Dense(6, activation="tanh")(y))
+    return keras.Model([a, b], softmax(layers.LSTM(5)(x)))
+
+
 # ---- Recurrent layers -------------------------------------------------------------------------------------------
 
 
@@ -266,6 +274,17 @@ def penalties():
     x = layers.Dense(6, kernel_regularizer="l2", bias_regularizer=r.L1(0.1), kernel_constraint=c.MaxNorm(0.8))(x)
     x = layers.Dense(5, kernel_constraint=c.MinMaxNorm(0.6, 0.9, rate=0.5, axis=1), bias_constraint="non_neg")(x)
     return keras.Model(inputs, softmax(x))
+
+
+@case(training=True)
+def penalties_of_outputs():
+    """Activity regularisers: of all steps, masked ones too, and of a layer that is used twice."""
+    inputs, x = sequences(time=6)
+    r = keras.regularizers
+    x = layers.Dense(4, activation="tanh", activity_regularizer=r.L1L2(0.003, 0.01))(x)
+    x = layers.GRU(5, activity_regularizer="l2")(x)
+    both = layers.Dense(5, activity_regularizer=r.L1(0.02))
+    return keras.Model(inputs, softmax(both(both(x))))
 
 
 @case(loss="mae", training=True)

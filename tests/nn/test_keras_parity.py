@@ -3,6 +3,7 @@
 Keras builds, compiles and saves the networks of parity_networks.py and of models/define.py; parity_driver runs them in C.
 """
 
+import json
 import subprocess
 import sys
 
@@ -304,6 +305,40 @@ def test_authors_hdf5_file(shared_data, tmp_path):
     for i in range(count):
         np.testing.assert_array_equal(variables[2 + 2 * i], stored[1 + i])
         np.testing.assert_array_equal(variables[3 + 2 * i], stored[1 + count + i])
+
+
+def test_hard_sigmoid_of_keras_2(tmp_path):
+    """It was 0.2 x + 0.5: the weights make up for it, and Keras 3 gives the same from what we write."""
+    h5py = pytest.importorskip("h5py")
+
+    @keras.saving.register_keras_serializable()
+    def old_hard_sigmoid(x):
+        return keras.ops.clip(0.2 * x + 0.5, 0, 1)
+
+    shape, inner = (7, 4), {"units": 3, "recurrent_activation": old_hard_sigmoid}
+    model = keras.Sequential([keras.Input(shape), keras.layers.GRU(5, recurrent_activation=old_hard_sigmoid, reset_after=False, return_sequences=True, name="g"),
+                              keras.layers.Bidirectional(keras.layers.LSTM(**inner), name="b"),
+                              keras.layers.Dense(2, activation=old_hard_sigmoid, name="d")])
+    rng = np.random.default_rng(2)
+    model.set_weights([rng.normal(0, 1, w.shape) for w in model.weights])
+    network = Case(tmp_path, model)
+    network.targets(["mse"])
+    outputs = network.call(model)
+    model.save(tmp_path / "old.h5")
+    old = [{"class_name": "GRU", "config": {"name": "g", "units": 5, "recurrent_activation": "hard_sigmoid", "return_sequences": True,
+                                            "implementation": 1, "batch_input_shape": [None, *shape]}},
+           {"class_name": "Bidirectional", "config": {"name": "b", "merge_mode": "concat", "layer": {
+               "class_name": "LSTM", "config": {"name": "l", "units": 3, "recurrent_activation": "hard_sigmoid"}}}},
+           {"class_name": "Dense", "config": {"name": "d", "units": 2, "activation": "hard_sigmoid"}}]
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        file.attrs["keras_version"] = "2.2.4"
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": old})
+    (tmp_path / "h5.keras").write_bytes((tmp_path / "old.h5").read_bytes())
+    network.run("h5", 0, False)
+    network.check_outputs("h5.outputs", outputs)
+    assert np.ptp(outputs[0]) > 0.5
+    for a, b in zip(network.call(keras.models.load_model(tmp_path / "h5.same.keras")), outputs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_hdf5_of_keras_3(tmp_path):

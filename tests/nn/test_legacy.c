@@ -123,7 +123,9 @@ static void test_refused(void **state) {
         const char *json, *message;
     } cases[] = {
         {OLD_GRU(", \"time_major\": true"), "layer \"g\" (GRU): \"time_major\", which Keras 3 does not have"},
-        {OLD_GRU(", \"activation\": \"hard_sigmoid\""), "\"hard_sigmoid\" of Keras 2 is 0.2 x + 0.5"},
+        {"{\"class_name\": \"Sequential\", \"keras_version\": \"2.1.6\", \"config\": [{\"class_name\": \"Activation\", "
+         "\"config\": {\"name\": \"h\", \"activation\": \"hard_sigmoid\", \"batch_input_shape\": [null, 3]}}]}",
+         "layer \"h\" (Activation): \"hard_sigmoid\" of Keras 2 is 0.2 x + 0.5"},
         {"{\"class_name\": \"Sequential\", \"config\": [{\"class_name\": \"Merge\", \"config\": {\"name\": \"m\", "
          "\"mode\": \"cos\"}}]}",
          "layer \"m\" (Merge) with mode \"cos\""},

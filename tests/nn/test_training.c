@@ -464,6 +464,63 @@ static void test_class_weights(void **state) {
     drop_outcome(&o);
 }
 
+#define NODE(from)                                                                                                     \
+    "[{\"args\": [{\"class_name\": \"__keras_tensor__\", \"config\": {\"keras_history\": [\"" from                     \
+    "\", 0, 0]}}], \"kwargs\": {}}]"
+#define DENSE_OF(name, units, activation, from)                                                                        \
+    "{\"class_name\": \"Dense\", \"name\": \"" name "\", \"config\": {\"name\": \"" name "\", \"units\": " units       \
+    ", \"activation\": \"" activation "\"}, \"inbound_nodes\": " NODE(from) "}"
+#define TWO_ENDS                                                                                                       \
+    "{\"class_name\": \"Functional\", \"config\": {\"name\": \"net\", \"layers\": [{\"class_name\": \"InputLayer\", "  \
+    "\"name\": \"x\", \"config\": {\"name\": \"x\", \"batch_shape\": [null, 14]}, \"inbound_nodes\": []}, " DENSE_OF(  \
+        "a", "20", "relu", "x") ", " DENSE_OF("kind", "3", "softmax", "a") ", " DENSE_OF("sum", "1", "linear",         \
+                                                                                         "a") "], \"input_layers\": "  \
+                                                                                              "[[\"x\", 0, 0]], "      \
+                                                                                              "\"output_layers\": "    \
+                                                                                              "[[\"kind\", 0, 0], "    \
+                                                                                              "[\"sum\", 0, 0]]}}"
+
+/* Losses of several outputs add up with their weights; an output without one is not trained, and does not matter. */
+static void test_several_outputs(void **state) {
+    (void)state;
+    float *kind = calloc(ROWS, sizeof *kind), *sum = calloc(ROWS, sizeof *sum);
+    for (int i = 0; i < ROWS; i++) {
+        kind[i] = (float)train_rows.label[i];
+        sum[i] = train_rows.x[14 * i] + 2 * train_rows.x[14 * i + 5];
+    }
+    sap_examples plain = train_rows.examples;
+    train_rows.examples.targets = 2;
+    train_rows.examples.y = (const float *const[]){kind, sum};
+    train_rows.examples.target_values = (const int64_t[]){1, 1};
+    check_rows.examples.targets = 2;
+    check_rows.examples.y = train_rows.examples.y; /* its rows are the first of those */
+    check_rows.examples.target_values = train_rows.examples.target_values;
+    sap_loss losses[] = {{.kind = SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY, .weight = 0.5},
+                         {.kind = SAP_LOSS_MEAN_SQUARED_ERROR, .weight = 2}};
+    sap_train_options options = {
+        .epochs = 5, .batch = 50, .seed = 3, .losses = losses, .optimizer.learning_rate = 0.01};
+    outcome o = train_net(TWO_ENDS, 1, &options, NULL), more = train_net(TWO_ENDS, 3, &options, NULL);
+    assert_int_equal(o.status, SAP_OK);
+    assert_same(&o, &more);
+    for (int64_t e = 0; e < 5; e++)
+        assert_true(fabs(value_of(&o, e, "loss") - 0.5 * value_of(&o, e, "kind_loss") -
+                         2 * value_of(&o, e, "sum_loss")) < 1e-9);
+    assert_true(value_of(&o, 4, "kind_accuracy") > 0.9 && value_of(&o, 4, "sum_loss") < 0.05);
+    assert_true(value_of(&o, 4, "val_sum_loss") < 0.05);
+    drop_outcome(&more);
+    losses[1].kind = SAP_LOSS_NONE;
+    more = train_net(TWO_ENDS, 1, &options, NULL);
+    assert_int_equal(more.status, SAP_OK);
+    assert_true(value_of(&more, 4, "kind_accuracy") > 0.9);
+    assert_true(fabs(value_of(&more, 4, "loss") - 0.5 * value_of(&more, 4, "kind_loss")) < 1e-9);
+    drop_outcome(&more);
+    drop_outcome(&o);
+    train_rows.examples = plain;
+    check_rows.examples.targets = 0;
+    free(kind);
+    free(sum);
+}
+
 /* Goes on from the state that the model has, as one training would. */
 static void test_keep_optimizer(void **state) {
     (void)state;
@@ -538,6 +595,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_epochs),
         cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_class_weights),
+        cmocka_unit_test(test_several_outputs),
         cmocka_unit_test(test_keep_optimizer),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -209,6 +209,9 @@ static sap_status set_optimizer(const sap_model *model, const sap_optimizer *s, 
 /* Regularisers and constraints are the CPU's alone. */
 static sap_status check_weights(const sap_model *model, sap_error *err) {
     for (int32_t i = 0; i < model->layer_count; i++) {
+        if (model->layers[i]->activity_l1 != 0 || model->layers[i]->activity_l2 != 0)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with an \"activity_regularizer\", on the GPU",
+                                 model->layers[i]->where);
         for (int32_t w = 0; w < model->layers[i]->weight_count; w++) {
             const sap_layer_weight *weight = &model->layers[i]->weights[w];
             if (weight->l1 != 0 || weight->l2 != 0 || weight->constraint.kind != SAP_CONSTRAINT_NONE)

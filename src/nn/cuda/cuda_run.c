@@ -183,7 +183,7 @@ static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_e
         any = any || c->plan.inputs[i].ragged;
     if (!any)
         return SAP_OK;
-    SAP_TRY(sap_feed_epoch(feed, 0, -1, err));
+    SAP_TRY(sap_feed_epoch(feed, 0, SAP_EPOCH_OWN, err));
     for (;;) {
         SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
         if (e.rows == 0)
@@ -202,11 +202,11 @@ sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_e
     *kept = false;
     c->kept[set] = 0;
     SAP_TRY(count_steps(c, feed, steps, err));
-    sap_status status = c->table->reserve(c->engine, set, sap_feed_rows(feed), steps, err);
+    sap_status status = c->table->reserve(c->engine, set, sap_feed_own_rows(feed), steps, err);
     if (status == SAP_EMEMORY)
         return SAP_OK; /* batches are sent one by one then */
     SAP_TRY(status);
-    SAP_TRY(sap_feed_epoch(feed, 0, -1, err));
+    SAP_TRY(sap_feed_epoch(feed, 0, SAP_EPOCH_OWN, err));
     for (;;) {
         sap_examples e;
         sap_cuda_rows rows;

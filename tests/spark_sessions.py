@@ -1,0 +1,73 @@
+"""Fixtures: Spark sessions with the built jar. A process has one at a time: tests on the cluster run last."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Small, and silent but for errors: the machine is shared.
+SMALL = {
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.default.parallelism": "2",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.log.level": "ERROR",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.executor.extraJavaOptions": "-XX:+UseSerialGC",
+}
+
+
+class Sessions:
+    """The one session of this process; another master takes its place."""
+
+    def __init__(self):
+        self.running = self.master = None
+
+    def get(self, master, **more):
+        if self.master != master:
+            self.stop()
+            self.running, self.master = start_session(master, **more), master
+        return self.running
+
+    def stop(self):
+        if self.running:
+            self.running.stop()
+        self.running = self.master = None
+
+
+def start_session(master, **more):
+    from conftest import BUILD
+
+    pyspark = pytest.importorskip("pyspark")
+    if not (BUILD / "spark/sapwood-spark.jar").exists():
+        pytest.skip("the Spark connector is not built: it needs a JDK and Maven")
+    import sapwood.spark
+
+    os.environ["SPARK_HOME"] = str(Path(pyspark.__file__).parent)  # the workers of a local cluster start from there
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    return sapwood.spark.session(master=master, app="tests", config={**SMALL, **more}, memory="1g")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def sessions():
+    sessions = Sessions()
+    yield sessions
+    sessions.stop()
+
+
+@pytest.fixture
+def spark(sessions):
+    """Spark inside one JVM, with two threads."""
+    return sessions.get("local[2]")
+
+
+@pytest.fixture
+def cluster(sessions):
+    """Spark with two executors of one thread each, as processes of their own."""
+    return sessions.get("local-cluster[2,1,2048]", **{"spark.executor.memory": "1g"})
