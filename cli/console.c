@@ -166,6 +166,8 @@ void console_close(void) {
 
 int console_fail(const sap_error *err) {
     clear_bar();
+    if (err->status == SAP_EPEER) /* that one says it */
+        return EXIT_FAILED;
     (void)fprintf(stderr, "sapwood: %s\n", err->message[0] ? err->message : sap_status_name(err->status));
     if (err->status == SAP_ECANCELLED)
         return EXIT_INTERRUPTED;

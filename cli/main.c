@@ -28,6 +28,7 @@ static const struct {
      sap_command_export},
     {"compare", "whether two trees hold the same values", sap_command_compare},
     {"prepare", NULL, sap_command_stage},
+    {"tune", NULL, sap_command_stage},
     {"train", NULL, sap_command_stage},
     {"evaluate", NULL, sap_command_stage},
     {"predict", NULL, sap_command_stage},

@@ -17,7 +17,7 @@ static void on_event(void *context, const sap_pipeline_event *event) {
 
 static const char help[] =
     "Usage: sapwood run PIPELINE.yaml [OPTIONS]\n\n"
-    "Runs the stages that the file names, in order: prepare, train, evaluate, predict, report. A stage is\n"
+    "Runs the stages that the file names, in order: prepare, tune, train, evaluate, predict, report. A stage is\n"
     "skipped when neither its inputs nor its options nor Sapwood's version changed.\n\n"
     "  --out DIR                  folder for everything that is made; default: what the file says\n"
     "  --force                    run every stage\n"

@@ -1,4 +1,4 @@
-/* prepare, train, evaluate, predict, report: options from the library's table, results printed for people or as JSON. */
+/* prepare, tune, train, evaluate, predict, report: options from the library's table, results printed for people or as JSON. */
 #include "console.h"
 
 #include <jansson.h>
@@ -11,7 +11,8 @@
 static void print_help(const char *name) {
     size_t count;
     const sap_option *options = sap_stage_options(name, &count);
-    (void)printf("Usage: sapwood %s [OPTIONS]\n\n%s\n\n", name, sap_stage_help(name));
+    const char *word = strcmp(name, "tune") == 0 ? " FILE.yaml" : "";
+    (void)printf("Usage: sapwood %s%s [OPTIONS]\n\n%s\n\n", name, word, sap_stage_help(name));
     for (size_t i = 0; i < count; i++) {
         const sap_option *o = &options[i];
         char left[80];
@@ -140,6 +141,10 @@ static sap_status parse(int argc, char **argv, sap_stage *stage, common_options 
             common->help = true;
             return SAP_OK;
         }
+        if (strncmp(text, "--", 2) != 0 && strcmp(argv[0], "tune") == 0) {
+            SAP_TRY(sap_stage_set(stage, "search", text, err)); /* `sapwood tune search.yaml` */
+            continue;
+        }
         if (strncmp(text, "--", 2) != 0)
             return sap_error_set(err, SAP_EARGUMENT, "%s: \"%s\" is not an option; options begin with --", argv[0],
                                  text);
@@ -196,7 +201,7 @@ int sap_command_stage(int argc, char **argv) {
         const sap_run *run = console_open((int)common.threads, common.quiet);
         status = run ? sap_stage_run(stage, run, &err) : SAP_EMEMORY;
         console_close();
-        if (status == SAP_OK && common.json)
+        if (status == SAP_OK && common.json && sap_stage_result(stage))
             (void)printf("%s\n", sap_stage_result(stage));
         else if (status == SAP_OK)
             stage_print(argv[0], sap_stage_result(stage));

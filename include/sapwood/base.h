@@ -40,7 +40,8 @@ typedef enum sap_status {
     SAP_EMEMORY,      /* out of memory, or a limit on memory reached */
     SAP_ECANCELLED,   /* the caller's cancel flag was set */
     SAP_EPLUGIN,      /* an optional part of Sapwood is not installed */
-    SAP_EDATA         /* the data cannot be used: no events selected, a class without events, NaN */
+    SAP_EDATA,        /* the data cannot be used: no events selected, a class without events, NaN */
+    SAP_EPEER         /* another rank of the same job failed, and says why itself */
 } sap_status;
 
 /* A word for a status, such as "not found". Static. */

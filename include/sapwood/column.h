@@ -35,7 +35,8 @@ typedef enum sap_type {
     SAP_LIST,       /* a variable number of items */
     SAP_FIXED_LIST, /* `size` items an entry */
     SAP_RECORD,     /* named fields */
-    SAP_UNION       /* one of several alternatives an entry (dense union) */
+    SAP_UNION,      /* one of several alternatives an entry (dense union) */
+    SAP_DECIMAL     /* whole numbers of up to `size` digits, 128 bits each: of tables (table.h), never of a file */
 } sap_type;
 
 /* "float32", "list", …; static. */
@@ -50,7 +51,7 @@ typedef struct sap_field {
     const char *name;
     sap_type type;
     bool nullable;
-    int32_t size;  /* SAP_FIXED_LIST: items an entry */
+    int32_t size;  /* SAP_FIXED_LIST: items an entry; SAP_DECIMAL: digits */
     int32_t count; /* children: 1 for lists, the number of fields of a record or alternatives of a union */
     const struct sap_field *children;
 } sap_field;
@@ -64,7 +65,7 @@ SAP_API size_t sap_field_text(const sap_field *field, char *text, size_t capacit
 typedef struct sap_column {
     const char *name;
     sap_type type;
-    int32_t size;           /* SAP_FIXED_LIST: items an entry */
+    int32_t size;           /* SAP_FIXED_LIST: items an entry; SAP_DECIMAL: digits */
     int64_t length;         /* entries */
     const uint8_t *valid;   /* (length) one byte an entry, 0: null; NULL: all are valid */
     const int32_t *offsets; /* SAP_LIST, SAP_STRING: (length + 1), rising, offsets[0] >= 0; SAP_UNION: (length) */

@@ -87,7 +87,8 @@ SAP_API SAP_MUST_CHECK sap_status sap_dataset_finish(sap_dataset_writer *writer,
 #define SAP_DATASET_BUCKETS (2 * SAP_DATASET_SHARDS) /* the shards of the training part, then those of the test part */
 
 /* As sap_dataset_create, with a plan as JSON: "recipe", "recipe_version", "convention", "features" and "cuts" as sap_recipe_json gives
- * them, "inputs" ("sample", "url"), "format", "layout", "seed", "test_fraction", "balance". */
+ * them, "inputs" ("sample", "url"), "format", "layout", "seed", "test_fraction", "balance". folder NULL: nothing will be written, only
+ * constants are wanted. */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_create_json(const char *folder, const char *plan,
                                                           sap_dataset_writer **out, sap_error *err);
 /* The writer's plan as JSON. Borrowed until it is closed; NULL: out of memory. */
@@ -112,7 +113,7 @@ SAP_API SAP_MUST_CHECK sap_status sap_dataset_pack_counts(sap_dataset_packer *pa
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_packer_next(sap_dataset_packer *packer, bool last, int32_t *bucket,
                                                           const void **data, size_t *bytes, sap_error *err);
 
-/* One bucket. folder: of the dataset, as this process sees it. */
+/* One bucket. folder: of the dataset, as this process sees it; NULL: it is only reported. */
 typedef struct sap_dataset_shard sap_dataset_shard;
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_open(const char *folder, const char *plan, int32_t bucket,
                                                          sap_dataset_shard **out, sap_error *err);
@@ -122,15 +123,15 @@ SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_add(sap_dataset_shard *shard
                                                         sap_error *err);
 /* Once, when all packers' pieces are in. It may run more than once for a bucket, even at the same time. `*report` is JSON, which the
  * caller frees. constants: NULL; for the published layout, which needs them before it can write, the first call only reports and
- * a second one, of another sap_dataset_shard, gets those of sap_dataset_fit_shards. */
+ * a second one, of another sap_dataset_shard, gets what sap_dataset_fit_shards gave. */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_shard_write(sap_dataset_shard *shard, const char *constants,
                                                           const sap_run *run, char **report, sap_error *err);
 
 /* Makes the folders that shards write to, before any does. */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_begin_shards(sap_dataset_writer *writer, sap_error *err);
-/* Constants from the reports of all buckets, as JSON, which the caller frees. */
+/* What dataset.json will say, with the constants, from the reports of all buckets; the caller frees it. */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_fit_shards(sap_dataset_writer *writer, const char *const *reports,
-                                                         size_t count, char **constants, sap_error *err);
+                                                         size_t count, char **description, sap_error *err);
 /* Takes the place of sap_dataset_finish. */
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_finish_shards(sap_dataset_writer *writer, const char *const *reports,
                                                             size_t count, sap_error *err);
@@ -156,7 +157,8 @@ typedef struct sap_files_input {
 typedef struct sap_files_options {
     const sap_files_input *inputs; /* (input_count) */
     size_t input_count;
-    const char *label;  /* column of one-hot labels; NULL: "encoded_label" */
+    const char *label;  /* column of one-hot labels, or of class numbers from 0; NULL: "encoded_label" */
+    int64_t classes;    /* that class numbers are of; 0: labels are one-hot */
     const char *weight; /* column of one number, which becomes a feature for sap_feed_options.weight; NULL: none */
     const char *const
         *labels; /* (label_count) names of the classes; NULL: those of a dataset.json in the folder, else numbers */
@@ -191,6 +193,15 @@ SAP_API bool sap_dataset_is_ordered(const sap_dataset *dataset);
 SAP_API size_t sap_dataset_part_count(const sap_dataset *dataset, const char *split);
 SAP_API SAP_MUST_CHECK sap_status sap_dataset_read_part(const sap_dataset *dataset, const char *split, size_t part,
                                                         const sap_run *run, sap_batch *out, sap_error *err);
+
+/* Features as a network sees them, with the constants of `dataset`: a struct array that has those called `names` (count) as lists of
+ * float32, as computed, or (ordered) sequences in training order. `out`, which must be empty, gets a list of float32 for each: scaled,
+ * in training order, only real rows, but the dense form where padding is more than zero rows at the end. Names are borrowed for as
+ * long as `out`. */
+SAP_API SAP_MUST_CHECK sap_status sap_dataset_scale(const sap_dataset *dataset, const struct ArrowSchema *schema,
+                                                    const struct ArrowArray *array, bool ordered,
+                                                    const char *const *names, size_t count, const sap_run *run,
+                                                    sap_batch *out, sap_error *err);
 
 /* ---- Events that others hold -------------------------------------------------------------------------------
  *
@@ -229,6 +240,7 @@ typedef struct sap_examples {
     const int64_t *values; /* (inputs) numbers a row, or a step where ragged */
     const int64_t *const *offsets; /* (inputs) NULL or (rows + 1) first step of each row, offsets[i][0] = 0; `offsets`
                                       itself may be NULL: nothing is ragged */
+    const int64_t *pad_rows;       /* (inputs) steps of a ragged input's dense form, 0: it has none; NULL: all 0 */
     const int32_t *label;          /* (rows) class number of a model with one output, -1: not known; NULL: see y */
     const uint64_t *identity;      /* (rows) hash of the event's identity: keys random numbers; NULL: the row number */
     int32_t targets;               /* outputs that y is for; 0: `label` */
@@ -246,6 +258,11 @@ typedef struct sap_feed sap_feed;
 /* Examples from arrays of the caller's, borrowed until the feed is closed. run may be NULL; its pool is borrowed as long. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run, sap_feed **out,
                                                        sap_error *err);
+
+/* Examples from some rows of such arrays, which are chosen: (count) their numbers, borrowed as well. A fold of a cross-validation,
+ * say: many feeds stand on the same arrays. */
+SAP_API SAP_MUST_CHECK sap_status sap_feed_open_rows(const sap_examples *examples, const int64_t *chosen, int64_t count,
+                                                     const sap_run *run, sap_feed **out, sap_error *err);
 
 /* What a feed of a dataset hands out. Zeroed fields take their defaults. */
 typedef struct sap_feed_options {
@@ -278,8 +295,8 @@ SAP_API int64_t sap_feed_own_rows(const sap_feed *feed);
 SAP_API int32_t sap_feed_shards(const sap_feed *feed, const int64_t **begin);
 
 /* Hands out sequences in their dense form (pad_rows, width) instead of ragged, from the next epoch on. Sequences whose padding is
- * not zero rows at the end (scaled with the padding, or ordered with it) always are dense. Ragged arrays have no dense form:
- * SAP_EARGUMENT. */
+ * not zero rows at the end (scaled with the padding, or ordered with it) always are dense. Ragged arrays without pad_rows have no
+ * dense form: SAP_EARGUMENT. */
 SAP_API SAP_MUST_CHECK sap_status sap_feed_dense(sap_feed *feed, sap_error *err);
 
 #define SAP_EPOCH_OWN (-1)    /* the rows that the feed holds, in stored order, as if there were no others */

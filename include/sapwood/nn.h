@@ -6,6 +6,7 @@
 #ifndef SAPWOOD_NN_H
 #define SAPWOOD_NN_H
 
+#include <sapwood/comm.h>
 #include <sapwood/dataset.h>
 
 #ifdef __cplusplus
@@ -58,6 +59,20 @@ SAP_API const sap_weight *sap_model_weight(sap_model *model, size_t index);
 /* The outputs of each row: outputs[o] is an array (rows, values of output o). */
 SAP_API SAP_MUST_CHECK sap_status sap_model_predict(const sap_model *model, const sap_examples *examples,
                                                     const sap_run *run, float *const *outputs, sap_error *err);
+
+typedef enum sap_device {
+    SAP_DEVICE_CPU = 0,
+    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is); one output with a categorical cross-entropy */
+} sap_device;
+
+/* The same, kept ready for one call after another. The model must outlive it and keep its weights (a GPU has a copy of them); one thread at a
+ * time. On a GPU: models of one output, in float32; layers that only the CPU has are SAP_EUNSUPPORTED, no GPU is SAP_EPLUGIN. */
+typedef struct sap_predictor sap_predictor;
+SAP_API SAP_MUST_CHECK sap_status sap_predictor_open(const sap_model *model, sap_device device, const sap_run *run,
+                                                     sap_predictor **out, sap_error *err);
+SAP_API SAP_MUST_CHECK sap_status sap_predictor_run(sap_predictor *predictor, const sap_examples *examples,
+                                                    float *const *outputs, sap_error *err);
+SAP_API void sap_predictor_close(sap_predictor *predictor);
 
 /* Losses, with Keras' formulas (3.15 on TensorFlow). */
 typedef enum sap_loss_kind {
@@ -231,11 +246,6 @@ typedef struct sap_callback {
     void *context;
 } sap_callback;
 
-typedef enum sap_device {
-    SAP_DEVICE_CPU = 0,
-    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is); one output with a categorical cross-entropy */
-} sap_device;
-
 typedef struct sap_train_options {
     int64_t epochs;          /* to go to, those before initial_epoch included */
     int64_t initial_epoch;   /* from 0 */
@@ -262,11 +272,19 @@ typedef struct sap_train_options {
         float32; /* on a GPU: recurrent layers too keep to float32; else their products take bf16, and sum in float32 */
     bool
         bf16; /* on a CPU with AMX: products of dense and recurrent layers in training take bf16, and sum in float32; without AMX an error */
-    /* Called after each epoch; may be NULL. */
+    /* Ranks that train together, all with the same model, options and data, each with a feed of its own shards; NULL: this one
+     * alone. The batch is that of all of them: their number changes nothing but the order of sums, and with `deterministic` not even
+     * that. Rank 0 writes the files, and alone reports progress if the others have no progress call-back in their run. */
+    sap_comm *comm;
+    bool deterministic; /* the same bits for any number of ranks; others than without it, but for a feed of one shard */
+    /* Called after each epoch, on rank 0; may be NULL. */
     void (*on_epoch)(void *context, const sap_history *history);
     void *context;
 } sap_train_options;
 
+/* The shards that this rank's feeds are to hold, for sap_feed_options. SAP_EARGUMENT: there are not as many as ranks. */
+SAP_API SAP_MUST_CHECK sap_status sap_train_shards(const sap_train_options *options, int32_t *from, int32_t *to,
+                                                   sap_error *err);
 /* Trains. history (released or zeroed before) is filled as far as it got. validation may be NULL. A loss that is not finite is SAP_EDATA.
  * The result does not depend on the number of threads. */
 SAP_API SAP_MUST_CHECK sap_status sap_train(sap_model *model, const sap_train_options *options, sap_feed *train,

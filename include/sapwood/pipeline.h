@@ -99,6 +99,23 @@ SAP_API SAP_MUST_CHECK sap_status sap_features_compute(const sap_recipe *recipe,
 SAP_API SAP_MUST_CHECK sap_status sap_recipe_json(const char *name_or_path, const sap_recipe *recipe, char **out,
                                                   sap_error *err);
 
+/* ---- Scoring ------------------------------------------------------------------------------------------------- */
+
+/* A trained network and the constants of its inputs, from the folder that `train` wrote (model.keras, dataset.json). Belongs to
+ * one thread. run: its pool computes, borrowed until the scorer is closed; may be NULL. */
+typedef struct sap_scorer sap_scorer;
+SAP_API SAP_MUST_CHECK sap_status sap_scorer_open(const char *folder, const sap_run *run, sap_scorer **out,
+                                                  sap_error *err);
+SAP_API void sap_scorer_close(sap_scorer *scorer);
+SAP_API int64_t sap_scorer_classes(const sap_scorer *scorer);
+/* Names of the features that it reads. Borrowed. */
+SAP_API const char *const *sap_scorer_inputs(const sap_scorer *scorer, size_t *count);
+/* A struct array with these features as lists of float32, as computed, or (ordered) sequences in training order. scores: (rows,
+ * classes). */
+SAP_API SAP_MUST_CHECK sap_status sap_scorer_run(sap_scorer *scorer, const struct ArrowSchema *schema,
+                                                 const struct ArrowArray *array, bool ordered, float *scores,
+                                                 sap_error *err);
+
 /* ---- Whole pipelines --------------------------------------------------------------------------------------- */
 
 /* Called before a stage runs and after it ended or was skipped (its inputs, options and Sapwood's version did not change). */

@@ -46,6 +46,14 @@ SAP_API const char *sap_file_name(const sap_file *file);
 SAP_API uint64_t sap_file_size(const sap_file *file);
 /* Where its bytes come from, for sap_source_stats_get. Borrowed until the file is closed. */
 SAP_API const sap_source *sap_file_source(const sap_file *file);
+/* What reading columns has cost so far: baskets of TTrees and pages of RNTuples. */
+typedef struct sap_file_stats {
+    uint64_t baskets;
+    uint64_t stored_bytes; /* as they are in the file */
+    uint64_t bytes;        /* decompressed */
+    double unpack_seconds; /* summed over threads */
+} sap_file_stats;
+SAP_API void sap_file_stats_get(const sap_file *file, sap_file_stats *out);
 SAP_API int sap_file_version(const sap_file *file);             /* of ROOT that wrote it, as 63400 */
 SAP_API const char *sap_file_compression(const sap_file *file); /* the file's default, for instance "zstd-5" */
 /* What was not as it should be with the file, in words: a file that was not closed properly is opened all the same, with the
@@ -133,6 +141,9 @@ SAP_API const sap_field *sap_reader_fields(const sap_reader *reader, int32_t *co
 /* The next batch, empty (length 0) after the last. `out` must be empty; the caller releases it. After an error the
  * reader gives no more. */
 SAP_API SAP_MUST_CHECK sap_status sap_reader_next(sap_reader *reader, sap_batch *out, sap_error *err);
+
+/* The next batch begins with entry `begin`, and after entry `end` - 1 there is none; backwards too. Not of several files. */
+SAP_API SAP_MUST_CHECK sap_status sap_reader_seek(sap_reader *reader, int64_t begin, int64_t end, sap_error *err);
 
 /* Moves the reader into an Arrow stream: closing the stream closes the reader. Tree and file must live as long. */
 SAP_API SAP_MUST_CHECK sap_status sap_reader_export(sap_reader *reader, struct ArrowArrayStream *out, sap_error *err);

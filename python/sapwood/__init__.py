@@ -30,6 +30,7 @@ from ._reading import Column, File, Selection, Tree, compare, concatenate, expor
 __all__ = [
     "Axis", "Column", "Error", "File", "Histogram", "NotFoundError", "Selection", "Tree",
     "compare", "concatenate", "evaluate", "export", "iterate", "open", "predict", "prepare", "report", "run", "train",
+    "tune",
 ]  # fmt: skip
 __version__ = _core.version()
 
@@ -91,6 +92,27 @@ def prepare(*, threads: int = 0, progress: Progress | None = _show, **options: A
     return _stage("prepare", options, threads, progress)
 
 
+def tune(
+    search: str | os.PathLike | Mapping[str, Any],
+    *,
+    out: str | os.PathLike | None = None,
+    spark: Any = None,
+    workers: int | None = None,
+    progress: Callable[[str], None] | None = print,
+    **options: Any,
+) -> dict[str, Any]:
+    """Searches for the best hyperparameters of a network; see docs/tuning.md. Returns what OUT/search.json holds.
+
+    search: a search file, or a mapping of its keys, whose "model" may be a function that returns a Keras model.
+    out: the folder of the results, else the file's name without .yaml. spark: a SparkSession or SparkContext, whose tasks train the
+    trials; else processes of this machine do. workers: how many, else one a core. options: what goes before the file's own keys:
+    data, model, trials, epochs, folds, fraction, sampler, metric, seed, final (False: the best network is not trained in the end).
+    """
+    from .tuning.conduct import tune as conduct
+
+    return conduct(search, out=out, spark=spark, workers=workers, progress=progress, **options)
+
+
 @_document("train")
 def train(*, threads: int = 0, progress: Progress | None = _show, **options: Any) -> dict[str, Any]:
     """Trains a network defined with Keras. Returns {"out", "parameters", "events", "history"}."""
@@ -134,6 +156,10 @@ def _external(stage: str, arguments: list[str]) -> None:
         _train_by_tensorflow(given, 0, _show)
     elif stage == "report":
         report(**dict(given))
+    elif stage == "tune":
+        from ._tune import run as run_search
+
+        run_search(arguments)
     else:
         raise ValueError(f"no stage is called {stage!r}")
 

@@ -17,6 +17,8 @@ from . import _core
 
 _TRIP_BYTES = 1 << 20  # smaller batches are fetched several at once: what a trip into Python costs does not hang on their size
 _TRIP_STEPS = 64
+_SHARDS = 64  # that a split is cut into; a process owns some of them
+OWN, STORED = -1, -2  # instead of an epoch: this process' events in stored order, as if there were no others; all in stored order
 
 
 class Feature(NamedTuple):
@@ -64,7 +66,11 @@ class Feeding:
         self.folder, self.split, self.batch, self.threads = os.fspath(folder), split, int(batch), threads
         self.weight, self.labels = weight, list(about["labels"])
         self.rank, self.size = shard
-        self.rows = sum(part["rows"] for part in about["parts"] if part["split"] == split)
+        parts = [part for part in about["parts"] if part["split"] == split]
+        self.rows = sum(part["rows"] for part in parts)
+        self.shards = (_SHARDS * self.rank // self.size, _SHARDS * (self.rank + 1) // self.size) if self.size > 1 else (0, 0)
+        owned = range(*self.shards) if self.size > 1 else range(_SHARDS)
+        self.own_rows = sum(part["rows"] for part in parts if part["shard"] in owned)
         known = {feature["name"]: feature for feature in about["features"]}
         wanted = [name for name in known if name != weight] if features is None else list(features)
         unknown = [name for name in [*wanted, *([weight] if weight else [])] if name not in known]
@@ -72,8 +78,8 @@ class Feeding:
             raise KeyError(f"{self.folder}: no feature {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, known))}")
         if not self.rows:
             raise ValueError(f"{self.folder}: nothing in the split {split!r}")
-        if self.batch < 1 or not 0 <= self.rank < self.size:
-            raise ValueError(f"batch {batch}, shard {shard}: a batch of at least one event, and a shard (rank, size)")
+        if self.batch < 1 or not 0 <= self.rank < self.size <= _SHARDS:
+            raise ValueError(f"batch {batch}, shard {shard}: a batch of at least one event, and a shard (rank, size) of at most {_SHARDS}")
         self.ragged = ragged
         self.features = [
             Feature(name, known[name]["width"], known[name]["pad_rows"] if known[name]["sequence"] else 0,
@@ -91,44 +97,44 @@ class Feeding:
         """Batches of an epoch."""
         return -(-self.rows // self.batch)
 
+    def batches(self, epoch: int) -> int:
+        """Batches of an epoch, or of this process' own events."""
+        return -(-self.own_rows // self.batch) if epoch == OWN else self.steps
+
     @property
     def stretch(self) -> int:
         """Batches that are fetched at once; the same in all processes."""
         numbers = sum(f.width * max(f.rows, 1) for f in self.features)
         return max(1, min(_TRIP_STEPS, _TRIP_BYTES // (4 * numbers * self.batch)))
 
-    def _share(self, rows: int) -> tuple[int, int]:
-        return rows * self.rank // self.size, rows * (self.rank + 1) // self.size
+    def stretches(self, seed: int, epoch: int, first: int = 0, last: int | None = None, turn: tuple[int, int] = (0, 1)) -> Iterator[Stretch]:
+        """The batches [first, last) of an epoch, in the order that (seed, epoch) fix, or of OWN or STORED.
 
-    def _plan(self, first: int, last: int) -> tuple[list[tuple[int, int]], list[int]]:
-        """(left out, taken) of each batch, as C wants it, and the events of each in all processes."""
-        pairs, whole, left = [], [], 0
-        for step in range(first, last):
-            rows = min(self.batch, self.rows - step * self.batch)
-            begin, end = self._share(rows)
-            pairs.append((left + begin, end - begin))
-            whole.append(rows)
-            left = rows - end
-        return [*pairs, (left, 0)], whole
-
-    def stretches(self, seed: int, epoch: int, first: int = 0, last: int | None = None) -> Iterator[Stretch]:
-        """The batches [first, last) of an epoch, in the order that (seed, epoch) fix; epoch -1: in stored order."""
+        turn: (i, n): of each n batches only the i-th.
+        """
         if self._feed is None:
-            self._feed = _core.feed_open(self.folder, self.split, [f.name for f in self.features], self.weight,
-                                         not self.ragged, self.threads, None)
+            self._feed = _core.feed_open(self.folder, self.split, [f.name for f in self.features], self.weight, not self.ragged,
+                                         *self.shards, self.threads, None)
         self._newest += 1
-        own = self._newest
+        own, (i, n) = self._newest, turn
         self._feed.epoch(seed, epoch)
-        self._feed.skip(first * self.batch)
-        last = self.steps if last is None else min(last, self.steps)
-        for step in range(first, last, self.stretch):
+        self._feed.skip((first + i) * self.batch)
+        last = self.batches(epoch) if last is None else last
+        at = first + i
+        while at < last:
             if own != self._newest:
                 raise RuntimeError(f"{self.folder}: a newer pass over this data set has begun; make a data set for each")
-            pairs, whole = self._plan(step, min(step + self.stretch, last))
-            yield self._arrays(self._feed.next(pairs), [taken for _, taken in pairs[:-1]], whole)
+            steps = min(self.stretch, last - at) if n == 1 else 1
+            stretch = self._arrays(*self._feed.next(steps, self.batch))
+            if not len(stretch.rows):
+                return
+            yield stretch
+            at += steps * n
+            self._feed.skip((n - 1) * self.batch)
 
-    def _arrays(self, fetched: tuple[Any, ...], rows: list[int], whole: list[int]) -> Stretch:
-        count, parts, label, weight = fetched
+    def _arrays(self, rows: Any, whole: Any, parts: list[Any], label: Any, weight: Any) -> Stretch:
+        here = np.frombuffer(rows, np.int64)
+        count = int(here.sum())
         inputs = []
         for feature, (values, width, lengths) in zip(self.features, parts, strict=False):
             array = np.frombuffer(values, np.float32)
@@ -136,9 +142,9 @@ class Feeding:
                 inputs.append((array.reshape(-1, width), np.frombuffer(lengths, np.int64)))
             else:
                 inputs.append((array.reshape((count, feature.rows, feature.width) if feature.rows else (count, feature.width)), None))
-        if not parts:  # this process has no share of these batches
+        if not parts:  # nothing of these batches is here
             inputs = [self._nothing(feature) for feature in self.features]
-        return Stretch(np.asarray(rows, np.int64), np.asarray(whole, np.int64), inputs, np.frombuffer(label, np.int32),
+        return Stretch(here, np.frombuffer(whole, np.int64), inputs, np.frombuffer(label, np.int32),
                        np.frombuffer(weight, np.float32) if self.weight else None)
 
     @staticmethod

@@ -2,7 +2,9 @@
  * as addresses; sapwood/keras.py sees to their types and shapes, and that they live long enough. */
 #include "_core.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,12 +42,13 @@ static void model_dealloc(PyObject *self) {
     core_free_object(self);
 }
 
-/* model_open(path, threads) -> Model */
+/* model_open(path, threads, seed = 0) -> Model; seed: of the weights, where the file is JSON */
 static PyObject *model_open(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *path;
     int threads;
-    if (!PyArg_ParseTuple(arguments, "O&i", PyUnicode_FSConverter, &path, &threads))
+    unsigned long long seed = 0;
+    if (!PyArg_ParseTuple(arguments, "O&i|K", PyUnicode_FSConverter, &path, &threads, &seed))
         return NULL;
     model_object *m = core_new_object(model_type);
     if (!m) {
@@ -55,7 +58,7 @@ static PyObject *model_open(PyObject *module, PyObject *arguments) {
     sap_error err = {0};
     sap_status status;
     const char *text = PyBytes_AsString(path);
-    Py_BEGIN_ALLOW_THREADS status = sap_model_open(text, 0, &m->model, &err);
+    Py_BEGIN_ALLOW_THREADS status = sap_model_open(text, seed, &m->model, &err);
     if (status == SAP_OK)
         status = sap_pool_open(threads, &m->pool, &err);
     Py_END_ALLOW_THREADS Py_DECREF(path);
@@ -131,6 +134,15 @@ static PyObject *model_write(PyObject *self, PyObject *arguments) {
     return status == SAP_OK ? Py_NewRef(Py_None) : core_raise(&err);
 }
 
+/* reset(seed): all weights as the layers' initialisers say, the optimizer as new */
+static PyObject *model_reset(PyObject *self, PyObject *arguments) {
+    unsigned long long seed;
+    if (!PyArg_ParseTuple(arguments, "K", &seed))
+        return NULL;
+    sap_error err = {0};
+    return sap_model_reset(((model_object *)self)->model, seed, &err) == SAP_OK ? Py_NewRef(Py_None) : core_raise(&err);
+}
+
 /* ---- Feeds --------------------------------------------------------------------------------------------------------- */
 
 static void feed_dealloc(PyObject *self) {
@@ -157,6 +169,7 @@ typedef struct parts {
     const float *x[MOST], *y[MOST];
     int64_t values[MOST], target_values[MOST];
     const int64_t *offsets[MOST];
+    int64_t pad_rows[MOST];
     sap_examples examples;
 } parts;
 
@@ -170,9 +183,10 @@ static bool read_parts(PyObject *inputs, PyObject *targets, parts *p) {
     }
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *data, *offsets;
-        long long values;
-        if (!PyArg_ParseTuple(PyList_GetItem(inputs, i), "OLO", &data, &values, &offsets))
+        long long values, pad_rows = 0;
+        if (!PyArg_ParseTuple(PyList_GetItem(inputs, i), "OLO|L", &data, &values, &offsets, &pad_rows))
             return false;
+        p->pad_rows[i] = pad_rows;
         p->x[i] = address(data);
         p->values[i] = values;
         p->offsets[i] = address(offsets);
@@ -190,6 +204,7 @@ static bool read_parts(PyObject *inputs, PyObject *targets, parts *p) {
     p->examples.x = p->x;
     p->examples.values = p->values;
     p->examples.offsets = p->offsets;
+    p->examples.pad_rows = p->pad_rows;
     p->examples.y = target_count ? p->y : NULL;
     p->examples.target_values = target_count ? p->target_values : NULL;
     return !PyErr_Occurred();
@@ -215,6 +230,32 @@ static PyObject *model_feed_arrays(PyObject *self, PyObject *arguments) {
             (void)core_raise(&err);
         }
     }
+    free(p);
+    return (PyObject *)f;
+}
+
+/* feed_rows(rows, [(address, values, offsets or 0, pad_rows)], label address, identity address, chosen address, count, arrays) ->
+ * Feed of the chosen rows; labels are class numbers (int32), identities uint64 */
+static PyObject *model_feed_rows(PyObject *self, PyObject *arguments) {
+    long long rows, count;
+    PyObject *inputs, *label, *identity, *chosen, *arrays;
+    if (!PyArg_ParseTuple(arguments, "LOOOOLO", &rows, &inputs, &label, &identity, &chosen, &count, &arrays))
+        return NULL;
+    parts *p = calloc(1, sizeof *p);
+    PyObject *none = PyList_New(0);
+    feed_object *f = NULL;
+    sap_error err = {0};
+    if (p && none && read_parts(inputs, none, p) && (f = new_feed(self, arrays))) {
+        sap_run run = {.pool = ((model_object *)self)->pool};
+        p->examples.rows = rows;
+        p->examples.label = address(label);
+        p->examples.identity = address(identity);
+        if (sap_feed_open_rows(&p->examples, address(chosen), count, &run, &f->feed, &err) != SAP_OK) {
+            Py_CLEAR(f);
+            (void)core_raise(&err);
+        }
+    }
+    Py_XDECREF(none);
     free(p);
     return (PyObject *)f;
 }
@@ -271,17 +312,19 @@ static bool read_names(PyObject *list, const char **names, size_t *count) {
     return true;
 }
 
-/* feed_open(folder, split, [feature], weight or None, dense, threads, callback) -> Feed, without a model; dense: sequences are padded */
+/* feed_open(folder, split, [feature], weight or None, dense, first shard, end of shards (0: all), threads, callback) -> Feed, without a
+ * model; dense: sequences are padded */
 static PyObject *feed_open(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *folder, *list, *callback;
     const char *split, *weight, *names[MOST];
-    int dense, threads;
-    if (!PyArg_ParseTuple(arguments, "O&sOzpiO", PyUnicode_FSConverter, &folder, &split, &list, &weight, &dense,
-                          &threads, &callback))
+    int dense, from, to, threads;
+    if (!PyArg_ParseTuple(arguments, "O&sOzpiiiO", PyUnicode_FSConverter, &folder, &split, &list, &weight, &dense,
+                          &from, &to, &threads, &callback))
         return NULL;
-    dataset_work w = {
-        .folder = PyBytes_AsString(folder), .split = split, .options = {.inputs = names, .weight = weight}};
+    dataset_work w = {.folder = PyBytes_AsString(folder),
+                      .split = split,
+                      .options = {.inputs = names, .weight = weight, .shard_from = from, .shard_to = to}};
     sap_error err = {0};
     sap_status status = SAP_OK;
     if (read_names(list, names, &w.options.input_count))
@@ -300,7 +343,7 @@ static PyObject *feed_open(PyObject *module, PyObject *arguments) {
     return (PyObject *)w.feed;
 }
 
-/* epoch(seed, epoch): starts it; epoch -1: in stored order */
+/* epoch(seed, epoch): starts it; epoch -1: the rows here in stored order, -2: all */
 static PyObject *feed_epoch(PyObject *self, PyObject *arguments) {
     unsigned long long seed;
     long long epoch;
@@ -346,15 +389,20 @@ static bool add_lengths(PyObject *array, const int64_t *offsets, int64_t rows) {
 
 /* What several batches hold, one after another. */
 typedef struct gathered {
-    PyObject *values[MOST], *lengths[MOST]; /* bytearrays: float32 of all rows or steps; int64 steps of each row */
+    PyObject *rows, *whole;                 /* bytearrays: int64 for each batch */
+    PyObject *values[MOST], *lengths[MOST]; /* float32 of all rows or steps; int64 steps of each row */
     PyObject *label, *weight;               /* int32, float32 */
     bool ragged[MOST];
-    int64_t width[MOST], rows;
+    int64_t width[MOST];
     int32_t inputs;
 } gathered;
 
 static bool gather(gathered *g, const sap_examples *e) {
-    bool done = true;
+    int64_t whole = e->batch_rows ? e->batch_rows : e->rows;
+    bool done = add(g->rows, &e->rows, sizeof e->rows) && add(g->whole, &whole, sizeof whole);
+    if (e->rows == 0)
+        return done;
+    g->inputs = e->inputs;
     for (int32_t i = 0; done && i < e->inputs; i++) {
         const int64_t *offsets = e->offsets ? e->offsets[i] : NULL;
         int64_t steps = offsets ? offsets[e->rows] : e->rows;
@@ -363,7 +411,6 @@ static bool gather(gathered *g, const sap_examples *e) {
         done = add(g->values[i], e->x[i], (size_t)(steps * e->values[i]) * sizeof(float)) &&
                (!offsets || add_lengths(g->lengths[i], offsets, e->rows));
     }
-    g->rows += e->rows;
     if (done && e->label)
         done = add(g->label, e->label, (size_t)e->rows * sizeof *e->label);
     if (done && e->weight)
@@ -371,56 +418,65 @@ static bool gather(gathered *g, const sap_examples *e) {
     return done;
 }
 
-/* (rows, [(values, width, lengths or None)], label, weight), which takes the arrays. */
+/* (rows, whole, [(values, width, lengths or None)], label, weight) */
 static PyObject *gathered_tuple(const gathered *g) {
     PyObject *list = PyList_New(0);
     bool done = true;
     for (int32_t i = 0; done && i < g->inputs; i++)
         done = append(
             list, Py_BuildValue("(OLO)", g->values[i], (long long)g->width[i], g->ragged[i] ? g->lengths[i] : Py_None));
-    PyObject *answer = done ? Py_BuildValue("(LOOO)", (long long)g->rows, list, g->label, g->weight) : NULL;
+    PyObject *answer = done ? Py_BuildValue("(OOOOO)", g->rows, g->whole, list, g->label, g->weight) : NULL;
     Py_XDECREF(list);
     return answer;
 }
 
-/* next([(skipped, rows)]) -> (rows, [(float32 values, width, int64 lengths or None)], int32 label, float32 weight) as bytearrays:
- * for each pair that many examples are left out, and that many taken, fewer at the end. */
+static bool gathered_init(gathered *g) {
+    PyObject **all[] = {&g->rows, &g->whole, &g->label, &g->weight};
+    bool done = true;
+    for (size_t i = 0; done && i < sizeof all / sizeof *all; i++)
+        done = (*all[i] = PyByteArray_FromStringAndSize(NULL, 0));
+    for (int i = 0; done && i < MOST; i++) {
+        g->values[i] = PyByteArray_FromStringAndSize(NULL, 0);
+        g->lengths[i] = PyByteArray_FromStringAndSize(NULL, 0);
+        done = g->values[i] && g->lengths[i];
+    }
+    return done;
+}
+
+static void gathered_release(gathered *g) {
+    Py_XDECREF(g->rows);
+    Py_XDECREF(g->whole);
+    Py_XDECREF(g->label);
+    Py_XDECREF(g->weight);
+    for (int i = 0; i < MOST; i++) {
+        Py_XDECREF(g->values[i]);
+        Py_XDECREF(g->lengths[i]);
+    }
+}
+
+/* next(steps, batch) -> (rows, whole, [(float32 values, width, int64 lengths or None)], label, weight): so many batches one after
+ * another, fewer at the end, as bytearrays; rows, whole: int64 for each batch, of the events here and of all. */
 static PyObject *feed_next(PyObject *self, PyObject *arguments) {
-    PyObject *steps, *answer = NULL;
-    if (!PyArg_ParseTuple(arguments, "O", &steps))
+    long long steps, batch;
+    if (!PyArg_ParseTuple(arguments, "LL", &steps, &batch))
         return NULL;
     sap_feed *feed = ((feed_object *)self)->feed;
-    gathered g = {.label = PyByteArray_FromStringAndSize(NULL, 0), .weight = PyByteArray_FromStringAndSize(NULL, 0)};
-    bool done = g.label && g.weight;
-    for (int i = 0; done && i < MOST; i++) {
-        g.values[i] = PyByteArray_FromStringAndSize(NULL, 0);
-        g.lengths[i] = PyByteArray_FromStringAndSize(NULL, 0);
-        done = g.values[i] && g.lengths[i];
-    }
+    gathered g = {0};
+    PyObject *answer = NULL;
+    bool done = gathered_init(&g);
     sap_error err = {0};
     sap_status status = SAP_OK;
-    for (Py_ssize_t k = 0; done && k < PyList_Size(steps); k++) {
-        long long skipped, rows;
+    for (long long k = 0; done && k < steps; k++) {
         sap_examples examples;
-        if (!PyArg_ParseTuple(PyList_GetItem(steps, k), "LL", &skipped, &rows))
-            break;
-        sap_feed_skip(feed, skipped);
-        if (rows == 0)
-            continue;
-        Py_BEGIN_ALLOW_THREADS status = sap_feed_next(feed, rows, &examples, &err);
-        Py_END_ALLOW_THREADS g.inputs = examples.inputs;
-        done = status == SAP_OK && gather(&g, &examples);
+        Py_BEGIN_ALLOW_THREADS status = sap_feed_next(feed, batch, &examples, &err);
+        Py_END_ALLOW_THREADS if (status != SAP_OK || (examples.batch_rows == 0 && examples.rows == 0)) break;
+        done = gather(&g, &examples);
     }
     if (status != SAP_OK)
         (void)core_raise(&err);
-    else if (done && !PyErr_Occurred())
+    else if (done)
         answer = gathered_tuple(&g);
-    Py_XDECREF(g.label);
-    Py_XDECREF(g.weight);
-    for (int i = 0; i < MOST; i++) {
-        Py_XDECREF(g.values[i]);
-        Py_XDECREF(g.lengths[i]);
-    }
+    gathered_release(&g);
     return answer;
 }
 
@@ -432,6 +488,7 @@ static PyObject *feed_rows(PyObject *self, PyObject *unused) {
 typedef struct label_work {
     sap_feed *feed;
     int32_t *label;
+    uint64_t *identity; /* may be NULL */
 } label_work;
 
 static sap_status read_labels(void *context, const sap_run *run, sap_error *err) {
@@ -444,22 +501,107 @@ static sap_status read_labels(void *context, const sap_run *run, sap_error *err)
         if (status != SAP_OK || examples.rows == 0)
             break;
         memcpy(w->label + at, examples.label, (size_t)examples.rows * sizeof *w->label);
+        if (w->identity)
+            memcpy(w->identity + at, examples.identity, (size_t)examples.rows * sizeof *w->identity);
         at += examples.rows;
     }
     return status;
 }
 
-/* labels(address of an int32 for each row): those of a dataset, in stored order */
+/* labels(address of an int32 for each row, and of an uint64 for its identity): those of a dataset, in stored order */
 static PyObject *feed_labels(PyObject *self, PyObject *arguments) {
-    PyObject *to;
-    if (!PyArg_ParseTuple(arguments, "O", &to))
+    PyObject *to, *identity = NULL;
+    if (!PyArg_ParseTuple(arguments, "O|O", &to, &identity))
         return NULL;
     feed_object *f = (feed_object *)self;
-    label_work w = {f->feed, address(to)};
+    label_work w = {f->feed, address(to), identity ? address(identity) : NULL};
     sap_pool *pool = f->owner ? ((model_object *)f->owner)->pool : f->pool;
     if (!w.label || core_run_pool(read_labels, &w, pool, Py_None) != 0)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no place for labels");
     return Py_NewRef(Py_None);
+}
+
+typedef struct store_work {
+    sap_feed *feed;
+    const int64_t *chosen; /* (count) rising */
+    int64_t count;
+    FILE *files[MOST], *offsets[MOST];
+    int64_t steps[MOST], width[MOST];
+    bool ragged[MOST];
+} store_work;
+
+static bool store_row(store_work *w, const sap_examples *e, int64_t row) {
+    bool done = true;
+    for (int32_t i = 0; i < e->inputs; i++) {
+        const int64_t *offsets = e->offsets ? e->offsets[i] : NULL;
+        int64_t first = offsets ? offsets[row] : row, steps = offsets ? offsets[row + 1] - first : 1;
+        size_t values = (size_t)(steps * e->values[i]);
+        w->steps[i] += steps;
+        w->width[i] = e->values[i];
+        w->ragged[i] = offsets != NULL;
+        done = done && fwrite(e->x[i] + first * e->values[i], sizeof(float), values, w->files[i]) == values &&
+               fwrite(&w->steps[i], sizeof *w->steps, 1, w->offsets[i]) == 1;
+    }
+    return done;
+}
+
+static sap_status store_rows(void *context, const sap_run *run, sap_error *err) {
+    enum { ROWS = 1024 };
+    store_work *w = context;
+    int64_t next = 0;
+    sap_status status = sap_feed_epoch(w->feed, 0, SAP_EPOCH_OWN, err);
+    for (int64_t at = 0; status == SAP_OK && next < w->count; at += ROWS) {
+        sap_examples examples;
+        status = run->cancel && *run->cancel ? sap_error_set(err, SAP_ECANCELLED, "cancelled")
+                                             : sap_feed_next(w->feed, ROWS, &examples, err);
+        if (status != SAP_OK || examples.rows == 0)
+            break;
+        for (; status == SAP_OK && next < w->count && w->chosen[next] < at + examples.rows; next++)
+            if (w->chosen[next] < at || !store_row(w, &examples, w->chosen[next] - at))
+                status = sap_error_set(err, SAP_EIO, "rows could not be written: %s", strerror(errno));
+    }
+    return status;
+}
+
+/* store(chosen address, count, [(path of values, path of offsets)]) -> [(width, ragged)]: writes the inputs of the chosen rows, whose
+ * numbers rise: float32 one after another, and after each row an int64, how many steps there were so far */
+static PyObject *feed_store(PyObject *self, PyObject *arguments) {
+    PyObject *chosen, *paths;
+    feed_object *f = (feed_object *)self;
+    store_work w = {.feed = f->feed};
+    long long count;
+    if (!PyArg_ParseTuple(arguments, "OLO", &chosen, &count, &paths))
+        return NULL;
+    w.chosen = address(chosen);
+    w.count = count;
+    Py_ssize_t inputs = PyList_Size(paths);
+    bool open = inputs >= 0 && inputs <= MOST;
+    for (Py_ssize_t i = 0; open && i < inputs; i++) {
+        PyObject *values, *offsets;
+        open = PyArg_ParseTuple(PyList_GetItem(paths, i), "O&O&", PyUnicode_FSConverter, &values, PyUnicode_FSConverter,
+                                &offsets);
+        if (!open)
+            break;
+        w.files[i] = fopen(PyBytes_AsString(values), "wbe");
+        w.offsets[i] = fopen(PyBytes_AsString(offsets), "wbe");
+        open = w.files[i] && w.offsets[i];
+        if (!open)
+            (void)PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(values);
+        Py_DECREF(offsets);
+    }
+    bool done =
+        open && core_run_pool(store_rows, &w, f->owner ? ((model_object *)f->owner)->pool : f->pool, Py_None) == 0;
+    PyObject *answer = done ? PyList_New(0) : NULL;
+    for (Py_ssize_t i = 0; i < inputs && i < MOST; i++) {
+        bool closed = (!w.files[i] || fclose(w.files[i]) == 0) & (!w.offsets[i] || fclose(w.offsets[i]) == 0);
+        if (done && !closed)
+            (void)PyErr_SetFromErrno(PyExc_OSError);
+        if (answer && (!closed ||
+                       !append(answer, Py_BuildValue("(LO)", (long long)w.width[i], w.ragged[i] ? Py_True : Py_False))))
+            Py_CLEAR(answer);
+    }
+    return answer;
 }
 
 /* ---- Training -------------------------------------------------------------------------------------------------------- */
@@ -550,6 +692,51 @@ static PyObject *model_train(PyObject *self, PyObject *arguments) {
     return answer;
 }
 
+/* [{name: value}, …] of all epochs; those not measured are left out. */
+static PyObject *history_list(const sap_history *history) {
+    PyObject *list = PyList_New(0);
+    for (int64_t e = 0; list && e < history->epochs; e++) {
+        sap_history one = *history;
+        one.values = history->values + e * history->count;
+        if (!append(list, history_dict(&one)))
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* fit(feed, validation feed, first epoch, epochs to go to, batch, seed, auc, callback) -> [{name: value}, …] of these epochs. From
+ * epoch 0 on it begins with a new optimizer, else it goes on with the one that the model has. */
+static PyObject *model_fit(PyObject *self, PyObject *arguments) {
+    model_object *m = (model_object *)self;
+    feed_object *feed, *validation;
+    PyObject *callback, *answer = NULL;
+    long long first, epochs, batch;
+    unsigned long long seed;
+    int auc;
+    if (!PyArg_ParseTuple(arguments, "O!O!LLLKpO", feed_type, &feed, feed_type, &validation, &first, &epochs, &batch,
+                          &seed, &auc, &callback))
+        return NULL;
+    if (!m->compiled)
+        return PyErr_Format(PyExc_ValueError, "the network was not compiled");
+    train_work w = {
+        .model = m->model,
+        .train = feed->feed,
+        .validation = validation->feed,
+        .options = {.epochs = epochs,
+                    .initial_epoch = first,
+                    .batch = batch,
+                    .seed = seed,
+                    .losses = m->losses,
+                    .auc = auc,
+                    .optimizer = m->optimizer,
+                    .keep_optimizer = first > 0},
+    };
+    if (core_run_pool(train, &w, m->pool, callback) == 0)
+        answer = history_list(&w.history);
+    sap_history_release(&w.history);
+    return answer;
+}
+
 /* ---- Prediction ------------------------------------------------------------------------------------------------------ */
 
 typedef struct predict_work {
@@ -614,9 +801,13 @@ static PyObject *model_predict(PyObject *self, PyObject *arguments) {
 static PyMethodDef model_methods[] = {
     {"describe", model_describe, METH_NOARGS, "Inputs, outputs, weights."},
     {"write", model_write, METH_VARARGS, "write(path)"},
+    {"reset", model_reset, METH_VARARGS, "reset(seed)"},
     {"feed_arrays", model_feed_arrays, METH_VARARGS, "feed_arrays(rows, inputs, targets, weight, arrays) -> Feed"},
+    {"feed_rows", model_feed_rows, METH_VARARGS,
+     "feed_rows(rows, inputs, label, identity, chosen, count, arrays) -> Feed"},
     {"feed_dataset", model_feed_dataset, METH_VARARGS, "feed_dataset(folder, split, callback) -> Feed"},
     {"train", model_train, METH_VARARGS, "Trains for one epoch."},
+    {"fit", model_fit, METH_VARARGS, "fit(feed, validation, first, epochs, batch, seed, auc, callback)"},
     {"predict", model_predict, METH_VARARGS, "predict(feed, batch, outputs, callback)"},
     {NULL, NULL, 0, NULL},
 };
@@ -628,10 +819,11 @@ static PyType_Spec model_spec = {"sapwood._core.Model", sizeof(model_object), 0,
 
 static PyMethodDef feed_methods[] = {
     {"rows", feed_rows, METH_NOARGS, "How many rows it has."},
-    {"labels", feed_labels, METH_VARARGS, "labels(address)"},
+    {"labels", feed_labels, METH_VARARGS, "labels(address, identities)"},
+    {"store", feed_store, METH_VARARGS, "store(chosen, count, paths) -> [(width, ragged)]"},
     {"epoch", feed_epoch, METH_VARARGS, "epoch(seed, epoch)"},
     {"skip", feed_skip, METH_VARARGS, "skip(rows)"},
-    {"next", feed_next, METH_VARARGS, "next([(skipped, rows)]) -> (rows, inputs, label, weight)"},
+    {"next", feed_next, METH_VARARGS, "next(steps, batch) -> (rows, whole, inputs, label, weight)"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -643,7 +835,7 @@ static PyType_Spec feed_spec = {"sapwood._core.Feed", sizeof(feed_object), 0,
 PyMethodDef core_nn_functions[] = {
     {"model_open", model_open, METH_VARARGS, "model_open(path, threads) -> Model"},
     {"feed_open", feed_open, METH_VARARGS,
-     "feed_open(folder, split, features, weight, dense, threads, callback) -> Feed"},
+     "feed_open(folder, split, features, weight, dense, from, to, threads, callback) -> Feed"},
     {NULL, NULL, 0, NULL},
 };
 

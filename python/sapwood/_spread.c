@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static PyTypeObject *recipe_type, *features_type, *packer_type, *shard_type, *writer_type;
+static PyTypeObject *recipe_type, *features_type, *packer_type, *shard_type, *writer_type, *scaler_type, *scorer_type;
 
 /* ---- Arrow's capsules ------------------------------------------------------------------------------------------- */
 
@@ -22,27 +22,15 @@ static void free_array(PyObject *capsule) {
     free(array);
 }
 
-/* Features as a pair of capsules: the batch becomes empty. */
-static PyObject *give_features(const sap_recipe *recipe, sap_batch *batch) {
-    size_t count = recipe->feature_count;
+/* Columns as a pair of capsules: the batch becomes empty. */
+static PyObject *give_columns(const sap_field *fields, size_t count, sap_batch *batch) {
     sap_error err = {0};
-    sap_field number = {.name = "item", .type = SAP_FLOAT32}, *fields = calloc(count + 1, sizeof *fields);
     struct ArrowSchema *schema = calloc(1, sizeof *schema);
     struct ArrowArray *array = calloc(1, sizeof *array);
     PyObject *first = NULL, *second = NULL, *pair = NULL;
-    sap_status status = fields && schema && array ? SAP_OK : sap_error_set(&err, SAP_EMEMORY, "features");
-    for (size_t i = 0; i < count && status == SAP_OK; i++) {
-        const sap_feature *f = &recipe->features[i];
-        fields[i] = (sap_field){.name = f->name,
-                                .type = f->sequence ? SAP_LIST : SAP_FIXED_LIST,
-                                .size = f->sequence ? 0 : f->width,
-                                .count = 1,
-                                .children = &number};
-    }
-    if (status == SAP_OK) {
-        fields[count] = (sap_field){.name = "entry", .type = SAP_INT64};
-        status = sap_schema_export(fields, (int32_t)count + 1, schema, &err);
-    }
+    sap_status status = schema && array ? SAP_OK : sap_error_set(&err, SAP_EMEMORY, "features");
+    if (status == SAP_OK)
+        status = sap_schema_export(fields, (int32_t)count, schema, &err);
     if (status == SAP_OK)
         status = sap_batch_export(batch, array, &err);
     if (status != SAP_OK) {
@@ -64,6 +52,25 @@ done:
     Py_XDECREF(second);
     free(schema);
     free(array);
+    return pair;
+}
+
+/* Features and entries, as the recipe makes them. */
+static PyObject *give_features(const sap_recipe *recipe, sap_batch *batch) {
+    size_t count = recipe->feature_count;
+    sap_field number = {.name = "item", .type = SAP_FLOAT32}, *fields = calloc(count + 1, sizeof *fields);
+    if (!fields)
+        return PyErr_NoMemory();
+    for (size_t i = 0; i < count; i++) {
+        const sap_feature *f = &recipe->features[i];
+        fields[i] = (sap_field){.name = f->name,
+                                .type = f->sequence ? SAP_LIST : SAP_FIXED_LIST,
+                                .size = f->sequence ? 0 : f->width,
+                                .count = 1,
+                                .children = &number};
+    }
+    fields[count] = (sap_field){.name = "entry", .type = SAP_INT64};
+    PyObject *pair = give_columns(fields, count + 1, batch);
     free(fields);
     return pair;
 }
@@ -77,6 +84,35 @@ static PyObject *number_list(const int64_t *numbers, size_t count) {
         Py_XDECREF(number);
     }
     return list;
+}
+
+/* The texts of a list; they stay the list's. NULL with an exception set. */
+static const char **text_list(PyObject *list, size_t *count) {
+    Py_ssize_t n = PyList_Size(list);
+    const char **texts = n < 0 ? NULL : calloc((size_t)n + 1, sizeof *texts);
+    if (!texts && n >= 0)
+        (void)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; texts && i < n; i++) {
+        texts[i] = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), NULL);
+        if (!texts[i]) {
+            free(texts);
+            return NULL;
+        }
+    }
+    *count = texts ? (size_t)n : 0;
+    return texts;
+}
+
+/* A converter: a path as bytes, or None. */
+static int folder_or_none(PyObject *object, void *out) {
+    if (object != Py_None)
+        return PyUnicode_FSConverter(object, out);
+    *(PyObject **)out = Py_NewRef(Py_None);
+    return 1;
+}
+
+static const char *folder_text(PyObject *folder) {
+    return folder == Py_None ? NULL : PyBytes_AsString(folder);
 }
 
 /* ---- Recipes and features ------------------------------------------------------------------------------------------ */
@@ -378,18 +414,17 @@ static void shard_dealloc(PyObject *self) {
     core_free_object(self);
 }
 
-/* shard(folder, plan, bucket) -> Shard */
+/* shard(folder or None, plan, bucket) -> Shard */
 static PyObject *core_shard(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *folder;
     const char *plan;
     int bucket;
-    if (!PyArg_ParseTuple(arguments, "O&si", PyUnicode_FSConverter, &folder, &plan, &bucket))
+    if (!PyArg_ParseTuple(arguments, "O&si", folder_or_none, &folder, &plan, &bucket))
         return NULL;
     shard_object *self = core_new_object(shard_type);
     sap_error err = {0};
-    sap_status status =
-        self ? sap_dataset_shard_open(PyBytes_AsString(folder), plan, bucket, &self->shard, &err) : SAP_OK;
+    sap_status status = self ? sap_dataset_shard_open(folder_text(folder), plan, bucket, &self->shard, &err) : SAP_OK;
     Py_DECREF(folder);
     if (status != SAP_OK) {
         Py_DECREF(self);
@@ -441,15 +476,15 @@ static void writer_dealloc(PyObject *self) {
     core_free_object(self);
 }
 
-/* dataset_writer(folder, plan) -> Writer */
+/* dataset_writer(folder or None, plan) -> DatasetWriter */
 static PyObject *core_dataset_writer(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *folder;
     const char *plan;
-    if (!PyArg_ParseTuple(arguments, "O&s", PyUnicode_FSConverter, &folder, &plan))
+    if (!PyArg_ParseTuple(arguments, "O&s", folder_or_none, &folder, &plan))
         return NULL;
     writer_object *self = core_new_object(writer_type);
-    const char *path = PyBytes_AsString(folder);
+    const char *path = folder_text(folder);
     sap_error err = {0};
     sap_status status = SAP_OK;
     if (self) {
@@ -489,28 +524,11 @@ static PyObject *writer_close(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* The texts of a list; they stay the list's. NULL with an exception set. */
-static const char **report_texts(PyObject *list, size_t *count) {
-    Py_ssize_t n = PyList_Size(list);
-    const char **texts = n < 0 ? NULL : calloc((size_t)n + 1, sizeof *texts);
-    if (!texts && n >= 0)
-        (void)PyErr_NoMemory();
-    for (Py_ssize_t i = 0; texts && i < n; i++) {
-        texts[i] = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), NULL);
-        if (!texts[i]) {
-            free(texts);
-            return NULL;
-        }
-    }
-    *count = texts ? (size_t)n : 0;
-    return texts;
-}
-
 /* fit(reports) -> constants */
 static PyObject *writer_fit(PyObject *self, PyObject *reports) {
     sap_dataset_writer *writer = open_writer(self);
     size_t count;
-    const char **texts = writer ? report_texts(reports, &count) : NULL;
+    const char **texts = writer ? text_list(reports, &count) : NULL;
     if (!texts)
         return NULL;
     char *constants = NULL;
@@ -528,7 +546,7 @@ static PyObject *writer_fit(PyObject *self, PyObject *reports) {
 static PyObject *writer_finish(PyObject *self, PyObject *reports) {
     sap_dataset_writer *writer = open_writer(self);
     size_t count;
-    const char **texts = writer ? report_texts(reports, &count) : NULL;
+    const char **texts = writer ? text_list(reports, &count) : NULL;
     if (!texts)
         return NULL;
     sap_error err = {0};
@@ -538,6 +556,133 @@ static PyObject *writer_finish(PyObject *self, PyObject *reports) {
     if (status != SAP_OK)
         return core_raise(&err);
     Py_RETURN_NONE;
+}
+
+/* ---- Scaling and scoring ---------------------------------------------------------------------------------------------------- */
+
+typedef struct scaler_object {
+    PyObject ob_base;
+    sap_dataset *dataset;
+} scaler_object;
+
+typedef struct scorer_object {
+    PyObject ob_base;
+    sap_scorer *scorer;
+} scorer_object;
+
+static void scaler_dealloc(PyObject *self) {
+    sap_dataset_close(((scaler_object *)self)->dataset);
+    core_free_object(self);
+}
+
+static void scorer_dealloc(PyObject *self) {
+    sap_scorer_close(((scorer_object *)self)->scorer);
+    core_free_object(self);
+}
+
+/* scaler(folder that has dataset.json) -> Scaler */
+static PyObject *core_scaler(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *folder;
+    if (!PyArg_ParseTuple(arguments, "O&", PyUnicode_FSConverter, &folder))
+        return NULL;
+    scaler_object *self = core_new_object(scaler_type);
+    sap_error err = {0};
+    sap_status status = self ? sap_dataset_open(PyBytes_AsString(folder), &self->dataset, &err) : SAP_OK;
+    Py_DECREF(folder);
+    if (status != SAP_OK) {
+        Py_DECREF(self);
+        return core_raise(&err);
+    }
+    return (PyObject *)self;
+}
+
+/* scorer(folder of a trained network) -> Scorer */
+static PyObject *core_scorer(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *folder;
+    if (!PyArg_ParseTuple(arguments, "O&", PyUnicode_FSConverter, &folder))
+        return NULL;
+    scorer_object *self = core_new_object(scorer_type);
+    sap_error err = {0};
+    sap_status status = self ? sap_scorer_open(PyBytes_AsString(folder), NULL, &self->scorer, &err) : SAP_OK;
+    Py_DECREF(folder);
+    if (status != SAP_OK) {
+        Py_DECREF(self);
+        return core_raise(&err);
+    }
+    return (PyObject *)self;
+}
+
+/* scale(schema, array, names, ordered) -> (schema, array), lists of float32 */
+static PyObject *scaler_scale(PyObject *self, PyObject *arguments) {
+    PyObject *schemas, *arrays, *names, *pair = NULL;
+    int ordered;
+    if (!PyArg_ParseTuple(arguments, "OOOp", &schemas, &arrays, &names, &ordered))
+        return NULL;
+    const struct ArrowSchema *schema = PyCapsule_GetPointer(schemas, "arrow_schema");
+    const struct ArrowArray *array = schema ? PyCapsule_GetPointer(arrays, "arrow_array") : NULL;
+    size_t count;
+    const char **texts = array ? text_list(names, &count) : NULL;
+    if (!texts)
+        return NULL;
+    const sap_dataset *dataset = ((scaler_object *)self)->dataset;
+    sap_field number = {.name = "item", .type = SAP_FLOAT32}, *fields = calloc(count + 1, sizeof *fields);
+    sap_batch batch = {0};
+    sap_error err = {0};
+    sap_status status = fields ? SAP_OK : sap_error_set(&err, SAP_EMEMORY, "features");
+    for (size_t i = 0; i < count && status == SAP_OK; i++)
+        fields[i] = (sap_field){.name = texts[i], .type = SAP_LIST, .count = 1, .children = &number};
+    if (status == SAP_OK) {
+        Py_BEGIN_ALLOW_THREADS status =
+            sap_dataset_scale(dataset, schema, array, ordered != 0, texts, count, NULL, &batch, &err);
+        Py_END_ALLOW_THREADS
+    }
+    pair = status == SAP_OK ? give_columns(fields, count, &batch) : core_raise(&err);
+    sap_batch_release(&batch);
+    free(fields);
+    free(texts);
+    return pair;
+}
+
+/* inputs() -> names of the features that it reads */
+static PyObject *scorer_inputs(PyObject *self, PyObject *unused) {
+    (void)unused;
+    size_t count;
+    const char *const *names = sap_scorer_inputs(((scorer_object *)self)->scorer, &count);
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (!name || PyList_Append(list, name) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+/* score(schema, array, ordered) -> bytes of float32 (rows, classes) */
+static PyObject *scorer_score(PyObject *self, PyObject *arguments) {
+    PyObject *schemas, *arrays;
+    int ordered;
+    if (!PyArg_ParseTuple(arguments, "OOp", &schemas, &arrays, &ordered))
+        return NULL;
+    const struct ArrowSchema *schema = PyCapsule_GetPointer(schemas, "arrow_schema");
+    const struct ArrowArray *array = schema ? PyCapsule_GetPointer(arrays, "arrow_array") : NULL;
+    if (!array)
+        return NULL;
+    sap_scorer *scorer = ((scorer_object *)self)->scorer;
+    size_t count = (size_t)array->length * (size_t)sap_scorer_classes(scorer);
+    float *scores = calloc(count + 1, sizeof *scores);
+    if (!scores)
+        return PyErr_NoMemory();
+    sap_error err = {0};
+    /* With Python's lock held: a scorer belongs to one thread at a time. */
+    sap_status status = sap_scorer_run(scorer, schema, array, ordered != 0, scores, &err);
+    PyObject *result = status == SAP_OK
+                           ? PyBytes_FromStringAndSize((const char *)scores, (Py_ssize_t)(count * sizeof *scores))
+                           : core_raise(&err);
+    free(scores);
+    return result;
 }
 
 /* ---- Files ------------------------------------------------------------------------------------------------------------------ */
@@ -633,6 +778,16 @@ static PyMethodDef writer_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMethodDef scaler_methods[] = {
+    {"scale", scaler_scale, METH_VARARGS, "scale(schema, array, names, ordered) -> (schema, array)"},
+    {NULL, NULL, 0, NULL},
+};
+static PyMethodDef scorer_methods[] = {
+    {"inputs", scorer_inputs, METH_NOARGS, "Names of the features that it reads."},
+    {"score", scorer_score, METH_VARARGS, "score(schema, array, ordered) -> bytes of float32 (rows, classes)"},
+    {NULL, NULL, 0, NULL},
+};
+
 #define SPREAD_TYPE(prefix, name)                                                                                      \
     static PyType_Slot prefix##_slots[] = {                                                                            \
         {Py_tp_dealloc, (void *)prefix##_dealloc}, {Py_tp_methods, prefix##_methods}, {0, NULL}};                      \
@@ -644,6 +799,8 @@ SPREAD_TYPE(features, "Features");
 SPREAD_TYPE(packer, "Packer");
 SPREAD_TYPE(shard, "Shard");
 SPREAD_TYPE(writer, "DatasetWriter");
+SPREAD_TYPE(scaler, "Scaler");
+SPREAD_TYPE(scorer, "Scorer");
 
 bool core_spread_init(void) {
     recipe_type = (PyTypeObject *)PyType_FromSpec(&recipe_spec);
@@ -651,7 +808,9 @@ bool core_spread_init(void) {
     packer_type = (PyTypeObject *)PyType_FromSpec(&packer_spec);
     shard_type = (PyTypeObject *)PyType_FromSpec(&shard_spec);
     writer_type = (PyTypeObject *)PyType_FromSpec(&writer_spec);
-    return recipe_type && features_type && packer_type && shard_type && writer_type;
+    scaler_type = (PyTypeObject *)PyType_FromSpec(&scaler_spec);
+    scorer_type = (PyTypeObject *)PyType_FromSpec(&scorer_spec);
+    return recipe_type && features_type && packer_type && shard_type && writer_type && scaler_type && scorer_type;
 }
 
 PyMethodDef core_spread_functions[] = {
@@ -662,6 +821,8 @@ PyMethodDef core_spread_functions[] = {
     {"file_name", core_file_name, METH_VARARGS, "file_name(url) -> bytes"},
     {"packer", core_packer, METH_VARARGS, "packer(plan) -> Packer"},
     {"shard", core_shard, METH_VARARGS, "shard(folder, plan, bucket) -> Shard"},
+    {"scaler", core_scaler, METH_VARARGS, "scaler(folder) -> Scaler"},
+    {"scorer", core_scorer, METH_VARARGS, "scorer(folder) -> Scorer"},
     {"dataset_writer", core_dataset_writer, METH_VARARGS, "dataset_writer(folder, plan) -> DatasetWriter"},
     {NULL, NULL, 0, NULL},
 };

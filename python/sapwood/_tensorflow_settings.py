@@ -109,6 +109,11 @@ def _optimizer(settings: Settings, model: keras.Model) -> Any:
         raise ValueError(f"the optimizer {kind.__name__} has no {', '.join(odd)}")
     if settings.has("learning-rate"):
         changes["learning_rate"] = settings.real("learning-rate")
+    if settings.text("lr-scaling") == "linear":
+        rate = changes.get("learning_rate", config["learning_rate"])
+        if not isinstance(rate, float):
+            raise ValueError("the model has a schedule: give --learning-rate with --lr-scaling")
+        changes["learning_rate"] = rate * settings.count("batch") / settings.count("lr-batch")
     if any(settings.has(name) for name in ("schedule", *_SCHEDULE)):
         rate = changes.get("learning_rate", config["learning_rate"])
         if not isinstance(rate, float):

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ._feeding import Feeding
+from ._feeding import OWN, STORED, Feeding
 from ._run_folder import Interrupted, RunFolder
 from ._tensorflow_settings import callbacks, is_crossentropy, load_model, loss_name, monitored
 from ._train_options import Settings
@@ -140,7 +140,8 @@ class _Steps:
     def _test(self, parts: tuple[Any, ...]) -> tuple[Any, Any]:
         def step(x: Any, y: Any, weight: Any, rows: Any) -> tuple[Any, Any]:
             total, right, predicted = self._measure(x, y, weight, training=False)
-            return _all_reduce(tf.stack([total + self._penalty() * rows, right, 0.0])), predicted
+            here = tf.cast(tf.shape(predicted)[0], tf.float32)
+            return tf.stack([total + self._penalty() * self.team.size * here, right, 0.0]), predicted
 
         return self._each(parts, step)
 
@@ -268,17 +269,18 @@ class Training:
 
     def _evaluate(self) -> dict[str, float]:
         sums, scores, labels = np.zeros(3), [], []
-        for parts in self._stretches(self.validation, 0, -1, 0, self.validation.steps):
+        for parts in self._stretches(self.validation, 0, OWN, 0, self.validation.batches(OWN)):
             new, predicted = self.validate.test(parts)
             sums += new.numpy()
             scores.append(predicted.numpy())
             labels.append(parts[4].numpy())
+        sums = self.team.sum(sums)
         return {f"val_{name}": value for name, value in self._logs(sums, self.validation.rows, scores, labels).items()}
 
     def _epoch(self, folder: RunFolder) -> dict[str, float]:
         """The rest of an epoch, and its logs."""
         begin, before, scores, labels = time.perf_counter(), self.seconds, [], []
-        order = self.epoch + 1 if self.settings.switch("shuffle") else -1
+        order = self.epoch + 1 if self.settings.switch("shuffle") else STORED
         self._reseed()
         for parts in self._stretches(self.feeding, self.seed, order, self.step, self.steps):
             due = self.team.is_chief and folder.is_due()

@@ -24,6 +24,9 @@ class Settings:
         for name in ("inputs", "label-column", "validation-data"):
             if self.has(name):
                 raise ValueError(f"--{name} does not go with --engine tensorflow, which reads datasets made by prepare")
+        for name in ("deterministic", "bf16", "float32", "timeout", "warmup"):
+            if self.values.get(name, "false") != "false":
+                raise ValueError(f"--{name} does not go with --engine tensorflow")
         if self.text("optimizer") == "radam":
             raise ValueError("--optimizer radam does not go with --engine tensorflow: Keras has none")
         if self.has("warmup-steps") and self.text("schedule") != "cosine":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ._feeding import Feeding, Stretch
+from ._feeding import OWN, Feeding, Stretch
 
 __all__ = ["dataset"]
 
@@ -34,14 +34,15 @@ def dataset(folder: Any, split: str = "train", batch: int = 128, *, features: Se
     features: names; None: all. weight: a feature of one number, as stored.
     shuffle: in the order that (seed, epoch) fix, which is that of `sapwood train --seed`, epochs counted from 1; the first pass is
     `epoch`, each further one the next. Without it, in stored order.
-    shard: (rank, size): this process' share of each batch; `batch` counts the events of all shares together.
+    shard: (rank, size): the events of this process, which reads no others. `batch` counts the events of all processes, who get their
+    shares of the same batches, near `batch` / size; without shuffling, each has batches of its own.
     threads: that gather batches ahead; 0: all cores.
     """
     feeding = Feeding(folder, split, batch, features=features, weight=weight, ragged=ragged, shard=shard, threads=threads)
     epochs = iter(range(epoch, 1 << 62))
 
     def passes() -> Iterator[tuple[Any, ...]]:
-        for stretch in feeding.stretches(seed, next(epochs) if shuffle else -1):
+        for stretch in feeding.stretches(seed, next(epochs) if shuffle else OWN):
             yield pack(feeding, stretch)
 
     def cut(*parts: Any) -> tf.data.Dataset:
@@ -51,7 +52,7 @@ def dataset(folder: Any, split: str = "train", batch: int = 128, *, features: Se
 
     stretches = tf.data.Dataset.from_generator(passes, output_signature=signature(feeding)).prefetch(2)
     batches = stretches.flat_map(cut).prefetch(tf.data.AUTOTUNE)
-    return batches.apply(tf.data.experimental.assert_cardinality(feeding.steps))
+    return batches.apply(tf.data.experimental.assert_cardinality(feeding.steps if shuffle else feeding.batches(OWN)))
 
 
 # ---- Stretches of batches, which `sapwood train --engine tensorflow` takes as they are ------------------------------------------

@@ -41,6 +41,29 @@ char *jni_bytes(JNIEnv *env, jbyteArray bytes, bool *failed) {
     return text;
 }
 
+bool jni_texts_take(JNIEnv *env, jobjectArray array, jni_texts *out) {
+    jsize count = (*env)->GetArrayLength(env, array);
+    bool failed = false;
+    out->items = calloc((size_t)count + 1, sizeof(const char *));
+    if (!out->items) {
+        throw_memory(env);
+        return false;
+    }
+    for (jsize i = 0; i < count && !failed; i++) {
+        jbyteArray item = (*env)->GetObjectArrayElement(env, array, i);
+        out->items[out->count++] = jni_bytes(env, item, &failed);
+        (*env)->DeleteLocalRef(env, item);
+    }
+    return !failed;
+}
+
+void jni_texts_release(jni_texts *texts) {
+    for (size_t i = 0; i < texts->count; i++)
+        free((char *)(uintptr_t)texts->items[i]);
+    free(texts->items);
+    *texts = (jni_texts){0};
+}
+
 void jni_throw(JNIEnv *env, const sap_error *error) {
     jclass class = (*env)->FindClass(env, "sapwood/spark/SapwoodException");
     jmethodID make =

@@ -7,9 +7,9 @@
 #undef sap_error_memory
 
 const char *sap_status_name(sap_status status) {
-    static const char *const names[] = {"ok",          "bad argument", "not found",    "bad format",
-                                        "unsupported", "wrong type",   "input/output", "out of memory",
-                                        "cancelled",   "not built in", "unusable data"};
+    static const char *const names[] = {"ok",          "bad argument", "not found",     "bad format",
+                                        "unsupported", "wrong type",   "input/output",  "out of memory",
+                                        "cancelled",   "not built in", "unusable data", "another rank failed"};
     size_t index = (size_t)status;
     return index < sizeof names / sizeof *names ? names[index] : "unknown status";
 }

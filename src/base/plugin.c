@@ -9,17 +9,20 @@ typedef struct part {
     const char *name;
     const char *provides; /* what it does, and what it needs to be built */
     bool has_threads;     /* its library's own */
+    bool is_quiet;        /* only looked for when parts are listed: opening it starts things */
     const void *table;
     void (*state)(char *out, size_t capacity); /* optional: what it finds on this machine, in a line */
 } part;
 
 static part parts[] = {
-    {"parquet", "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)", false, NULL,
-     NULL},
-    {"http", "files on web servers and S3 (libcurl)", false, NULL, NULL},
-    {"cuda", "training and prediction on NVIDIA GPUs (the CUDA compiler)", true, NULL, NULL},
-    {"keras", "Keras model files (libhdf5 and libzip)", false, NULL, NULL},
-    {"xrootd", "XRootD, root:// and roots:// (the client library libXrdCl)", true, NULL, NULL},
+    {.name = "parquet",
+     .provides = "Parquet files (Apache Arrow's C++ library, for instance in the Python package pyarrow)"},
+    {.name = "http", .provides = "files on web servers and S3 (libcurl)"},
+    {.name = "cuda", .provides = "training and prediction on NVIDIA GPUs (the CUDA compiler)", .has_threads = true},
+    {.name = "keras", .provides = "Keras model files (libhdf5 and libzip)"},
+    {.name = "xrootd", .provides = "XRootD, root:// and roots:// (the client library libXrdCl)", .has_threads = true},
+    {.name = "mpich", .provides = "training with many processes (MPICH and its kin)", .is_quiet = true},
+    {.name = "openmpi", .provides = "training with many processes (Open MPI)", .is_quiet = true},
 };
 enum { PART_COUNT = sizeof parts / sizeof *parts };
 
@@ -94,6 +97,20 @@ sap_status sap_plugin_find(const char *name, const void **table, sap_error *err)
     return sap_error_set(err, SAP_EPLUGIN, "no plug-in is called \"%s\"", name);
 }
 
+/* Whether the plug-in's file is there. */
+static sap_status look_for(const part *wanted, sap_error *err) {
+    char own[4096], path[4096 + 100];
+    own_folder(own, sizeof own);
+    const char *folders[] = {getenv("SAPWOOD_PLUGINS"), own, SAPWOOD_PLUGIN_FOLDER};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        (void)snprintf(path, sizeof path, "%s/libsapwood-%s.so", folders[i] ? folders[i] : "", wanted->name);
+        if (folders[i] && sap_path_exists(path))
+            return SAP_OK;
+    }
+    return sap_error_set(err, SAP_EPLUGIN, "this installation cannot do %s: there is no libsapwood-%s.so",
+                         wanted->provides, wanted->name);
+}
+
 const char *sap_version_parts(void) {
     static char text[4096];
     static bool made = false;
@@ -102,7 +119,7 @@ const char *sap_version_parts(void) {
     sap_status found[PART_COUNT];
     char message[PART_COUNT][300];
     for (size_t i = 0; i < PART_COUNT; i++) {
-        found[i] = sap_plugin_find(parts[i].name, &table, &error);
+        found[i] = parts[i].is_quiet ? look_for(&parts[i], &error) : sap_plugin_find(parts[i].name, &table, &error);
         (void)snprintf(message[i], sizeof message[i], "%.290s", found[i] == SAP_OK ? parts[i].provides : error.message);
         size_t length = strlen(message[i]);
         if (found[i] == SAP_OK && parts[i].state && length + 4 < sizeof message[i]) {

@@ -29,6 +29,8 @@ static char *format_of(const sap_field *field) {
     sap_text text = {0};
     if (field->type == SAP_FIXED_LIST) {
         sap_text_add(&text, "+w:%d", field->size);
+    } else if (field->type == SAP_DECIMAL) {
+        sap_text_add(&text, "d:%d,0", field->size);
     } else if (field->type == SAP_UNION) {
         sap_text_add(&text, "+ud:");
         for (int32_t i = 0; i < field->count; i++)

@@ -97,6 +97,17 @@ void sap_batch_release(sap_batch *batch) {
     *batch = (sap_batch){0};
 }
 
+void sap_storage_absorb(struct sap_storage *storage, sap_batch *batch) {
+    block *b = atomic_load_explicit(&batch->storage->first, memory_order_acquire);
+    while (b) {
+        block *next = b->next;
+        push(storage, b);
+        b = next;
+    }
+    free(batch->storage);
+    *batch = (sap_batch){0};
+}
+
 const sap_column *sap_batch_find(const sap_batch *batch, const char *name) {
     for (int32_t i = 0; i < batch->count; i++)
         if (strcmp(batch->columns[i].name, name) == 0)
@@ -120,8 +131,8 @@ sap_status sap_column_init(struct sap_storage *storage, const sap_field *field, 
 
 /* Entries [begin, begin + length) of `column`. Only records and fixed lists, whose children run in step with them, need
  * children of their own. */
-static sap_status view_column(const sap_column *column, int64_t begin, int64_t length, struct sap_storage *storage,
-                              sap_column *out, sap_error *err) {
+sap_status sap_column_view(const sap_column *column, int64_t begin, int64_t length, struct sap_storage *storage,
+                           sap_column *out, sap_error *err) {
     *out = *column;
     out->length = length;
     if (column->valid)
@@ -138,7 +149,8 @@ static sap_status view_column(const sap_column *column, int64_t begin, int64_t l
         if (!out->children)
             return sap_error_memory(err, "view of a batch");
         for (int32_t i = 0; i < column->count; i++)
-            SAP_TRY(view_column(&column->children[i], begin * step, length * step, storage, &out->children[i], err));
+            SAP_TRY(
+                sap_column_view(&column->children[i], begin * step, length * step, storage, &out->children[i], err));
     }
     return SAP_OK;
 }
@@ -151,7 +163,8 @@ sap_status sap_batch_view(const sap_batch *batch, int64_t begin, int64_t end, sa
     out->length = end - begin;
     out->first_entry = batch->first_entry + begin;
     for (int32_t i = 0; i < batch->count; i++) {
-        sap_status status = view_column(&batch->columns[i], begin, end - begin, out->storage, &out->columns[i], err);
+        sap_status status =
+            sap_column_view(&batch->columns[i], begin, end - begin, out->storage, &out->columns[i], err);
         if (status != SAP_OK) {
             sap_batch_release(out);
             return status;
@@ -269,7 +282,7 @@ static sap_status join_children(const sap_column *const *parts, size_t count, st
             } else if (out->type == SAP_FIXED_LIST) {
                 length = part->length * part->size;
             }
-            status = view_column(&part->children[c], begin, length, storage, &cut[i], err);
+            status = sap_column_view(&part->children[c], begin, length, storage, &cut[i], err);
             pointers[i] = &cut[i];
         }
         if (status == SAP_OK)

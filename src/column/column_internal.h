@@ -30,6 +30,13 @@ SAP_MUST_CHECK bool sap_slab_open(sap_slab *slab, struct sap_storage *storage);
 SAP_MUST_CHECK sap_status sap_column_init(struct sap_storage *storage, const sap_field *field, sap_column *out,
                                           sap_error *err);
 
+/* `out` becomes a view of entries [begin, begin + length) of a column: buffers are shared, and what children it needs of its own are
+ * the storage's. */
+SAP_MUST_CHECK sap_status sap_column_view(const sap_column *column, int64_t begin, int64_t length,
+                                          struct sap_storage *storage, sap_column *out, sap_error *err);
+/* Moves all memory of a batch, which is empty afterwards, into the storage: what pointed to it still does. */
+void sap_storage_absorb(struct sap_storage *storage, sap_batch *batch);
+
 /* `out` gets the concatenation of the batches (same columns, by position); their values are copied, offsets start at 0. */
 SAP_MUST_CHECK sap_status sap_batch_join(const sap_batch *batches, size_t count, sap_batch *out, sap_error *err);
 

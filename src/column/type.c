@@ -11,6 +11,7 @@ static const struct {
     [SAP_UINT64] = {"uint64", 8},    [SAP_FLOAT16] = {"float16", 2}, [SAP_FLOAT32] = {"float32", 4},
     [SAP_FLOAT64] = {"float64", 8},  [SAP_STRING] = {"string", 0},   [SAP_LIST] = {"list", 0},
     [SAP_FIXED_LIST] = {"fixed", 0}, [SAP_RECORD] = {"record", 0},   [SAP_UNION] = {"union", 0},
+    [SAP_DECIMAL] = {"decimal", 16},
 };
 
 static bool known(sap_type type) {

@@ -164,6 +164,10 @@ void sap_part_close(sap_part_reader *reader);
 /* Bytes that the columns take in memory, about. */
 uint64_t sap_part_bytes(const sap_part_reader *reader);
 
+/* Copies the features called `names` (count) of a struct array into a batch; the names are borrowed. */
+SAP_MUST_CHECK sap_status sap_features_import(const sap_dataset *dataset, const struct ArrowSchema *schema,
+                                              const struct ArrowArray *array, const char *const *names, size_t count,
+                                              sap_batch *out, sap_error *err);
 /* Copies an Arrow struct array into a batch with the columns `fields`, found by name; nulls are refused. */
 SAP_MUST_CHECK sap_status sap_arrow_import(const struct ArrowSchema *schema, const struct ArrowArray *array,
                                            const char *where, const sap_field *fields, int32_t count, sap_batch *out,
@@ -347,6 +351,8 @@ void sap_build_release(sap_build *build);
 SAP_MUST_CHECK sap_status sap_events_outputs(sap_build *build, sap_error *err);
 SAP_MUST_CHECK sap_status sap_published_outputs(sap_build *build, sap_error *err);
 
+/* The text of dataset.json, malloc'ed; NULL: out of memory. */
+char *sap_dataset_description(const sap_build *build);
 /* dataset.json of a build, or of a raw dataset (whose build has no passes behind it). */
 SAP_MUST_CHECK sap_status sap_dataset_describe(const sap_build *build, const char *path, sap_error *err);
 

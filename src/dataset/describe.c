@@ -128,7 +128,7 @@ static json_t *describe_parts(const sap_build *build) {
     return parts;
 }
 
-sap_status sap_dataset_describe(const sap_build *build, const char *path, sap_error *err) {
+char *sap_dataset_description(const sap_build *build) {
     const sap_dataset_writer *w = build->writer;
     const sap_dataset_plan *plan = &w->plan;
     json_t *labels = json_array();
@@ -142,8 +142,13 @@ sap_status sap_dataset_describe(const sap_build *build, const char *path, sap_er
                   plan->test_fraction, "balance", plan->balance, "labels", labels, "features", describe_features(build),
                   "selection", describe_selection(build), "inputs", describe_inputs(w), "parts", describe_parts(build));
     char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
+    json_decref(json);
+    return text;
+}
+
+sap_status sap_dataset_describe(const sap_build *build, const char *path, sap_error *err) {
+    char *text = sap_dataset_description(build);
     sap_status status = text ? sap_file_store(path, text, strlen(text), err) : sap_error_memory(err, path);
     free(text);
-    json_decref(json);
     return status;
 }

@@ -86,13 +86,24 @@ void sap_feed_close(sap_feed *feed) {
 
 /* ---- Arrays ------------------------------------------------------------------------------------------------- */
 
-static sap_status check_offsets(const int64_t *offsets, int64_t rows, int32_t input, sap_error *err) {
+/* pad_rows: the most steps that a row may have; 0: any. */
+static sap_status check_offsets(const int64_t *offsets, int64_t rows, int64_t pad_rows, int32_t input, sap_error *err) {
     bool right = offsets[0] == 0;
-    for (int64_t i = 0; i < rows && right; i++)
+    for (int64_t i = 0; i < rows && right; i++) {
         right = offsets[i + 1] >= offsets[i];
+        if (right && pad_rows > 0 && offsets[i + 1] - offsets[i] > pad_rows)
+            return sap_error_set(err, SAP_EARGUMENT, "examples: row %lld of input %d has %lld steps, more than %lld",
+                                 (long long)i, (int)input, (long long)(offsets[i + 1] - offsets[i]),
+                                 (long long)pad_rows);
+    }
     return right
                ? SAP_OK
                : sap_error_set(err, SAP_EARGUMENT, "examples: the offsets of input %d do not rise from 0", (int)input);
+}
+
+/* Steps of the dense form of a ragged input; 0: it has none. */
+static int64_t padding_of(const sap_examples *e, int32_t input) {
+    return e->offsets && e->offsets[input] && e->pad_rows ? e->pad_rows[input] : 0;
 }
 
 static sap_status check_arrays(const sap_examples *e, sap_error *err) {
@@ -103,8 +114,11 @@ static sap_status check_arrays(const sap_examples *e, sap_error *err) {
         const int64_t *offsets = e->offsets ? e->offsets[i] : NULL;
         if (e->values[i] < 1 || (!e->x[i] && (offsets ? offsets[e->rows] : e->rows) > 0))
             return sap_error_set(err, SAP_EARGUMENT, "examples: input %d has no values", (int)i);
+        if (padding_of(e, i) < 0 || padding_of(e, i) > INT32_MAX)
+            return sap_error_set(err, SAP_EARGUMENT, "examples: input %d is padded to %lld steps", (int)i,
+                                 (long long)padding_of(e, i));
         if (offsets)
-            SAP_TRY(check_offsets(offsets, e->rows, i, err));
+            SAP_TRY(check_offsets(offsets, e->rows, padding_of(e, i), i, err));
     }
     if (e->targets < 0 || (e->targets > 0 && (!e->y || !e->target_values)))
         return sap_error_set(err, SAP_EARGUMENT, "examples: %d targets cannot be fed", (int)e->targets);
@@ -114,13 +128,15 @@ static sap_status check_arrays(const sap_examples *e, sap_error *err) {
     return SAP_OK;
 }
 
-sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run, sap_feed **out, sap_error *err) {
+/* A feed of `rows` rows of the arrays, which ones is still to be said. */
+static sap_status open_arrays(const sap_examples *examples, int64_t rows, const sap_run *run, sap_feed **out,
+                              sap_error *err) {
     SAP_TRY(check_arrays(examples, err));
     sap_feed *feed;
-    SAP_TRY(sap_feed_init(examples->rows, examples->inputs, examples->targets, 1, run, &feed, err));
+    SAP_TRY(sap_feed_init(rows, examples->inputs, examples->targets, 1, run, &feed, err));
     for (int32_t i = 0; i < examples->inputs; i++) {
         const int64_t *offsets = examples->offsets ? examples->offsets[i] : NULL;
-        feed->inputs[i] = (sap_feed_input){.values = offsets ? 0 : examples->values[i],
+        feed->inputs[i] = (sap_feed_input){.values = examples->values[i] * (offsets ? padding_of(examples, i) : 1),
                                            .width = offsets ? examples->values[i] : 0,
                                            .x = examples->x[i],
                                            .offsets = offsets};
@@ -131,6 +147,23 @@ sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run
     feed->identity = examples->identity;
     feed->weight = examples->weight;
     *out = feed;
+    return SAP_OK;
+}
+
+sap_status sap_feed_open_arrays(const sap_examples *examples, const sap_run *run, sap_feed **out, sap_error *err) {
+    return open_arrays(examples, examples->rows, run, out, err);
+}
+
+sap_status sap_feed_open_rows(const sap_examples *examples, const int64_t *chosen, int64_t count, const sap_run *run,
+                              sap_feed **out, sap_error *err) {
+    bool right = count >= 0 && (chosen || count == 0);
+    for (int64_t i = 0; right && i < count; i++)
+        right = chosen[i] >= 0 && chosen[i] < examples->rows;
+    if (!right)
+        return sap_error_set(err, SAP_EARGUMENT, "examples: rows are chosen that the %lld are not among",
+                             (long long)examples->rows);
+    SAP_TRY(open_arrays(examples, count, run, out, err));
+    (*out)->chosen = chosen;
     return SAP_OK;
 }
 

@@ -70,6 +70,8 @@ struct sap_feed {
     int64_t *advised;         /* (shard_count) block of each shard that was asked for last, with a scratch file */
     const char *where;        /* for messages */
 
+    const int64_t *chosen; /* (rows) which rows of the caller's arrays it holds; NULL: all */
+
     int64_t *order; /* (rows) row numbers of this epoch */
     int64_t *place; /* (rows) where each of them stands in the epoch; NULL: the feed holds all rows */
     bool shuffled;  /* whether these two count */

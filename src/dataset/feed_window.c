@@ -42,11 +42,22 @@ static bool is_in_place(const sap_feed_input *input) {
     return !input->stored && !input->sequences && !input->dense;
 }
 
+/* Whether rows have to be picked; else they are handed out one after another as they are stored. */
+static bool picks(const sap_feed *feed) {
+    return feed->shuffled || feed->chosen;
+}
+
 bool sap_feed_is_direct(const sap_feed *feed) {
-    bool direct = !feed->shuffled;
+    bool direct = !picks(feed);
     for (int32_t i = 0; i < feed->input_count; i++)
         direct = direct && is_in_place(&feed->inputs[i]);
     return direct;
+}
+
+/* Numbers of a row of a ragged array, about. */
+static int64_t mean_values(const sap_feed *feed, const sap_feed_input *input) {
+    int64_t rows = feed->chosen && feed->rows ? feed->chosen[feed->rows - 1] + 1 : feed->rows;
+    return input->offsets[rows] * input->width / (rows ? rows : 1);
 }
 
 /* Bytes of a row, about. */
@@ -54,9 +65,7 @@ static int64_t row_bytes(const sap_feed *feed) {
     int64_t values = 4;
     for (int32_t i = 0; i < feed->input_count; i++) {
         const sap_feed_input *input = &feed->inputs[i];
-        values += !is_ragged(input) ? input->values
-                  : input->offsets  ? input->offsets[feed->rows] * input->width / (feed->rows ? feed->rows : 1)
-                                    : input->values / 2;
+        values += !is_ragged(input) ? input->values : input->offsets ? mean_values(feed, input) : input->values / 2;
     }
     for (int32_t i = 0; i < feed->target_count; i++)
         values += feed->y[i].values;
@@ -73,9 +82,10 @@ int64_t sap_window_batches(const sap_feed *feed, int64_t batch) {
 
 /* ---- Where everything goes ------------------------------------------------------------------------------------ */
 
-/* Row `i` of the window, as a number in stored order. */
+/* Row `i` of the window, as a number in the order in which it is stored. */
 static int64_t row_at(const sap_feed *feed, const sap_window *w, int64_t i) {
-    return feed->shuffled ? feed->order[w->first + i] : w->first + i;
+    int64_t row = feed->shuffled ? feed->order[w->first + i] : w->first + i;
+    return feed->chosen ? feed->chosen[row] : row;
 }
 
 static int64_t steps_of(const sap_feed_input *input, int64_t row) {
@@ -131,7 +141,7 @@ static sap_status lay_out_ragged(const sap_feed *feed, const sap_window *w, cons
             offset[i + 1] = offset[i] + steps_of(input, row_at(feed, w, first + i));
         total += offset[rows];
     }
-    if (!feed->shuffled && input->offsets) {
+    if (!picks(feed) && input->offsets) {
         out->x = input->x + input->offsets[w->first] * input->width;
         return SAP_OK;
     }
@@ -145,7 +155,7 @@ static sap_status lay_out(const sap_feed *feed, const sap_window *w, const sap_f
                           sap_error *err) {
     if (is_ragged(input))
         return lay_out_ragged(feed, w, input, out, err);
-    if (!feed->shuffled && is_in_place(input)) {
+    if (!picks(feed) && is_in_place(input)) {
         out->x = input->x + w->first * input->values;
         return SAP_OK;
     }
@@ -156,7 +166,7 @@ static sap_status lay_out(const sap_feed *feed, const sap_window *w, const sap_f
 }
 
 static sap_status lay_out_rows(const sap_feed *feed, sap_window *w, sap_error *err) {
-    bool copies = feed->shuffled;
+    bool copies = picks(feed);
     w->label = copies || !feed->label ? NULL : feed->label + w->first;
     w->weight = copies || !feed->weight ? NULL : feed->weight + w->first;
     w->identity = copies || !feed->identity ? NULL : feed->identity + w->first;
@@ -196,22 +206,22 @@ static sap_status copy_plain(const gathering *g, const sap_feed_input *input, in
                              sap_error *err) {
     const sap_feed *feed = g->feed;
     int64_t values = input->values, bytes = values * (int64_t)sizeof *out;
-    if (input->stored && !feed->shuffled)
+    if (input->stored && !picks(feed))
         return read_scratch(feed, input->at + (g->window->first + begin) * bytes, (end - begin) * values,
                             out + begin * values, err);
-    const int64_t *order = feed->order + g->window->first;
     int64_t known = feed->rows - g->window->first; /* rows that the order goes on for */
     for (int64_t i = begin; i < end; i++) {
+        int64_t row = row_at(feed, g->window, i);
         if (input->stored) {
-            SAP_TRY(read_scratch(feed, input->at + order[i] * bytes, values, out + i * values, err));
+            SAP_TRY(read_scratch(feed, input->at + row * bytes, values, out + i * values, err));
             continue;
         }
         if (i + LOOK_AHEAD < known) {
-            const char *ahead = (const char *)(input->x + order[i + LOOK_AHEAD] * values);
+            const char *ahead = (const char *)(input->x + row_at(feed, g->window, i + LOOK_AHEAD) * values);
             __builtin_prefetch(ahead);
             __builtin_prefetch(ahead + (bytes < 64 ? bytes - 1 : 64)); /* the hardware goes on from there */
         }
-        memcpy(out + i * values, input->x + order[i] * values, (size_t)bytes);
+        memcpy(out + i * values, input->x + row * values, (size_t)bytes);
     }
     return SAP_OK;
 }
@@ -232,13 +242,13 @@ static sap_status copy_dense(const gathering *g, const sap_feed_input *input, in
                              sap_error *err) {
     for (int64_t i = begin; i < end; i++) {
         int64_t row = row_at(g->feed, g->window, i);
-        const sap_sequence *sequence = &input->sequences[row];
         float *to = out + i * input->values;
         if (input->padded) {
+            const sap_sequence *sequence = &input->sequences[row];
             sap_dense(input->feature, input->constants, sequence->data, sequence->rows, to);
             continue;
         }
-        int64_t values = sequence->rows * input->width;
+        int64_t values = steps_of(input, row) * input->width;
         SAP_TRY(copy_sequence(g->feed, input, row, to, err));
         memset(to + values, 0, (size_t)(input->values - values) * sizeof *to);
     }
@@ -271,18 +281,18 @@ static void copy_rows(const gathering *g, int64_t begin, int64_t end) {
     uint64_t *identity = (uint64_t *)(void *)w->identities.data;
     for (int64_t i = begin; i < end; i++) {
         int64_t row = row_at(feed, w, i);
-        if (feed->shuffled && w->first + i + LOOK_AHEAD < feed->rows) {
-            int64_t ahead = feed->order[w->first + i + LOOK_AHEAD];
+        if (picks(feed) && w->first + i + LOOK_AHEAD < feed->rows) {
+            int64_t ahead = row_at(feed, w, i + LOOK_AHEAD);
             if (feed->label)
                 __builtin_prefetch(feed->label + ahead);
             if (feed->identity)
                 __builtin_prefetch(feed->identity + ahead);
         }
-        if (feed->shuffled && feed->label)
+        if (picks(feed) && feed->label)
             ((int32_t *)(void *)w->labels.data)[i] = feed->label[row];
-        if (feed->shuffled && feed->weight)
+        if (picks(feed) && feed->weight)
             ((float *)(void *)w->weights.data)[i] = feed->weight[row];
-        if (feed->shuffled || !feed->identity)
+        if (picks(feed) || !feed->identity)
             identity[i] = feed->identity ? feed->identity[row] : (uint64_t)(feed->own_first + row);
     }
 }

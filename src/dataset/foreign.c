@@ -285,7 +285,7 @@ static sap_status resolve(opening *o, const char *path, sap_dataset_format forma
             status = sap_error_set(err, SAP_ETYPE, "%s: column \"%s\" cannot weigh events: it has %lld numbers", path,
                                    needed[k], (long long)found->values);
         else if (found && k == 0 && !o->resolved)
-            info->label_count = (size_t)found->values;
+            info->label_count = (size_t)(found->values == 1 && options->classes > 1 ? options->classes : found->values);
     }
     o->resolved = o->resolved || status == SAP_OK;
     free(p.items);

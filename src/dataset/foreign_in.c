@@ -91,11 +91,17 @@ static sap_status take_feature(const sap_foreign *f, const sap_column *from, con
     return SAP_OK;
 }
 
-/* Class numbers of one-hot rows, in `class_of` (rows). */
+/* Class numbers of rows that are one-hot or hold the number, in `class_of` (rows). */
 static sap_status take_classes(const sap_foreign *f, const sap_column *from, int32_t *class_of, sap_error *err) {
     const float *values = from->children[0].values;
     for (int64_t i = 0; i < from->length; i++) {
         int64_t ones = 0, zeros = 0, count = from->offsets[i + 1] - from->offsets[i];
+        float number = count == 1 ? values[from->offsets[i]] : -1;
+        if (number >= 0 && number < (float)f->info->label_count && floorf(number) >= number &&
+            f->info->label_count > 1) {
+            class_of[i] = (int32_t)number;
+            continue;
+        }
         for (int64_t k = 0; k < count; k++) {
             float value = values[from->offsets[i] + k];
             bool one = fabsf(value - 1) <= 0;
@@ -104,7 +110,7 @@ static sap_status take_classes(const sap_foreign *f, const sap_column *from, int
             class_of[i] = one ? (int32_t)k : class_of[i];
         }
         if (count != (int64_t)f->info->label_count || ones != 1 || zeros != count - 1)
-            return wrong(f, i, from->name, "is no one-hot label", err);
+            return wrong(f, i, from->name, "is no one-hot label, nor the number of a class", err);
     }
     return SAP_OK;
 }

@@ -194,7 +194,10 @@ class file_batches : public arrow::RecordBatchReader {
     }
     arrow::Status ReadNext(std::shared_ptr<arrow::RecordBatch> *batch) override {
         batch->reset();
-        return next < file->num_record_batches() ? file->ReadRecordBatch(next++).Value(batch) : arrow::Status::OK();
+        if (next == file->num_record_batches())
+            return arrow::Status::OK();
+        ARROW_ASSIGN_OR_RAISE(*batch, file->ReadRecordBatch(next++));
+        return (*batch)->ValidateFull(); /* the reader believes what lengths and offsets the file has */
     }
 
   private:

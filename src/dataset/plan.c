@@ -377,8 +377,15 @@ sap_status sap_dataset_create(const char *folder, const sap_dataset_plan *plan, 
 
 sap_status sap_dataset_create_json(const char *folder, const char *plan, sap_dataset_writer **out, sap_error *err) {
     sap_dataset_writer *w;
-    SAP_TRY(sap_writer_parse(folder, plan, true, &w, err));
-    return claim_folder(w, out, err);
+    SAP_TRY(sap_writer_parse(folder ? folder : "constants", plan, true, &w, err));
+    if (folder)
+        return claim_folder(w, out, err);
+    sap_status status = describe_plan(w, err);
+    if (status == SAP_OK)
+        *out = w;
+    else
+        sap_dataset_writer_close(w);
+    return status;
 }
 
 void sap_dataset_writer_close(sap_dataset_writer *w) {

@@ -254,6 +254,7 @@ sap_status sap_dataset_packer_next(sap_dataset_packer *p, bool last, int32_t *bu
 struct sap_dataset_shard {
     sap_dataset_writer *writer;
     int32_t bucket;
+    bool write; /* else there are only constants to fit */
     char *data; /* rows */
     size_t bytes, capacity;
 };
@@ -267,7 +268,8 @@ sap_status sap_dataset_shard_open(const char *folder, const char *plan, int32_t 
     if (!shard)
         return sap_error_memory(err, "a shard");
     shard->bucket = bucket;
-    sap_status status = sap_writer_parse(folder, plan, false, &shard->writer, err);
+    shard->write = folder != NULL;
+    sap_status status = sap_writer_parse(folder ? folder : "constants", plan, false, &shard->writer, err);
     if (status == SAP_OK)
         *out = shard;
     else
@@ -407,23 +409,24 @@ static sap_status place_parts(const sap_build *build, size_t bucket, sap_error *
     return status;
 }
 
-/* [null or {"shift": [], "factor": []}, …] */
+/* From the text of a dataset.json. */
 static sap_status read_constants(sap_build *build, const char *text, sap_error *err) {
-    json_t *list = json_loads(text, 0, NULL);
+    json_t *json = json_loads(text, 0, NULL);
+    sap_info info = {0};
     size_t features = build->writer->plan.feature_count;
-    bool good = json_array_size(list) == features;
-    for (size_t f = 0; f < features && good; f++) {
-        const json_t *item = json_array_get(list, f);
-        const json_t *shift = json_object_get(item, "shift"), *factor = json_object_get(item, "factor");
-        sap_constants *c = &build->constants[f];
-        good = json_array_size(shift) == (size_t)c->width && json_array_size(factor) == (size_t)c->width;
-        for (int32_t j = 0; j < c->width && good; j++) {
-            c->shift[j] = json_number_value(json_array_get(shift, (size_t)j));
-            c->factor[j] = json_number_value(json_array_get(factor, (size_t)j));
+    sap_status status = sap_info_parse_features(json_object_get(json, "features"), "constants", &info, err);
+    for (size_t f = 0; f < features && status == SAP_OK; f++) {
+        sap_constants *to = &build->constants[f], *from = &info.constants[f];
+        if (info.feature_count != features || from->width != to->width)
+            status = sap_error_set(err, SAP_EFORMAT, "constants are of another plan");
+        else if (to->width > 0) {
+            memcpy(to->shift, from->shift, (size_t)to->width * sizeof *to->shift);
+            memcpy(to->factor, from->factor, (size_t)to->width * sizeof *to->factor);
         }
     }
-    json_decref(list);
-    return good ? SAP_OK : sap_error_set(err, SAP_EFORMAT, "constants are of another plan");
+    sap_info_release(&info);
+    json_decref(json);
+    return status;
 }
 
 sap_status sap_dataset_shard_write(sap_dataset_shard *shard, const char *constants, const sap_run *run, char **report,
@@ -436,7 +439,7 @@ sap_status sap_dataset_shard_write(sap_dataset_shard *shard, const char *constan
     (void)snprintf(place, sizeof place, "attempts/%03d-%016llx", (int)shard->bucket, (unsigned long long)tag);
     sap_build build = {.writer = w, .run = run, .place = place};
     sap_bucket bucket = {.data = shard->data};
-    bool write_now = constants || w->plan.layout != SAP_LAYOUT_PUBLISHED;
+    bool write_now = shard->write && (constants || w->plan.layout != SAP_LAYOUT_PUBLISHED);
     sap_status status = sap_build_init(&build, err);
     if (status == SAP_OK && constants)
         status = read_constants(&build, constants, err);
@@ -468,6 +471,8 @@ sap_status sap_dataset_shard_write(sap_dataset_shard *shard, const char *constan
 sap_status sap_dataset_begin_shards(sap_dataset_writer *w, sap_error *err) {
     if (w->plan.layout == SAP_LAYOUT_RAW)
         return sap_error_set(err, SAP_EUNSUPPORTED, "a raw dataset has no shards");
+    if (w->lock < 0) /* no folder, only constants */
+        return SAP_OK;
     sap_build build = {.writer = w, .place = "whole"};
     sap_status status =
         w->plan.layout == SAP_LAYOUT_PUBLISHED ? sap_published_outputs(&build, err) : sap_events_outputs(&build, err);
@@ -570,23 +575,21 @@ static sap_status take_reports(sap_build *build, const char *const *reports, siz
     return status == SAP_OK ? sap_build_fit(build, err) : status;
 }
 
-sap_status sap_dataset_fit_shards(sap_dataset_writer *w, const char *const *reports, size_t count, char **constants,
+sap_status sap_dataset_fit_shards(sap_dataset_writer *w, const char *const *reports, size_t count, char **description,
                                   sap_error *err) {
     sap_build build = {.writer = w, .place = "whole"};
     sap_status status = take_reports(&build, reports, count, err);
-    json_t *list = json_array();
-    for (size_t f = 0; f < w->plan.feature_count && status == SAP_OK; f++) {
-        const sap_constants *c = &build.constants[f];
-        json_array_append_new(
-            list, json_pack("{s:o, s:o}", "shift", reals(c->shift, c->width), "factor", reals(c->factor, c->width)));
+    if (status == SAP_OK) {
+        *description = sap_dataset_description(&build);
+        status = *description ? SAP_OK : sap_error_memory(err, w->folder);
     }
-    *constants = status == SAP_OK ? json_dumps(list, JSON_COMPACT) : NULL;
-    json_decref(list);
     sap_build_release(&build);
-    return status == SAP_OK && !*constants ? sap_error_memory(err, "constants") : status;
+    return status;
 }
 
 sap_status sap_dataset_finish_shards(sap_dataset_writer *w, const char *const *reports, size_t count, sap_error *err) {
+    if (w->lock < 0)
+        return sap_error_set(err, SAP_EARGUMENT, "the plan has no folder, only constants");
     sap_build build = {.writer = w, .place = "whole"};
     sap_status status = take_reports(&build, reports, count, err);
     if (status == SAP_OK)

@@ -275,7 +275,8 @@ static sap_status open_callback(const sap_callbacks *all, const sap_callback *se
 
 sap_status sap_callbacks_init(sap_callbacks *callbacks, sap_model *model, const sap_callback *settings, size_t count,
                               const sap_history *history, sap_error *err) {
-    *callbacks = (sap_callbacks){.model = model, .optimizer = model ? &model->optimizer : NULL, .history = history};
+    *callbacks = (sap_callbacks){
+        .model = model, .optimizer = model ? &model->optimizer : NULL, .history = history, .writes = true};
     if (count > CALLBACKS_MOST)
         return sap_error_set(err, SAP_EARGUMENT, "%zu callbacks; there may be %d", count, CALLBACKS_MOST);
     callbacks->items = calloc(count + 1, sizeof *callbacks->items);
@@ -298,8 +299,9 @@ void sap_callbacks_release(sap_callbacks *callbacks) {
 static sap_status call_all(sap_callbacks *all, size_t offset, int64_t epoch, sap_error *err) {
     for (size_t i = 0; i < all->count; i++) {
         callback_step *step;
-        memcpy(&step, (const char *)&classes[all->items[i].settings.kind] + offset, sizeof step);
-        if (step)
+        const callback_class *class_of = &classes[all->items[i].settings.kind];
+        memcpy(&step, (const char *)class_of + offset, sizeof step);
+        if (step && (all->writes || !class_of->writes))
             SAP_TRY(step(all, &all->items[i], epoch, err));
     }
     return SAP_OK;

@@ -22,6 +22,7 @@ typedef struct sap_callbacks {
     const sap_history *history;
     sap_callback_state *items;
     size_t count;
+    bool writes;    /* those that write files are called */
     bool stop;      /* no more epochs */
     char note[200]; /* what a callback did that is worth a line; empty: nothing */
 } sap_callbacks;

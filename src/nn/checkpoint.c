@@ -91,14 +91,24 @@ static json_t *describe_callbacks(const sap_callbacks *callbacks) {
 /* Everything that decides the result but the number of epochs, which may grow. */
 static json_t *describe_training(const sap_training *t) {
     const sap_train_options *o = t->options;
-    return json_pack("{s:o, s:I, s:I, s:I, s:o, s:b, s:I, s:o, s:b, s:o, s:o, s:I, s:I, s:o}", "network",
+    return json_pack("{s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:I, s:o, s:b, s:o, s:o, s:I, s:I, s:o}", "network",
                      hexadecimal(sap_hash(t->model->config, t->model->config_length, 0)), "initial_epoch",
                      (json_int_t)o->initial_epoch, "batch", (json_int_t)o->batch, "steps_per_epoch",
                      (json_int_t)o->steps_per_epoch, "seed", hexadecimal(o->seed), "in_order", (int)o->in_order,
-                     "validation_freq", (json_int_t)o->validation_freq, "losses", describe_losses(t), "auc",
-                     (int)o->auc, "optimizer", describe_optimizer(&t->model->optimizer.settings), "callbacks",
-                     describe_callbacks(&t->callbacks), "rows", (json_int_t)t->rows, "validation_rows",
-                     (json_int_t)t->validation_rows, "initial_weights", hexadecimal(t->initial));
+                     "deterministic", (int)o->deterministic, "validation_freq", (json_int_t)o->validation_freq,
+                     "losses", describe_losses(t), "auc", (int)o->auc, "optimizer",
+                     describe_optimizer(&t->model->optimizer.settings), "callbacks", describe_callbacks(&t->callbacks),
+                     "rows", (json_int_t)t->rows, "validation_rows", (json_int_t)t->validation_rows, "initial_weights",
+                     hexadecimal(t->initial));
+}
+
+uint64_t sap_training_hash(const sap_training *t) {
+    json_t *described = describe_training(t);
+    char *text = described ? json_dumps(described, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+    uint64_t hash = text ? sap_hash(text, strlen(text), 0) : 0;
+    free(text);
+    json_decref(described);
+    return hash;
 }
 
 static sap_status check_training(const sap_training *t, const json_t *stored, sap_error *err) {
@@ -369,17 +379,44 @@ static sap_status read_arrays(sap_training *t, const json_t *list, const char *b
     return status;
 }
 
+/* Rank 0 reads the file, if there is one, and hands it to the others. *bytes NULL: there is none. */
+static sap_status load(const char *path, sap_comm *comm, char **bytes, size_t *length, sap_error *err) {
+    sap_status status = SAP_OK;
+    *bytes = NULL;
+    *length = 0;
+    if (sap_comm_rank(comm) == 0 && sap_path_exists(path))
+        status = sap_file_load(path, CHECKPOINT_MOST, bytes, length, err);
+    if (status == SAP_OK || sap_comm_size(comm) > 1)
+        status = sap_comm_agree(comm, status, err);
+    if (status == SAP_OK)
+        status = sap_comm_broadcast(comm, length, sizeof *length, err);
+    if (status == SAP_OK && sap_comm_rank(comm) > 0 && *length > 0 && !(*bytes = malloc(*length)))
+        status = sap_error_memory(err, path);
+    return status == SAP_OK && *length > 0 ? sap_comm_broadcast(comm, *bytes, *length, err) : status;
+}
+
+/* The sums of the epoch under way are rank 0's to go on with. */
+static void leave_to_first(sap_training *t) {
+    if (sap_comm_rank(t->options->comm) == 0)
+        return;
+    t->position.tally = (sap_tally){0};
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++)
+        t->position.scores[o].count = 0;
+}
+
 sap_status sap_checkpoint_read(sap_training *t, bool *found, sap_error *err) {
     const char *path = t->options->checkpoint;
-    *found = sap_path_exists(path);
-    if (!*found)
-        return SAP_OK;
     char *bytes = NULL;
     const char *arrays = NULL;
     size_t length = 0, arrays_length = 0;
     json_t *root = NULL;
-    SAP_TRY(sap_file_load(path, CHECKPOINT_MOST, &bytes, &length, err));
-    sap_status status = open_frame(path, bytes, length, &root, &arrays, &arrays_length, err);
+    sap_status status = load(path, t->options->comm, &bytes, &length, err);
+    *found = status == SAP_OK && bytes;
+    if (!*found) {
+        free(bytes);
+        return status;
+    }
+    status = open_frame(path, bytes, length, &root, &arrays, &arrays_length, err);
     if (status == SAP_OK)
         status = check_training(t, json_object_get(root, "training"), err);
     const json_t *at = json_object_get(root, "position"), *optimizer = json_object_get(root, "optimizer");
@@ -400,6 +437,7 @@ sap_status sap_checkpoint_read(sap_training *t, bool *found, sap_error *err) {
         t->callbacks.stop = json_is_true(json_object_get(root, "stop"));
         t->model->optimizer.iteration = integer_of(optimizer, "iteration");
         t->model->optimizer.learning_rate = number_value(json_object_get(optimizer, "learning_rate"));
+        leave_to_first(t);
     }
     json_decref(root);
     free(bytes);

@@ -15,6 +15,16 @@ typedef struct sap_tally {
     int64_t correct[SAP_OUTPUTS], count[SAP_OUTPUTS];
 } sap_tally;
 
+static inline void sap_tally_add(sap_tally *to, const sap_tally *more) {
+    to->loss += more->loss;
+    to->rows += more->rows;
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
+        to->output[o] += more->output[o];
+        to->correct[o] += more->correct[o];
+        to->count[o] += more->count[o];
+    }
+}
+
 /* Scores of an output in the epoch that is under way, for its AUC. */
 typedef struct sap_scores {
     float *score;
@@ -43,9 +53,14 @@ typedef struct sap_training {
     sap_position position;
 } sap_training;
 
+/* By rank 0, which has the sums and scores of all ranks. */
 SAP_MUST_CHECK sap_status sap_checkpoint_write(const sap_training *training, sap_error *err);
-/* Takes everything from the checkpoint, if there is one. A checkpoint of another training is SAP_EARGUMENT. */
+/* Takes everything from the checkpoint, if there is one; rank 0 reads it, and of the others none has the epoch's sums and scores. A
+ * checkpoint of another training is SAP_EARGUMENT. */
 SAP_MUST_CHECK sap_status sap_checkpoint_read(sap_training *training, bool *found, sap_error *err);
+
+/* Of everything that decides what comes out of a training. */
+uint64_t sap_training_hash(const sap_training *training);
 
 /* Room for `more` scores. */
 SAP_MUST_CHECK sap_status sap_scores_reserve(sap_scores *scores, int64_t more, sap_error *err);

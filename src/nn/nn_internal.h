@@ -426,7 +426,8 @@ typedef struct sap_program sap_program;
 /* What a batch gave, by output. */
 typedef struct sap_batch_result {
     sap_loss_sums outputs[SAP_OUTPUTS];
-    double activity; /* what activity regularizers add to the loss */
+    int64_t places[SAP_OUTPUTS]; /* that the mean of each output is taken over: those of the whole batch */
+    double activity;             /* what activity regularizers add to the loss */
 } sap_batch_result;
 
 /* Memory for running the model. losses: one for each output, NULL: Keras' categorical cross-entropy; kernels NULL: the best
@@ -443,6 +444,29 @@ SAP_MUST_CHECK sap_status sap_program_run(sap_program *program, const sap_exampl
                                           sap_error *err);
 /* Checks that examples fit the model's inputs. */
 SAP_MUST_CHECK sap_status sap_examples_check(const sap_model *model, const sap_examples *examples, sap_error *err);
+
+/* ---- Batches that ranks share ------------------------------------------------------------------------------ */
+
+enum { SAP_FLAGS = 3 }; /* numbers that go along with the gradients */
+
+/* How a program shares its batches with other ranks. Zeroed: it does not. */
+typedef struct sap_share {
+    sap_comm *comm;               /* NULL: this is the only rank */
+    int32_t groups;               /* of shards whose sums are added in a fixed order; 0: in any order */
+    int32_t group_from, group_to; /* this rank's */
+    const uint8_t *shards;        /* (rows) with groups: the shard of each row of the batch in hand */
+} sap_share;
+
+/* Groups for batches of that size. */
+int32_t sap_share_groups(int64_t batch);
+/* Of so many groups or shards, those of a rank. */
+void sap_share_own(int32_t groups, int rank, int size, int32_t *from, int32_t *to);
+/* Before the first batch; the program must be open for training. */
+void sap_program_share(sap_program *program, const sap_share *share);
+/* After sap_program_run, by all ranks that share: gradients, (trainable_count) with room for SAP_FLAGS more, and flags become the sums
+ * over all ranks, the latter rounded to float. With groups, so does the result; without, it stays this rank's own. */
+SAP_MUST_CHECK sap_status sap_program_sum(sap_program *program, float *gradients, float *flags,
+                                          sap_batch_result *result, sap_error *err);
 
 /* The last activation of an output where the loss is taken from what it would be given, else SAP_LINEAR. */
 sap_activation_kind sap_program_logits(const sap_program *program, int32_t output);

@@ -185,6 +185,15 @@ static void row_pairs(const float *x, int64_t rows, int64_t first, int64_t width
     }
 }
 
+#if defined(__clang__) /* shuffles by a vector are gcc's */
+static void transpose(pairs_of m[TILE_ROWS]) {
+    uint32_t from[TILE_ROWS][TILE_PAIRS], *to = (uint32_t *)m;
+    memcpy(from, m, sizeof from);
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int c = 0; c < TILE_PAIRS; c++)
+            to[r * TILE_PAIRS + c] = from[c][r];
+}
+#else
 /* Blocks of 1, 2, 4 and 8 are exchanged across the diagonal. */
 INLINE void transpose(pairs_of m[TILE_ROWS]) {
     UNROLL
@@ -205,6 +214,7 @@ INLINE void transpose(pairs_of m[TILE_ROWS]) {
         }
     }
 }
+#endif
 
 /* Rows [first, first + 16) as tiles: of weights, or transposed as operands. Returns how many numbers of the depth there are. */
 static int64_t row_tiles(const float *x, int64_t rows, int64_t first, const outer_sum *p, int64_t x_step,

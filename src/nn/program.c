@@ -72,7 +72,9 @@ void sap_program_close(sap_program *program) {
     for (int32_t i = 0; program->rows && i < program->model->input_count; i++)
         sap_rows_release(&program->rows[i]);
     free(program->order);
+    free(program->tile_first);
     free(program->slices);
+    free(program->exchange);
     sap_arena_release(&program->arena);
     free(program);
 }
@@ -124,8 +126,7 @@ static sap_status run_slice(void *context, size_t index, int slot_index, sap_err
     sap_batch_result result = {0};
     if (sap_program_differentiates(p) && p->stage.load)
         memset(slice_gradients(p, slice), 0, (size_t)p->model->trainable_count * sizeof(float));
-    for (int64_t tile = slice * p->tile_count / p->slice_count; tile < (slice + 1) * p->tile_count / p->slice_count;
-         tile++) {
+    for (int64_t tile = p->slice_tiles[slice]; tile < p->slice_tiles[slice + 1]; tile++) {
         sap_frame *f = has_stages(p) ? p->frames[tile] : &s->frame;
         f->pass.gradients = slice_gradients(p, slice);
         SAP_TRY(run_tile(p, f, s->work, tile, &result, p->marks[slice], err));
@@ -139,14 +140,15 @@ static sap_status run_slice(void *context, size_t index, int slot_index, sap_err
 
 /* Memory for all tiles of the batch in hand. */
 static sap_status place_frames(sap_program *p, sap_error *err) {
-    if (p->tile_count > p->frame_count) {
-        sap_frame **grown = sap_arena_array(&p->arena, (size_t)p->tile_count, sizeof(sap_frame *));
+    int64_t tiles = p->tile_count > 0 ? p->tile_count : 1; /* all rows may be other ranks' */
+    if (tiles > p->frame_count) {
+        sap_frame **grown = sap_arena_array(&p->arena, (size_t)tiles, sizeof(sap_frame *));
         if (!grown)
             return sap_error_memory(err, p->model->name);
         if (p->frame_count)
             memcpy(grown, p->frames, (size_t)p->frame_count * sizeof(sap_frame *));
         p->frames = grown;
-        while (p->frame_count < p->tile_count) {
+        while (p->frame_count < tiles) {
             sap_frame *frame = sap_arena_alloc(&p->arena, sizeof *frame);
             if (!frame)
                 return sap_error_memory(err, p->model->name);
@@ -155,8 +157,7 @@ static sap_status place_frames(sap_program *p, sap_error *err) {
             SAP_TRY(sap_frame_open(p, frame, err));
         }
         for (int32_t b = 0; b < p->barrier_count; b++) {
-            p->barriers[b].own =
-                sap_arena_array(&p->arena, (size_t)(p->tile_count * p->barriers[b].count), sizeof(double));
+            p->barriers[b].own = sap_arena_array(&p->arena, (size_t)(tiles * p->barriers[b].count), sizeof(double));
             if (!p->barriers[b].own)
                 return sap_error_memory(err, p->model->name);
         }
@@ -176,13 +177,7 @@ static sap_status place_frames(sap_program *p, sap_error *err) {
 static sap_status run_stage(sap_program *p, const sap_run *run, sap_stage stage, sap_error *err) {
     p->stage = stage;
     SAP_TRY(sap_loop(run, (size_t)p->slice_count, run_slice, p, err));
-    sap_barrier *barrier = stage.barrier;
-    for (int64_t i = 0; barrier && i < barrier->count; i++) {
-        barrier->sums[i] = 0;
-        for (int64_t tile = 0; tile < p->tile_count; tile++)
-            barrier->sums[i] += barrier->own[tile * barrier->count + i];
-    }
-    return SAP_OK;
+    return stage.barrier ? sap_share_barrier(p, stage.barrier, err) : SAP_OK;
 }
 
 /* Forward to each barrier and through its rounds, to the end; back to each barrier, through its last round, to the
@@ -207,12 +202,13 @@ static sap_status run_stages(sap_program *p, const sap_run *run, sap_error *err)
         memset(p->marks, 0, sizeof p->marks);
         SAP_TRY(run_stage(p, run, stage, err));
         stage = (sap_stage){.forward_from = p->call_count, .forward_to = p->call_count};
-        for (int32_t o = 0; o < p->model->output_count; o++) {
-            int64_t marks = 0;
-            for (int64_t slice = 0; slice < p->slice_count; slice++)
-                marks += p->marks[slice][o];
-            p->places[o] = p->model->nodes[p->endings[o].node].mask >= 0 ? marks : p->places[o];
-        }
+        int64_t marks[SAP_OUTPUTS] = {0};
+        for (int64_t slice = 0; slice < p->slice_count; slice++)
+            for (int32_t o = 0; o < p->model->output_count; o++)
+                marks[o] += p->marks[slice][o];
+        SAP_TRY(sap_comm_sum(p->share.comm, SAP_COMM_INT64, marks, p->model->output_count, err));
+        for (int32_t o = 0; o < p->model->output_count; o++)
+            p->places[o] = p->model->nodes[p->endings[o].node].mask >= 0 ? marks[o] : p->places[o];
     }
     stage.loss = true;
     stage.backward_to = p->call_count;
@@ -262,6 +258,14 @@ static sap_status add_range(void *context, size_t index, int slot_index, sap_err
     return SAP_OK;
 }
 
+/* Little: nothing is worth sharing between threads, and nothing is to be added up. */
+static void cut_slices(sap_program *p, bool little) {
+    int64_t slices = p->tile_count < SAP_SLICES ? p->tile_count : SAP_SLICES;
+    p->slice_count = little ? p->tile_count > 0 : slices;
+    for (int64_t s = 0; s <= p->slice_count; s++)
+        p->slice_tiles[s] = p->slice_count ? s * p->tile_count / p->slice_count : 0;
+}
+
 /* Multiplications of the batch in hand, about. */
 static double batch_work(const sap_program *p) {
     double work = p->work;
@@ -281,13 +285,14 @@ sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_
     for (int32_t o = 0; p->mode != SAP_PREDICT && o < p->model->output_count; o++) {
         const sap_ending *e = &p->endings[o];
         SAP_TRY(sap_loss_examples(&e->loss, examples, o, e->values, sap_ending_places(p, e), p->model->name, err));
-        p->places[o] = examples->rows * sap_ending_places(p, e);
+        p->places[o] = sap_program_batch(p) * sap_ending_places(p, e);
     }
     sap_run run = p->run;
-    if (batch_work(p) < PARALLEL_WORK) { /* nothing to share, and nothing to add up */
+    bool little = batch_work(p) < PARALLEL_WORK;
+    if (little)
         run.pool = NULL;
-        p->slice_count = p->tile_count > 0;
-    }
+    if (!p->share.groups)
+        cut_slices(p, little);
     if (p->mode == SAP_PREDICT)
         return sap_loop(&run, (size_t)((p->tile_count + tiles_a_step(p) - 1) / tiles_a_step(p)), predict_tiles, p, err);
     if (has_stages(p))
@@ -300,30 +305,28 @@ sap_status sap_program_run(sap_program *p, const sap_examples *examples, uint64_
                                       .backward_to = sap_program_differentiates(p) ? p->call_count : 0},
                           err));
     *result = (sap_batch_result){0};
+    memcpy(result->places, p->places, sizeof p->places);
     for (int64_t i = 0; i < p->slice_count; i++) {
         for (int32_t o = 0; o < p->model->output_count; o++)
             sap_loss_add(&result->outputs[o], &p->results[i].outputs[o]);
         result->activity += p->results[i].activity;
     }
-    if (!sap_program_differentiates(p) || p->slice_count < 2)
+    if (sap_program_differentiates(p) && p->slice_count == 0) /* all rows are other ranks' */
+        memset(gradients, 0, (size_t)p->model->trainable_count * sizeof *gradients);
+    if (!sap_program_differentiates(p) || p->slice_count < 2 || p->share.groups)
         return SAP_OK;
     return sap_loop(&run, (size_t)((p->model->trainable_count + TREE_RANGE - 1) / TREE_RANGE), add_range, p, err);
+}
+
+void sap_program_share(sap_program *program, const sap_share *share) {
+    program->share = *share;
 }
 
 sap_activation_kind sap_program_logits(const sap_program *program, int32_t output) {
     return program->endings[output].logits;
 }
 
-/* ---- Public forms --------------------------------------------------------------------------------------- */
-
-sap_status sap_model_predict(const sap_model *model, const sap_examples *examples, const sap_run *run,
-                             float *const *outputs, sap_error *err) {
-    sap_program *program = NULL;
-    SAP_TRY(sap_program_open(model, SAP_PREDICT, NULL, NULL, run, &program, err));
-    sap_status status = sap_program_run(program, examples, 0, NULL, outputs, NULL, err);
-    sap_program_close(program);
-    return status;
-}
+/* ---- The public form --------------------------------------------------------------------------------------- */
 
 sap_status sap_model_gradient(const sap_model *model, const sap_examples *examples, const sap_loss *losses,
                               const sap_run *run, double *mean_loss, float *gradients, sap_error *err) {

@@ -87,6 +87,8 @@ struct sap_program {
     double *step_work; /* (domain_count) multiplications a step */
     float *slices;     /* (SAP_SLICES, slice_stride) gradients; slice 0 is the caller's array */
     int64_t slice_stride;
+    sap_share share;
+    float *exchange; /* (roots of all ranks, slice_stride), once it was needed */
 
     /* The batch in hand */
     const sap_examples *examples;
@@ -94,10 +96,13 @@ struct sap_program {
     float *gradients, *const *outputs;
     sap_rows *rows;   /* (input_count) */
     int64_t *longest; /* (domain_count) */
-    int64_t *order;   /* (rows) the longest first; of no use where nothing is ragged */
+    int64_t *order;   /* (rows) by group, the longest first; of no use without groups where nothing is ragged */
     int64_t order_capacity;
     int tile; /* rows of a tile */
     int64_t tile_count, slice_count;
+    int64_t *tile_first; /* (tile_count + 1) place of the first row of each; NULL without groups: tiles are full */
+    int64_t tile_capacity;
+    int64_t slice_tiles[SAP_SLICES + 1]; /* first tile of each slice */
     sap_batch_result results[SAP_SLICES];
     sap_stage stage;
     sap_frame **frames; /* (tile_count) where there are barriers: all tiles stay in memory */
@@ -111,7 +116,11 @@ static inline bool sap_program_differentiates(const sap_program *p) {
 }
 /* The row of the examples that stands at a place of the program's order. */
 static inline int64_t sap_program_row(const sap_program *p, int64_t place) {
-    return p->ragged ? p->order[place] : place;
+    return p->ragged || p->share.groups ? p->order[place] : place;
+}
+/* Rows of the whole batch, of which those in hand are a share. */
+static inline int64_t sap_program_batch(const sap_program *p) {
+    return p->examples->batch_rows > 0 ? p->examples->batch_rows : p->examples->rows;
 }
 
 /* Nodes to call, what they cost, and what losses are taken from. */
@@ -127,6 +136,11 @@ SAP_MUST_CHECK sap_status sap_slot_place(const sap_program *p, sap_slot *slot, s
 /* Checks the examples in hand, finds lengths and order of their rows, and cuts them into tiles. */
 SAP_MUST_CHECK sap_status sap_program_take(sap_program *p, sap_error *err);
 void sap_rows_release(sap_rows *rows);
+
+/* The barrier's sums, of all tiles of all ranks. */
+SAP_MUST_CHECK sap_status sap_share_barrier(sap_program *p, sap_barrier *barrier, sap_error *err);
+/* Makes `longest` that of the whole batch where it matters. */
+SAP_MUST_CHECK sap_status sap_share_longest(sap_program *p, sap_error *err);
 
 /* Loads rows [first, …) into the frame. */
 void sap_frame_load(const sap_program *p, sap_frame *frame, int64_t tile);

@@ -178,14 +178,20 @@ static sap_status find_rows(sap_program *p, int32_t input, sap_error *err) {
 /* ---- Order and tiles ------------------------------------------------------------------------------------ */
 
 typedef struct place {
-    int64_t steps, row;
+    int64_t group, steps, row;
 } place;
 
 static int longest_first(const void *a, const void *b) {
     const place *x = a, *y = b;
+    if (x->group != y->group)
+        return x->group < y->group ? -1 : 1;
     if (x->steps != y->steps)
         return x->steps < y->steps ? 1 : -1;
     return x->row < y->row ? -1 : 1;
+}
+
+static int32_t group_of(const sap_program *p, int64_t row) {
+    return p->share.shards[row] * p->share.groups / SAP_DATASET_SHARDS - p->share.group_from;
 }
 
 static sap_status sort_rows(sap_program *p, sap_error *err) {
@@ -201,7 +207,7 @@ static sap_status sort_rows(sap_program *p, sap_error *err) {
         return sap_error_memory(err, p->model->name);
     }
     for (int64_t row = 0; row < count; row++)
-        places[row] = (place){.row = row};
+        places[row] = (place){.group = p->share.groups ? group_of(p, row) : 0, .row = row};
     for (int32_t d = 0; d < p->model->domain_count; d++)
         for (int64_t row = 0; p->model->domains[d].ragged && row < count; row++)
             places[row].steps += p->rows[p->model->domains[d].input].length[row];
@@ -212,6 +218,32 @@ static sap_status sort_rows(sap_program *p, sap_error *err) {
     return SAP_OK;
 }
 
+/* Tiles of each group by itself; a slice is a group. */
+static sap_status cut_groups(sap_program *p, sap_error *err) {
+    int64_t rows = p->examples->rows, at = 0, most = p->tile_count + SAP_SLICES;
+    if (most + 1 > p->tile_capacity) {
+        free(p->tile_first);
+        p->tile_first = malloc((size_t)(most + 1) * sizeof *p->tile_first);
+        p->tile_capacity = p->tile_first ? most + 1 : 0;
+        if (!p->tile_first)
+            return sap_error_memory(err, p->model->name);
+    }
+    p->slice_count = p->share.group_to - p->share.group_from;
+    p->tile_count = 0;
+    for (int32_t group = 0; group < p->slice_count; group++) {
+        p->slice_tiles[group] = p->tile_count;
+        int64_t end = at;
+        while (end < rows && group_of(p, p->order[end]) == group)
+            end++;
+        for (; at < end; at += p->tile)
+            p->tile_first[p->tile_count++] = at;
+        at = end;
+    }
+    p->slice_tiles[p->slice_count] = p->tile_count;
+    p->tile_first[p->tile_count] = rows;
+    return SAP_OK;
+}
+
 sap_status sap_program_take(sap_program *p, sap_error *err) {
     const sap_model *model = p->model;
     for (int32_t d = 0; d < model->domain_count; d++)
@@ -219,10 +251,10 @@ sap_status sap_program_take(sap_program *p, sap_error *err) {
     for (int32_t i = 0; i < model->input_count; i++)
         if (model->nodes[model->inputs[i]].domain >= 0)
             SAP_TRY(find_rows(p, i, err));
-    if (p->ragged)
+    SAP_TRY(sap_share_longest(p, err));
+    if (p->ragged || p->share.groups)
         SAP_TRY(sort_rows(p, err));
-    p->tile = p->model->domain_count && p->examples->rows < FEW_ROWS ? SAP_TILE / 2 : SAP_TILE;
+    p->tile = p->model->domain_count && sap_program_batch(p) < FEW_ROWS ? SAP_TILE / 2 : SAP_TILE;
     p->tile_count = (p->examples->rows + p->tile - 1) / p->tile;
-    p->slice_count = p->tile_count < SAP_SLICES ? p->tile_count : SAP_SLICES;
-    return SAP_OK;
+    return p->share.groups ? cut_groups(p, err) : SAP_OK;
 }

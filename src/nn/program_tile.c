@@ -87,8 +87,8 @@ static void load_keys(const sap_program *p, sap_frame *f) {
 
 void sap_frame_load(const sap_program *p, sap_frame *f, int64_t tile) {
     const sap_model *model = p->model;
-    int64_t left = p->examples->rows - tile * p->tile;
-    f->first = tile * p->tile;
+    f->first = p->tile_first ? p->tile_first[tile] : tile * p->tile;
+    int64_t left = (p->tile_first ? p->tile_first[tile + 1] : p->examples->rows) - f->first;
     f->pass.rows = left < p->tile ? (int)left : p->tile;
     f->pass.width = (f->pass.rows + SAP_COLUMNS - 1) / SAP_COLUMNS * SAP_COLUMNS;
     for (int32_t d = 0; d < model->domain_count; d++)
@@ -161,7 +161,8 @@ static bool has_activity(const sap_layer *layer) {
 
 /* What the outputs of a call add to the loss; its gradient is added to dy, if that is wanted. */
 static double add_activity(const sap_program *p, const sap_call *call, bool gradient) {
-    double l1 = call->layer->activity_l1, l2 = call->layer->activity_l2, scale = 1 / (double)p->examples->rows, sum = 0;
+    double l1 = call->layer->activity_l1, l2 = call->layer->activity_l2, scale = 1 / (double)sap_program_batch(p),
+           sum = 0;
     int64_t values = sap_shape_step_values(call->shape);
     for (sap_block b = sap_block_first(call->pass, call->y_steps); b.step < b.end; sap_block_next(call->y_steps, &b)) {
         for (int64_t v = 0; v < values; v++) {

@@ -74,27 +74,35 @@ static inline void tile_store(int t, void *to, int64_t stride) {
         memcpy((char *)to + r * stride, sap_own_tiles.t[t][r], sizeof sap_own_tiles.t[t][r]);
 }
 
+static inline float tile_flush(float value) { /* what is no normal number, to zero with its sign */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits &= bits & 0x7F800000U ? 0xFFFFFFFFU : 0x80000000U;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static inline float tile_number(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
-    return fpclassify(value) == FP_SUBNORMAL ? copysignf(0, value) : value;
-}
-
-static inline float tile_flush(float value) {
-    return fpclassify(value) == FP_SUBNORMAL ? copysignf(0, value) : value;
+    return tile_flush(value);
 }
 
 static inline void tile_dot(int c, int a, int b) {
+    const sap_tiles *s = &sap_own_tiles;
     for (int m = 0; m < TILE_ROWS; m++) {
-        for (int n = 0; n < TILE_PAIRS; n++) {
-            float even = 0, odd = 0, old = tile_number(sap_own_tiles.t[c][m][n]);
-            for (int k = 0; k < TILE_PAIRS; k++) {
-                uint32_t x = sap_own_tiles.t[a][m][k], y = sap_own_tiles.t[b][k][n];
-                even = tile_flush(fmaf(tile_number(x << 16), tile_number(y << 16), even));
-                odd = tile_flush(fmaf(tile_number(x & 0xFFFF0000U), tile_number(y & 0xFFFF0000U), odd));
+        float even[TILE_PAIRS] = {0}, odd[TILE_PAIRS] = {0};
+        for (int k = 0; k < TILE_PAIRS; k++) {
+            float x = tile_number(s->t[a][m][k] << 16), y = tile_number(s->t[a][m][k] & 0xFFFF0000U);
+            for (int n = 0; n < TILE_PAIRS; n++) {
+                uint32_t pair = s->t[b][k][n];
+                even[n] = tile_flush(fmaf(x, tile_number(pair << 16), even[n]));
+                odd[n] = tile_flush(fmaf(y, tile_number(pair & 0xFFFF0000U), odd[n]));
             }
-            old = tile_flush(old + tile_flush(even + odd));
-            memcpy(&sap_own_tiles.t[c][m][n], &old, sizeof old);
+        }
+        for (int n = 0; n < TILE_PAIRS; n++) {
+            float sum = tile_flush(tile_number(s->t[c][m][n]) + tile_flush(even[n] + odd[n]));
+            memcpy(&sap_own_tiles.t[c][m][n], &sum, sizeof sum);
         }
     }
 }

@@ -1,6 +1,7 @@
 /* The training loop: epochs, steps, validation, and checkpoints in between. */
 #include "checkpoint.h"
 #include "cuda/cuda_run.h"
+#include "ranks.h"
 #include "training_config.h"
 
 #include <math.h>
@@ -17,6 +18,11 @@ typedef struct trainer {
     sap_training training;
     sap_feed *train, *validation;
     const sap_run *run;
+    sap_run patient; /* of programs: with other ranks, cancelling waits for the end of the step */
+    sap_comm *comm;
+    sap_share share;
+    uint8_t *shards;                /* (batch) of the rows of a batch, where the order of sums is fixed */
+    bool shares_validation;         /* each rank measures its own rows */
     sap_program *program, *measure; /* measure: for validation, or NULL */
     sap_cuda *cuda;                 /* NULL: the CPU trains */
     bool held[2];                   /* whether the GPU holds all rows for training, for validation */
@@ -62,18 +68,36 @@ static void report(trainer *t, int64_t rows, const char *message) {
 
 /* ---- What a batch gave ---------------------------------------------------------------------------------- */
 
+/* Mean loss of an output over the batch; of a rank's share of it, what that adds to the mean. */
+static double output_loss(const sap_batch_result *result, int32_t output) {
+    int64_t places = result->places[output];
+    return places > 0 ? result->outputs[output].loss / (double)places : 0;
+}
+
 static double batch_loss(const trainer *t, const sap_batch_result *result, double penalty) {
     double loss = penalty + result->activity;
     for (int32_t o = 0; o < t->training.model->output_count; o++)
-        loss += t->training.losses[o].weight * sap_loss_mean(&result->outputs[o]);
+        loss += t->training.losses[o].weight * output_loss(result, o);
     return loss;
 }
 
-static void add_result(const trainer *t, const sap_batch_result *result, double loss, int64_t rows, sap_tally *tally) {
+/* Whether what a step gave is of all ranks already; else each rank keeps its own share of it until the end of the epoch. */
+static bool is_summed(const trainer *t) {
+    return t->share.groups > 0 || sap_comm_size(t->comm) == 1;
+}
+
+/* Whether this rank counts what a batch has once, however many ranks share it. */
+static bool counts_batches(const trainer *t) {
+    return is_summed(t) || sap_comm_rank(t->comm) == 0;
+}
+
+/* rows: of the whole batch; counted: its rows are this rank's to count. */
+static void add_result(const trainer *t, const sap_batch_result *result, double loss, int64_t rows, bool counted,
+                       sap_tally *tally) {
     tally->loss += loss * (double)rows;
-    tally->rows += (double)rows;
+    tally->rows += counted ? (double)rows : 0;
     for (int32_t o = 0; o < t->training.model->output_count; o++) {
-        tally->output[o] += sap_loss_mean(&result->outputs[o]) * (double)rows;
+        tally->output[o] += output_loss(result, o) * (double)rows;
         tally->correct[o] += result->outputs[o].correct;
         tally->count[o] += result->outputs[o].count;
     }
@@ -155,6 +179,29 @@ static sap_status run_batch(trainer *t, sap_program *program, const sap_examples
     return SAP_OK;
 }
 
+/* Every rank gets the figures of the history's last epoch that rank 0 has. */
+static sap_status spread_results(trainer *t, sap_error *err) {
+    const sap_history *h = t->training.history;
+    double *last = h->values + (h->epochs - 1) * h->count;
+    return sap_comm_broadcast(t->comm, last, (size_t)h->count * sizeof *last, err);
+}
+
+static void release_scores(sap_scores *scores) {
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
+        free(scores[o].score);
+        free(scores[o].positive);
+        scores[o] = (sap_scores){0};
+    }
+}
+
+/* The scores of all ranks, at rank 0. out: (SAP_OUTPUTS), zeroed. */
+static sap_status gather_scores(trainer *t, const sap_scores *own, sap_scores *out, sap_error *err) {
+    for (int32_t o = 0; t->training.options->auc && o < t->training.model->output_count; o++)
+        if (t->training.losses[o].kind != SAP_LOSS_NONE)
+            SAP_TRY(sap_ranks_gather_scores(t->comm, &own[o], &out[o], err));
+    return SAP_OK;
+}
+
 static sap_status store_results(trainer *t, bool validation, const sap_tally *tally, sap_scores *scores,
                                 sap_error *err) {
     const sap_model *model = t->training.model;
@@ -180,15 +227,40 @@ static sap_status store_results(trainer *t, bool validation, const sap_tally *ta
     return SAP_OK;
 }
 
+/* Likewise, where each rank has a share of the tally, if `summed` is false, and of the scores. */
+static sap_status store_shares(trainer *t, bool validation, bool summed, sap_tally *tally, sap_scores *scores,
+                               sap_error *err) {
+    if (sap_comm_size(t->comm) == 1)
+        return store_results(t, validation, tally, scores, err);
+    sap_scores all[SAP_OUTPUTS] = {0};
+    if (!summed)
+        SAP_TRY(sap_ranks_sum_tally(t->comm, tally, err));
+    sap_status status = gather_scores(t, scores, all, err);
+    if (status == SAP_OK)
+        status = store_results(t, validation, tally, all, err);
+    release_scores(all);
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++)
+        scores[o].count = 0;
+    return status == SAP_OK ? spread_results(t, err) : status;
+}
+
 /* ---- An epoch ------------------------------------------------------------------------------------------- */
+
+/* What happened to all ranks alike is said by one of them. */
+static sap_status all_fail(const trainer *t, sap_status status, sap_error *err) {
+    return sap_comm_agree(t->comm, status, err);
+}
 
 /* A step may have spoilt weights that no loss was computed from. */
 static sap_status check_weights(const trainer *t, sap_error *err) {
     const sap_model *model = t->training.model;
     for (int64_t i = 0; i < model->trainable_count; i++)
         if (!isfinite(model->values[i]))
-            return sap_error_set(err, SAP_EDATA, "a weight is not a finite number in epoch %lld, after step %lld",
-                                 (long long)t->training.position.epoch + 1, (long long)t->training.position.step);
+            return all_fail(
+                t,
+                sap_error_set(err, SAP_EDATA, "a weight is not a finite number in epoch %lld, after step %lld",
+                              (long long)t->training.position.epoch + 1, (long long)t->training.position.step),
+                err);
     return SAP_OK;
 }
 
@@ -199,34 +271,75 @@ static sap_status store_checkpoint(trainer *t, sap_error *err) {
     double time = now();
     t->training.position.seconds += time - t->begun;
     t->begun = t->stored = time;
-    return sap_checkpoint_write(&t->training, err);
+    if (sap_comm_size(t->comm) == 1)
+        return sap_checkpoint_write(&t->training, err);
+    sap_training all = t->training; /* with the sums and scores of all ranks */
+    memset(all.position.scores, 0, sizeof all.position.scores);
+    if (!is_summed(t))
+        SAP_TRY(sap_ranks_sum_tally(t->comm, &all.position.tally, err));
+    sap_status status = gather_scores(t, t->training.position.scores, all.position.scores, err);
+    if (status == SAP_OK && sap_comm_rank(t->comm) == 0)
+        status = sap_checkpoint_write(&all, err);
+    release_scores(all.position.scores);
+    return sap_comm_agree(t->comm, status, err);
+}
+
+static bool seconds_are_over(const trainer *t) {
+    double seconds = t->training.options->checkpoint_seconds;
+    return seconds > 0 && now() - t->stored >= seconds;
 }
 
 /* In mid-epoch, when it is time. */
-static sap_status store_if_due(trainer *t, sap_error *err) {
+static sap_status store_if_due(trainer *t, bool due, sap_error *err) {
     const sap_train_options *o = t->training.options;
     bool steps = o->checkpoint_steps > 0 && t->training.position.step % o->checkpoint_steps == 0;
-    bool seconds = o->checkpoint_seconds > 0 && now() - t->stored >= o->checkpoint_seconds;
-    return steps || seconds ? store_checkpoint(t, err) : SAP_OK;
+    return steps || due ? store_checkpoint(t, err) : SAP_OK;
 }
 
-static sap_status train_step(trainer *t, const sap_examples *examples, uint64_t key, sap_error *err) {
+/* What goes along with the gradients, so that all ranks decide the same. */
+enum { FLAG_LOSS, FLAG_CANCEL, FLAG_STORE };
+
+/* Gradients, and what the batch gave, of all ranks together; this rank's share of the loss becomes that of all in flags. */
+static sap_status sum_step(trainer *t, double share, float *flags, sap_batch_result *result, sap_error *err) {
+    flags[FLAG_LOSS] = (float)share;
+    flags[FLAG_CANCEL] = sap_run_check(t->run, NULL) != SAP_OK;
+    flags[FLAG_STORE] = sap_comm_rank(t->comm) == 0 && seconds_are_over(t);
+    return sap_program_sum(t->program, t->gradients, flags, result, err);
+}
+
+/* *due: a checkpoint is to be written. SAP_ECANCELLED: this was the last step. */
+static sap_status train_step(trainer *t, const sap_examples *examples, uint64_t key, bool *due, sap_error *err) {
     sap_training *training = &t->training;
     sap_model *model = training->model;
     sap_batch_result result;
+    float flags[SAP_FLAGS] = {0};
+    if (t->shards)
+        sap_feed_last_shards(t->train, t->shards);
     SAP_TRY(run_batch(t, t->program, examples, key, t->gradients, training->position.scores, &result, err));
-    double loss = batch_loss(t, &result, t->plain ? 0 : sap_penalty_add(model, t->gradients));
-    if (!isfinite(loss))
-        return sap_error_set(err, SAP_EDATA,
-                             "the loss is not a finite number in epoch %lld, step %lld: a smaller learning rate may "
-                             "help, or the features hold NaN",
-                             (long long)training->position.epoch + 1, (long long)training->position.step + 1);
-    SAP_TRY(sap_optimizer_step(&model->optimizer, sap_kernels_best(), t->run, t->gradients, model->values, err));
+    if (t->share.comm || t->shards)
+        SAP_TRY(sum_step(t, batch_loss(t, &result, 0), flags, &result, err));
+    double penalty = t->plain ? 0 : sap_penalty_add(model, t->gradients), loss = batch_loss(t, &result, penalty);
+    if (!is_summed(t)) {
+        loss -= counts_batches(t) ? 0 : penalty;
+        flags[FLAG_LOSS] += (float)penalty;
+    } else {
+        flags[FLAG_LOSS] = (float)loss;
+    }
+    if (!isfinite(flags[FLAG_LOSS]))
+        return all_fail(t,
+                        sap_error_set(err, SAP_EDATA,
+                                      "the loss is not a finite number in epoch %lld, step %lld: a smaller learning "
+                                      "rate may help, or the features hold NaN",
+                                      (long long)training->position.epoch + 1, (long long)training->position.step + 1),
+                        err);
+    SAP_TRY(sap_optimizer_step(&model->optimizer, sap_kernels_best(), &t->patient, t->gradients, model->values, err));
     if (!t->plain)
         SAP_TRY(sap_constraint_apply(model, err));
-    add_result(t, &result, loss, examples->rows, &training->position.tally);
+    add_result(t, &result, loss, examples->batch_rows, counts_batches(t), &training->position.tally);
     training->position.step++;
-    return SAP_OK;
+    sap_comm_note(t->comm, training->position.epoch + 1, training->position.step);
+    *due = t->share.comm ? flags[FLAG_STORE] > 0 : seconds_are_over(t);
+    return flags[FLAG_CANCEL] > 0 ? sap_error_set(err, SAP_ECANCELLED, "interrupted") : SAP_OK;
 }
 
 /* ---- On a GPU ------------------------------------------------------------------------------------------- */
@@ -306,7 +419,7 @@ static sap_status train_gpu_epoch(trainer *t, uint64_t key, sap_error *err) {
         if ((status == SAP_OK && !over) || (status == SAP_ECANCELLED && at->step > 0))
             SAP_TRY(sap_cuda_get(t->cuda, training->model, &training->model->optimizer, err));
         if (status == SAP_OK && !over)
-            status = store_if_due(t, err);
+            status = store_if_due(t, seconds_are_over(t), err);
         if (status == SAP_ECANCELLED && at->step > 0)
             SAP_TRY(store_checkpoint(t, err));
         SAP_TRY(status);
@@ -342,62 +455,90 @@ static sap_status train_epoch(trainer *t, sap_error *err) {
     const sap_train_options *o = training->options;
     int64_t epoch = at->epoch + 1; /* from 1, as random numbers are keyed */
     uint64_t key = sap_mix(o->seed, (uint64_t)epoch);
-    SAP_TRY(sap_feed_epoch(t->train, o->seed, o->in_order ? -1 : epoch, err));
+    SAP_TRY(sap_feed_epoch(t->train, o->seed, o->in_order ? SAP_EPOCH_STORED : epoch, err));
     if (at->step > 0)
         sap_feed_skip(t->train, at->step * o->batch);
     if (t->cuda)
         SAP_TRY(train_gpu_epoch(t, key, err));
     while (!t->cuda && (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch)) {
         sap_examples examples;
-        sap_status status = sap_run_check(t->run, err);
+        bool due = false;
+        sap_status status = t->share.comm ? SAP_OK : sap_run_check(t->run, err);
         if (status == SAP_OK)
             status = sap_feed_next(t->train, o->batch, &examples, err);
-        if (status == SAP_OK && examples.rows == 0)
+        if (status == SAP_OK && examples.batch_rows == 0)
             break;
         if (status == SAP_OK)
-            status = train_step(t, &examples, key, err);
+            status = train_step(t, &examples, key, &due, err);
         if (status == SAP_OK)
-            status = store_if_due(t, err);
+            status = store_if_due(t, due, err);
         if (status == SAP_ECANCELLED && at->step > 0) /* between two steps: the work so far is kept */
             SAP_TRY(store_checkpoint(t, err));
+        if (status == SAP_ECANCELLED)
+            status = all_fail(t, status, err);
         SAP_TRY(status);
-        report(t, (int64_t)at->tally.rows, NULL);
+        int64_t done = at->step * o->batch, all = epoch_rows(t);
+        report(t, done < all ? done : all, NULL);
     }
-    if (at->tally.rows == 0)
+    if (sap_feed_rows(t->train) == 0)
         return sap_error_set(err, SAP_EDATA, "the training set has no rows");
     return check_weights(t, err);
+}
+
+/* Measures the next `rows` rows of the validation set. */
+static sap_status measure_rows(trainer *t, int64_t rows, double penalty, sap_tally *tally, sap_scores *scores,
+                               sap_error *err) {
+    while (rows > 0) {
+        sap_examples examples;
+        sap_batch_result result;
+        SAP_TRY(sap_run_check(&t->patient, err));
+        SAP_TRY(sap_feed_next(t->validation, rows < VALIDATION_ROWS ? rows : VALIDATION_ROWS, &examples, err));
+        SAP_TRY(run_batch(t, t->measure, &examples, 0, NULL, scores, &result, err));
+        add_result(t, &result, batch_loss(t, &result, penalty), examples.rows, true, tally);
+        sap_comm_note(t->comm, t->training.position.epoch + 1, t->training.position.step);
+        rows -= examples.rows;
+    }
+    return SAP_OK;
+}
+
+/* Where the order of sums is fixed: each shard by itself, and then the shards in order. */
+static sap_status measure_shards(trainer *t, double penalty, sap_tally *tally, sap_scores *scores, sap_error *err) {
+    const int64_t *begin;
+    int32_t shards = sap_feed_shards(t->validation, &begin);
+    sap_tally all[SAP_DATASET_SHARDS] = {0};
+    for (int32_t s = 0; s < shards; s++)
+        SAP_TRY(measure_rows(t, begin[s + 1] - begin[s], penalty, &all[s], scores, err));
+    for (int32_t s = 0; s < shards; s++) {
+        if (t->shares_validation)
+            SAP_TRY(sap_ranks_sum_tally(t->comm, &all[s], err)); /* exactly: all ranks but one give zeros */
+        sap_tally_add(tally, &all[s]);
+    }
+    return SAP_OK;
+}
+
+static sap_status measure(trainer *t, sap_tally *tally, sap_scores *scores, sap_error *err) {
+    double penalty = t->plain ? 0 : sap_penalty_add(t->training.model, NULL);
+    SAP_TRY(sap_feed_epoch(t->validation, t->training.options->seed, SAP_EPOCH_OWN, err));
+    if (t->shards)
+        return measure_shards(t, penalty, tally, scores, err);
+    SAP_TRY(measure_rows(t, sap_feed_own_rows(t->validation), penalty, tally, scores, err));
+    return t->shares_validation ? sap_ranks_sum_tally(t->comm, tally, err) : SAP_OK;
 }
 
 static sap_status validate(trainer *t, sap_error *err) {
     sap_tally tally = {0};
     sap_scores scores[SAP_OUTPUTS] = {0};
-    double penalty = t->plain ? 0 : sap_penalty_add(t->training.model, NULL);
-    sap_status status =
-        t->cuda ? validate_on_gpu(t, &tally, err) : sap_feed_epoch(t->validation, t->training.options->seed, -1, err);
-    while (!t->cuda) {
-        sap_examples examples;
-        sap_batch_result result;
-        if (status == SAP_OK)
-            status = sap_run_check(t->run, err);
-        if (status == SAP_OK)
-            status = sap_feed_next(t->validation, VALIDATION_ROWS, &examples, err);
-        if (status != SAP_OK || examples.rows == 0)
-            break;
-        status = run_batch(t, t->measure, &examples, 0, NULL, scores, &result, err);
-        if (status == SAP_OK)
-            add_result(t, &result, batch_loss(t, &result, penalty), examples.rows, &tally);
-    }
+    sap_status status = t->cuda ? validate_on_gpu(t, &tally, err) : measure(t, &tally, scores, err);
     if (status == SAP_OK && tally.rows == 0)
         status = sap_error_set(err, SAP_EDATA, "the validation set has no rows");
     if (status == SAP_OK && !isfinite(tally.loss))
         status = sap_error_set(err, SAP_EDATA, "the validation loss is not a finite number in epoch %lld",
                                (long long)t->training.position.epoch + 1);
-    if (status == SAP_OK)
+    if (status == SAP_OK && t->shares_validation)
+        status = store_shares(t, true, true, &tally, scores, err);
+    else if (status == SAP_OK)
         status = store_results(t, true, &tally, scores, err);
-    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
-        free(scores[o].score);
-        free(scores[o].positive);
-    }
+    release_scores(scores);
     return status;
 }
 
@@ -417,7 +558,7 @@ static void announce(trainer *t) {
         sap_text_add(&text, "; %s", t->training.callbacks.note);
     report(t, 0, text.data);
     sap_text_release(&text);
-    if (t->training.options->on_epoch)
+    if (t->training.options->on_epoch && sap_comm_rank(t->comm) == 0)
         t->training.options->on_epoch(t->training.options->context, h);
 }
 
@@ -429,13 +570,16 @@ static sap_status end_epoch(trainer *t, sap_error *err) {
     const sap_train_options *o = training->options;
     int64_t frequency = o->validation_freq > 0 ? o->validation_freq : 1;
     SAP_TRY(sap_history_grow(history, err));
-    SAP_TRY(store_results(t, false, &at->tally, at->scores, err));
+    SAP_TRY(store_shares(t, false, is_summed(t), &at->tally, at->scores, err));
     if (t->validation && (at->epoch + 1) % frequency == 0)
         SAP_TRY(validate(t, err));
     sap_history_set(history, "learning_rate", sap_optimizer_rate(&training->model->optimizer));
     history->seconds[history->epochs - 1] = at->seconds + now() - t->begun;
     history->ended[history->epochs - 1] = wall_clock();
-    SAP_TRY(sap_callbacks_epoch_end(&training->callbacks, at->epoch, err));
+    SAP_TRY(sap_ranks_align(t->comm, training->model, err));
+    sap_status status = sap_callbacks_epoch_end(&training->callbacks, at->epoch, err);
+    if (status != SAP_OK || sap_comm_size(t->comm) > 1)
+        SAP_TRY(sap_comm_agree(t->comm, status, err)); /* files are written by rank 0 alone */
     at->epoch++;
     at->step = 0;
     at->tally = (sap_tally){0};
@@ -451,6 +595,7 @@ static sap_status run_epochs(trainer *t, sap_error *err) {
         if (at->step == 0) {
             at->seconds = 0;
             SAP_TRY(sap_callbacks_epoch_begin(&training->callbacks, at->epoch, err));
+            SAP_TRY(sap_comm_broadcast(t->comm, &training->model->optimizer.learning_rate, sizeof(double), err));
         }
         t->begun = now();
         SAP_TRY(train_epoch(t, err));
@@ -537,6 +682,39 @@ static sap_status open_optimizer(sap_model *model, const sap_train_options *opti
     return SAP_OK;
 }
 
+sap_status sap_train_shards(const sap_train_options *options, int32_t *from, int32_t *to, sap_error *err) {
+    int32_t groups = options->deterministic ? sap_share_groups(options->batch) : SAP_DATASET_SHARDS;
+    int rank = sap_comm_rank(options->comm), size = sap_comm_size(options->comm);
+    if (size > groups && options->deterministic)
+        return sap_error_set(err, SAP_EARGUMENT,
+                             "%d ranks: sums in a fixed order, of batches of %lld rows, are shared by at most %d", size,
+                             (long long)options->batch, (int)groups);
+    if (size > groups)
+        return sap_error_set(err, SAP_EARGUMENT, "%d ranks: a training set has %d shards, at least one for each rank",
+                             size, (int)groups);
+    sap_share_own(groups, rank, size, from, to);
+    *from *= SAP_DATASET_SHARDS / groups;
+    *to *= SAP_DATASET_SHARDS / groups;
+    return SAP_OK;
+}
+
+/* How batches are shared with other ranks; a feed of one shard has no groups. */
+static sap_status open_share(trainer *t, sap_error *err) {
+    const sap_train_options *options = t->training.options;
+    t->share.comm = sap_comm_size(t->comm) > 1 ? t->comm : NULL;
+    if (options->deterministic && sap_feed_shards(t->train, NULL) == SAP_DATASET_SHARDS) {
+        t->share.groups = sap_share_groups(options->batch);
+        sap_share_own(t->share.groups, sap_comm_rank(t->comm), sap_comm_size(t->comm), &t->share.group_from,
+                      &t->share.group_to);
+        t->shards = malloc((size_t)options->batch);
+        if (!t->shards)
+            return sap_error_memory(err, t->training.model->name);
+        t->share.shards = t->shards;
+    }
+    sap_program_share(t->program, &t->share);
+    return SAP_OK;
+}
+
 static sap_status open_trainer(trainer *t, sap_error *err) {
     sap_training *training = &t->training;
     sap_model *model = training->model;
@@ -547,7 +725,8 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
         return sap_error_set(err, SAP_EUNSUPPORTED,
                              "%s: training in bf16 needs a CPU with AMX, and a system that lets it be used",
                              model->name);
-    SAP_TRY(sap_program_open(model, SAP_TRAIN, training->losses, kernels, t->run, &t->program, err));
+    SAP_TRY(sap_program_open(model, SAP_TRAIN, training->losses, kernels, &t->patient, &t->program, err));
+    SAP_TRY(open_share(t, err));
     for (int32_t o = 0; o < model->output_count; o++)
         t->last[o] = sap_program_logits(t->program, o);
     if (t->validation) {
@@ -555,9 +734,9 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
         memcpy(losses, training->losses, sizeof losses);
         for (int32_t o = 0; o < model->output_count; o++)
             losses[o].class_weight = NULL; /* those are for training alone */
-        SAP_TRY(sap_program_open(model, SAP_MEASURE, losses, NULL, t->run, &t->measure, err));
+        SAP_TRY(sap_program_open(model, SAP_MEASURE, losses, NULL, &t->patient, &t->measure, err));
     }
-    t->gradients = aligned_alloc(64, ((size_t)model->trainable_count * sizeof(float) + 127) / 64 * 64);
+    t->gradients = aligned_alloc(64, ((size_t)(model->trainable_count + SAP_FLAGS) * sizeof(float) + 127) / 64 * 64);
     if (!t->gradients)
         return sap_error_memory(err, model->name);
     SAP_TRY(open_optimizer(model, options, err));
@@ -566,10 +745,14 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
     training->history->first = options->initial_epoch;
     SAP_TRY(sap_callbacks_init(&training->callbacks, model, options->callbacks, options->callback_count,
                                training->history, err));
+    training->callbacks.writes = sap_comm_rank(t->comm) == 0;
     training->position.epoch = options->initial_epoch;
+    SAP_TRY(sap_ranks_check(training, t->train, t->validation, &t->shares_validation, err));
     bool found = false;
     if (options->checkpoint)
         SAP_TRY(sap_checkpoint_read(training, &found, err));
+    if (options->device == SAP_DEVICE_CUDA && t->share.comm)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with several ranks on GPUs", model->name);
     if (options->device == SAP_DEVICE_CUDA)
         SAP_TRY(open_gpu(t, err));
     t->stored = now();
@@ -582,7 +765,15 @@ sap_status sap_train(sap_model *model, const sap_train_options *options, sap_fee
     trainer *t = calloc(1, sizeof *t);
     if (!t)
         return sap_error_memory(err, model->name);
-    *t = (trainer){.train = train, .validation = validation, .run = run, .plain = sap_model_is_plain(model)};
+    *t = (trainer){.train = train,
+                   .validation = validation,
+                   .run = run,
+                   .comm = options->comm,
+                   .plain = sap_model_is_plain(model)};
+    if (run)
+        t->patient = *run;
+    if (sap_comm_size(t->comm) > 1)
+        t->patient.cancel = NULL;
     t->training = (sap_training){
         .model = model,
         .options = options,
@@ -594,13 +785,12 @@ sap_status sap_train(sap_model *model, const sap_train_options *options, sap_fee
     sap_status status = open_trainer(t, err);
     if (status == SAP_OK)
         status = run_epochs(t, err);
-    for (int32_t o = 0; o < SAP_OUTPUTS; o++) {
+    for (int32_t o = 0; o < SAP_OUTPUTS; o++)
         free(t->outputs[o]);
-        free(t->training.position.scores[o].score);
-        free(t->training.position.scores[o].positive);
-    }
+    release_scores(t->training.position.scores);
     sap_callbacks_release(&t->training.callbacks);
     free(t->gradients);
+    free(t->shards);
     sap_cuda_close(t->cuda);
     sap_program_close(t->measure);
     sap_program_close(t->program);

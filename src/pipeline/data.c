@@ -89,6 +89,8 @@ static sap_status open_files(const sap_stage *stage, const sap_model *model, con
         const char *given = given_column(stage, inputs[i].name);
         inputs[i].column = given ? given : inputs[i].column;
     }
+    const sap_tensor_info *output = sap_model_output(model, 0);
+    options->classes = output->rank != 1 ? 0 : output->shape[0] == 1 && output->sigmoid ? 2 : output->shape[0];
     options->inputs = inputs;
     options->input_count = count;
     if (status == SAP_OK)

@@ -135,7 +135,7 @@ sap_status sap_evaluate_run(const sap_stage *stage, const sap_run *run, json_t *
     scored s = {0};
     sap_evaluation evaluation = {0};
     char path[PATH_BYTES];
-    sap_status status = sap_scoring_init(sap_stage_text(stage, "run"), &scoring, err);
+    sap_status status = sap_scoring_init(sap_stage_text(stage, "run"), sap_stage_device(stage), run, &scoring, err);
     if (status == SAP_OK)
         status = sap_scoring_data(&scoring, stage, &dataset, err);
     const char *split = status == SAP_OK ? sap_data_split(dataset, sap_stage_text(stage, "split")) : NULL;

@@ -63,6 +63,50 @@ static const sap_option prepare_options[] = {
                 "it open"                                                                                              \
     }
 
+static const sap_option tune_options[] = {
+    {.name = "search",
+     .kind = SAP_OPTION_INPUT,
+     .argument = "FILE.yaml",
+     .required = true,
+     .help = "what is searched, see docs/tuning.md; on the command line a word of its own"},
+    {.name = "data",
+     .kind = SAP_OPTION_INPUT,
+     .argument = "DIR",
+     .help = "dataset made by prepare, else the search's own"},
+    {.name = "out",
+     .kind = SAP_OPTION_OUTPUT,
+     .argument = "DIR",
+     .help = "folder of the results, else the name of the file without .yaml"},
+    {.name = "workers", .kind = SAP_OPTION_COUNT, .argument = "N", .help = "processes that train, else one a core"},
+    {.name = "trials", .kind = SAP_OPTION_COUNT, .argument = "N", .help = "how many, else as the search says"},
+    {.name = "epochs", .kind = SAP_OPTION_COUNT, .argument = "N", .help = "of each training, else as the search says"},
+    {.name = "folds",
+     .kind = SAP_OPTION_COUNT,
+     .argument = "K",
+     .help = "of the cross-validation, else as the search says"},
+    {.name = "fraction",
+     .kind = SAP_OPTION_REAL,
+     .argument = "X",
+     .help = "share of the training events that is used, else as the search says"},
+    {.name = "seed", .kind = SAP_OPTION_COUNT, .argument = "N", .help = "else as the search says"},
+    {.name = "final",
+     .kind = SAP_OPTION_CHOICE,
+     .argument = "yes|no",
+     .standard = "yes",
+     .choices = "yes|no",
+     .help = "train the best network on all training events in the end"},
+    {.name = "spark",
+     .kind = SAP_OPTION_SWITCH,
+     .standard = "false",
+     .help = "train in tasks of a Spark application, on its executors"},
+};
+
+#define DEVICE(text)                                                                                                   \
+    {                                                                                                                  \
+        .name = "device", .kind = SAP_OPTION_CHOICE, .argument = "cpu|cuda", .standard = "cpu", .choices = "cpu|cuda", \
+        .help = text                                                                                                   \
+    }
+
 static const sap_option train_options[] = {
     {.name = "data",
      .kind = SAP_OPTION_INPUT,
@@ -74,7 +118,7 @@ static const sap_option train_options[] = {
     {.name = "label-column",
      .kind = SAP_OPTION_TEXT,
      .argument = "COLUMN",
-     .help = "one-hot labels of such files, else encoded_label"},
+     .help = "labels of such files, one-hot or class numbers, else encoded_label"},
     {.name = "weight",
      .kind = SAP_OPTION_TEXT,
      .argument = "COLUMN",
@@ -149,7 +193,8 @@ static const sap_option train_options[] = {
     {.name = "warmup-steps",
      .kind = SAP_OPTION_REAL,
      .argument = "N",
-     .help = "steps in which the learning rate rises from 0"},
+     .help = "steps in which the learning rate rises from 0, or from what it is without --lr-scaling"},
+    {.name = "warmup", .kind = SAP_OPTION_REAL, .argument = "EPOCHS", .help = "the same in epochs"},
     {.name = "steps-per-epoch", .kind = SAP_OPTION_COUNT, .argument = "N", .help = "at most; else all events"},
     {.name = "shuffle",
      .kind = SAP_OPTION_CHOICE,
@@ -217,12 +262,22 @@ static const sap_option train_options[] = {
      .argument = "N",
      .standard = "1",
      .help = "with tensorflow: processes that share each batch"},
-    {.name = "device",
+    {.name = "deterministic",
+     .kind = SAP_OPTION_SWITCH,
+     .standard = "false",
+     .help = "under mpirun: the same weights to the last bit for any number of processes"},
+    {.name = "timeout",
+     .kind = SAP_OPTION_REAL,
+     .argument = "SECONDS",
+     .help = "under mpirun: how long a process may make no progress, else SAPWOOD_TIMEOUT, else 60"},
+    {.name = "lr-scaling",
      .kind = SAP_OPTION_CHOICE,
-     .argument = "cpu|cuda",
-     .standard = "cpu",
-     .choices = "cpu|cuda",
-     .help = "where to train"},
+     .argument = "no|linear",
+     .standard = "no",
+     .choices = "no|linear",
+     .help = "linear: the learning rate is meant for --lr-batch events a step, and grows with --batch"},
+    {.name = "lr-batch", .kind = SAP_OPTION_COUNT, .argument = "N", .standard = "128", .help = "see --lr-scaling"},
+    DEVICE("where to train"),
     {.name = "float32",
      .kind = SAP_OPTION_SWITCH,
      .standard = "false",
@@ -251,6 +306,7 @@ static const sap_option evaluate_options[] = {
      .kind = SAP_OPTION_OUTPUT,
      .argument = "FILE",
      .help = "where the figures go, else RUN/evaluation.json"},
+    DEVICE("where the network is run"),
 };
 
 static const sap_option predict_options[] = {
@@ -278,6 +334,7 @@ static const sap_option predict_options[] = {
      .argument = "FILE",
      .required = true,
      .help = "Parquet file of the scores"},
+    DEVICE("where the network is run"),
 };
 
 static const sap_option report_options[] = {
@@ -298,13 +355,14 @@ static const sap_option report_options[] = {
 
 static const sap_stage_kind kinds[] = {
     KIND(prepare, sap_prepare_run, "select events of ROOT files, compute features, make a training set"),
+    KIND(tune, NULL, "search for the best hyperparameters of a network"),
     KIND(train, sap_train_run, "train a network defined with Keras on a training set"),
     KIND(evaluate, sap_evaluate_run, "accuracy, ROC curves, AUC and confusion matrix of a trained network"),
     KIND(predict, sap_predict_run, "scores of a trained network for events of a dataset or of ROOT files"),
     KIND(report, NULL, "one HTML page about a trained network: selection, features, losses, ROC curves, scores"),
 };
 
-static const char *const names[LENGTH(kinds) + 1] = {"prepare", "train", "evaluate", "predict", "report"};
+static const char *const names[LENGTH(kinds) + 1] = {"prepare", "tune", "train", "evaluate", "predict", "report"};
 
 const sap_stage_kind *sap_stage_kind_find(const char *name) {
     for (size_t i = 0; i < LENGTH(kinds); i++)

@@ -9,11 +9,13 @@
 typedef struct plan {
     const sap_pipeline_options *options;
     const sap_run *run;
-    const char *file;                              /* the YAML file */
-    char base[PATH_BYTES];                         /* folder that it is in */
-    char folder[PATH_BYTES];                       /* where outputs go */
-    char state_path[PATH_BYTES];                   /* FOLDER/.stages.json */
-    char dataset[PATH_BYTES], trained[PATH_BYTES]; /* outputs of prepare and train, for the stages after them */
+    const char *file;            /* the YAML file */
+    char base[PATH_BYTES];       /* folder that it is in */
+    char folder[PATH_BYTES];     /* where outputs go */
+    char state_path[PATH_BYTES]; /* FOLDER/.stages.json */
+    char dataset[PATH_BYTES], tuned[PATH_BYTES],
+        trained[PATH_BYTES]; /* outputs of prepare, tune and train, for the stages after them */
+    bool trains;             /* there is a stage "train" */
     json_t *state;
 } plan;
 
@@ -92,10 +94,18 @@ static bool has_option(const sap_stage *stage, const char *name) {
     return false;
 }
 
+static bool is_given(const sap_stage *stage, const char *name) {
+    for (size_t i = 0; i < stage->count; i++)
+        if (strcmp(stage->settings[i].option->name, name) == 0)
+            return true;
+    return false;
+}
+
 /* What a stage reads and writes when the file does not say. */
 static sap_status set_defaults(const plan *p, sap_stage *stage, sap_error *err) {
     const char *name = stage->kind->name;
     const char *out = strcmp(name, "prepare") == 0   ? "dataset"
+                      : strcmp(name, "tune") == 0    ? "tuned"
                       : strcmp(name, "train") == 0   ? "run"
                       : strcmp(name, "predict") == 0 ? "scores.parquet"
                       : strcmp(name, "report") == 0  ? "report.html"
@@ -104,6 +114,8 @@ static sap_status set_defaults(const plan *p, sap_stage *stage, sap_error *err) 
         SAP_TRY(set_option(p, stage, "out", out, err));
     if (has_option(stage, "data") && !sap_stage_text(stage, "data") && !sap_stage_text(stage, "sample") && *p->dataset)
         SAP_TRY(sap_stage_set(stage, "data", p->dataset, err));
+    if (strcmp(name, "tune") == 0 && p->trains && !is_given(stage, "final"))
+        SAP_TRY(sap_stage_set(stage, "final", "no", err)); /* that is what "train" does */
     if (has_option(stage, "run") && !sap_stage_text(stage, "run") && *p->trained)
         SAP_TRY(sap_stage_set(stage, "run", p->trained, err));
     return SAP_OK;
@@ -129,10 +141,39 @@ static sap_status open_stage(plan *p, const char *name, const json_t *given, sap
     }
     if (strcmp(name, "prepare") == 0)
         (void)snprintf(p->dataset, sizeof p->dataset, "%s", sap_stage_text(stage, "out"));
+    if (strcmp(name, "tune") == 0)
+        (void)snprintf(p->tuned, sizeof p->tuned, "%s", sap_stage_text(stage, "out"));
     if (strcmp(name, "train") == 0)
         (void)snprintf(p->trained, sizeof p->trained, "%s", sap_stage_text(stage, "out"));
     *out = stage;
     return SAP_OK;
+}
+
+/* After a search, "train" takes what the file does not say from the best trial: its network, compiled with its settings, batch and
+ * epochs. */
+static sap_status take_best(const plan *p, sap_stage *stage, sap_error *err) {
+    static const char *const names[] = {"batch", "epochs"};
+    char path[PATH_BYTES];
+    json_t *outcome = NULL;
+    if (is_given(stage, "model"))
+        return SAP_OK;
+    SAP_TRY(sap_path_join(p->tuned, "best.json", path, err));
+    SAP_TRY(sap_stage_set(stage, "model", path, err));
+    SAP_TRY(sap_path_join(p->tuned, "search.json", path, err));
+    SAP_TRY(sap_json_load(path, &outcome, err));
+    const json_t *train = json_object_get(json_object_get(outcome, "best"), "train");
+    sap_status status = SAP_OK;
+    for (size_t i = 0; status == SAP_OK && i < sizeof names / sizeof *names; i++) {
+        const json_t *value = json_object_get(train, names[i]);
+        char text[32];
+        (void)snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+        if (!json_is_integer(value))
+            status = sap_error_set(err, SAP_EFORMAT, "%s: best: train: no %s", path, names[i]);
+        else if (!is_given(stage, names[i]))
+            status = sap_stage_set(stage, names[i], text, err);
+    }
+    json_decref(outcome);
+    return status;
 }
 
 /* ---- What decides a stage's output ----------------------------------------------------------------------------- */
@@ -171,6 +212,25 @@ static void add_recipe(json_t *into, const char *path) {
     json_object_set_new(into, path, json_string(text));
 }
 
+/* The network that a search's file names: FILE.keras, or FILE.py:FUNCTION. What is wrong with the file, the stage itself says. */
+static void add_searched(json_t *into, const char *search) {
+    json_t *yaml = NULL;
+    char base[PATH_BYTES], path[PATH_BYTES];
+    size_t length;
+    const char *name = sap_text_base_name(search, &length);
+    (void)snprintf(base, sizeof base, "%.*s", (int)(name > search ? name - search - 1 : 0), search);
+    if (sap_yaml_load(search, &yaml, NULL) != SAP_OK)
+        return;
+    const char *model = json_string_value(json_object_get(yaml, "model"));
+    if (model && resolve(*base ? base : ".", model, path, NULL) == SAP_OK) {
+        char *function = strstr(path, ".py:");
+        if (function)
+            function[3] = '\0';
+        add_file(into, path, true);
+    }
+    json_decref(yaml);
+}
+
 static sap_status fingerprint(const sap_stage *stage, json_t **out, sap_error *err) {
     json_t *options = json_array(), *files = json_object();
     sap_inputs inputs = {0};
@@ -182,6 +242,8 @@ static sap_status fingerprint(const sap_stage *stage, json_t **out, sap_error *e
         const sap_setting *setting = &stage->settings[i];
         struct stat info;
         json_array_append_new(options, json_pack("[s,s]", setting->option->name, setting->value));
+        if (strcmp(setting->option->name, "search") == 0)
+            add_searched(files, setting->value);
         if (setting->option->kind != SAP_OPTION_INPUT && setting->option->kind != SAP_OPTION_RECIPE)
             continue;
         if (stat(setting->value, &info) != 0)
@@ -320,7 +382,8 @@ static sap_status check_keys(const plan *p, const json_t *yaml, sap_error *err) 
         if (strcmp(key, "folder") != 0 && strcmp(key, "threads") != 0 && !sap_stage_kind_find(key))
             return sap_error_set(
                 err, SAP_EARGUMENT,
-                "%s: \"%s\" is no stage; there are prepare, train, evaluate, predict, report, and folder and threads",
+                "%s: \"%s\" is no stage; there are prepare, tune, train, evaluate, predict, report, and folder and "
+                "threads",
                 p->file, key);
     }
     const json_t *folder = json_object_get(yaml, "folder");
@@ -363,6 +426,7 @@ sap_status sap_pipeline_run(const sap_pipeline_options *options, const sap_run *
         status = check_keys(&p, yaml, err);
     if (status == SAP_OK)
         status = place(&p, yaml, err);
+    p.trains = json_object_get(yaml, "train") != NULL;
     /* all options are checked before the first stage runs */
     for (const char *const *name = sap_stage_names(); *name && status == SAP_OK; name++) {
         const json_t *given = json_object_get(yaml, *name);
@@ -371,8 +435,12 @@ sap_status sap_pipeline_run(const sap_pipeline_options *options, const sap_run *
         if (given && status == SAP_OK)
             count++;
     }
-    for (size_t i = 0; i < count && status == SAP_OK; i++)
-        status = consider_stage(&p, stages[i], err);
+    for (size_t i = 0; i < count && status == SAP_OK; i++) {
+        if (*p.tuned && strcmp(stages[i]->kind->name, "train") == 0)
+            status = take_best(&p, stages[i], err);
+        if (status == SAP_OK)
+            status = consider_stage(&p, stages[i], err);
+    }
     for (size_t i = 0; i < count; i++)
         sap_stage_close(stages[i]);
     json_decref(p.state);

@@ -95,16 +95,22 @@ const char *sap_data_split(const sap_dataset *dataset, const char *wanted);
 /* Whether the network tells the dataset's two classes apart by the probability of the second alone: a single sigmoid. */
 bool sap_model_is_binary(const sap_model *model, const sap_dataset *dataset);
 
+/* What the option "device" says. */
+sap_device sap_stage_device(const sap_stage *stage);
+
 /* A run folder, open to score events. Zeroed is empty. */
 typedef struct sap_scoring {
     sap_model *model;
+    sap_predictor *predictor;
     sap_dataset *dataset;       /* the run's dataset.json: constants, labels, recipe */
     const sap_dataset *scaling; /* what scales events: that, or files whose values are scaled already. Borrowed */
     const char **inputs;        /* (sap_model_input_count) */
     int64_t classes;
     bool binary; /* sap_model_is_binary */
 } sap_scoring;
-SAP_MUST_CHECK sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err);
+/* Of the run in a folder, on a device. run: borrowed until it is released. */
+SAP_MUST_CHECK sap_status sap_scoring_init(const char *folder, sap_device device, const sap_run *run, sap_scoring *out,
+                                           sap_error *err);
 void sap_scoring_release(sap_scoring *scoring);
 /* Opens what "data" names to be scored: as sap_data_open, with the columns and labels of the run. */
 SAP_MUST_CHECK sap_status sap_scoring_data(sap_scoring *scoring, const sap_stage *stage, sap_dataset **out,

@@ -13,7 +13,12 @@ bool sap_model_is_binary(const sap_model *model, const sap_dataset *dataset) {
     return sap_dataset_label_count(dataset) == 2 && output->rank == 1 && output->shape[0] == 1 && output->sigmoid;
 }
 
-sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err) {
+sap_device sap_stage_device(const sap_stage *stage) {
+    return strcmp(sap_stage_text(stage, "device"), "cuda") == 0 ? SAP_DEVICE_CUDA : SAP_DEVICE_CPU;
+}
+
+sap_status sap_scoring_init(const char *folder, sap_device device, const sap_run *run, sap_scoring *out,
+                            sap_error *err) {
     char path[PATH_BYTES];
     *out = (sap_scoring){0};
     SAP_TRY(sap_path_join(folder, SAP_RUN_MODEL, path, err));
@@ -36,6 +41,8 @@ sap_status sap_scoring_init(const char *folder, sap_scoring *out, sap_error *err
     out->inputs = calloc(sap_model_input_count(out->model) + 1, sizeof(const char *));
     status = out->inputs ? sap_model_features(out->model, out->dataset, path, out->inputs, err)
                          : sap_error_memory(err, path);
+    if (status == SAP_OK)
+        status = sap_predictor_open(out->model, device, run, &out->predictor, err);
 done:
     if (status != SAP_OK)
         sap_scoring_release(out);
@@ -43,6 +50,7 @@ done:
 }
 
 void sap_scoring_release(sap_scoring *scoring) {
+    sap_predictor_close(scoring->predictor);
     sap_model_close(scoring->model);
     sap_dataset_close(scoring->dataset);
     free(scoring->inputs);
@@ -71,7 +79,7 @@ sap_status sap_scoring_run(const sap_scoring *scoring, const sap_batch *batch, b
             status = sap_feed_next(feed, ROWS_AT_ONCE, &examples, err);
         if (status != SAP_OK || examples.rows == 0)
             break;
-        status = sap_model_predict(scoring->model, &examples, run, &scores, err);
+        status = sap_predictor_run(scoring->predictor, &examples, &scores, err);
         if (status == SAP_OK && scoring->binary)
             score_both(scores, examples.rows);
         scores += examples.rows * scoring->classes;
@@ -255,7 +263,7 @@ sap_status sap_predict_run(const sap_stage *stage, const sap_run *run, json_t **
     if (!data == !sap_stage_text(stage, "sample"))
         return sap_error_set(err, SAP_EARGUMENT, "predict needs either --data DIR or --sample NAME=FILE");
     prediction p = {.run = run};
-    sap_status status = sap_scoring_init(sap_stage_text(stage, "run"), &p.scoring, err);
+    sap_status status = sap_scoring_init(sap_stage_text(stage, "run"), sap_stage_device(stage), run, &p.scoring, err);
     if (status == SAP_OK)
         status = open_table(&p, out, err);
     if (status == SAP_OK)

@@ -11,7 +11,7 @@ sap_status sap_stage_open(const char *name, sap_stage **out, sap_error *err) {
     const sap_stage_kind *kind = sap_stage_kind_find(name);
     if (!kind)
         return sap_error_set(err, SAP_ENOTFOUND,
-                             "no stage is called \"%s\"; there are prepare, train, evaluate, predict, report", name);
+                             "no stage is called \"%s\"; there are prepare, tune, train, evaluate, predict, report", name);
     sap_stage *stage = calloc(1, sizeof *stage);
     if (!stage)
         return sap_error_memory(err, name);
@@ -157,6 +157,9 @@ sap_status sap_stage_run(sap_stage *stage, const sap_run *run, sap_error *err) {
     json_t *result = NULL;
     SAP_TRY(stage->kind->run(stage, run, &result, err));
     free(stage->result);
+    stage->result = NULL;
+    if (!result) /* another process of the same job has it */
+        return SAP_OK;
     stage->result = json_dumps(result, JSON_INDENT(2));
     json_decref(result);
     return stage->result ? SAP_OK : sap_error_memory(err, stage->kind->name);

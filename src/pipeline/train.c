@@ -26,7 +26,7 @@ static sap_status check_output(const sap_model *model, const sap_dataset *datase
 
 /* Options that may be others when an interrupted run is taken up again. */
 static bool is_free(const char *name) {
-    static const char *const names[] = {"out", "resume", "checkpoint-every", NULL};
+    static const char *const names[] = {"out", "resume", "checkpoint-every", "timeout", NULL};
     bool found = false;
     for (size_t i = 0; names[i]; i++)
         found = found || strcmp(names[i], name) == 0;
@@ -171,63 +171,108 @@ static sap_status finish(const char *partial, const char *out, sap_error *err) {
     return rename(partial, out) == 0 ? SAP_OK : sap_error_errno(err, out);
 }
 
-sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err) {
-    const char *path = sap_stage_text(stage, "model"), *out = sap_stage_text(stage, "out");
-    SAP_TRY(sap_train_settings_check(stage, err));
-    sap_dataset *dataset = NULL;
-    sap_model *model = NULL;
-    sap_feed *train = NULL, *validation = NULL;
-    const char **inputs = NULL;
-    sap_train_settings settings = {0};
-    sap_history history = {0};
-    json_t *described = NULL;
-    int lock = -1;
+/* ---- The whole -------------------------------------------------------------------------------------------------- */
+
+/* A training under way, on one of the ranks that share it. */
+typedef struct work {
+    const sap_stage *stage;
+    const char *path, *out;
+    sap_run run; /* of this rank */
+    sap_comm *comm;
+    sap_model *model;
+    sap_dataset *dataset;
+    sap_feed *train, *validation;
+    const char **inputs;
+    sap_train_settings settings;
+    sap_history history;
+    json_t *described;
+    int lock;
     char partial[PATH_BYTES], checkpoint[PATH_BYTES];
-    (void)snprintf(partial, sizeof partial, "%s.partial", out);
-    SAP_TRY(sap_path_join(partial, CHECKPOINT, checkpoint, err));
-    sap_status status = sap_model_open(path, sap_stage_count(stage, "seed"), &model, err);
-    if (status == SAP_OK)
-        status = sap_data_open(stage, model, &dataset, err);
-    if (status == SAP_OK && sap_stage_switch(stage, "fresh"))
-        status = sap_model_reset(model, sap_stage_count(stage, "seed"), err);
-    if (status == SAP_OK)
-        status = check_output(model, dataset, path, err);
-    if (status == SAP_OK)
-        status = sap_train_settings_init(stage, model, dataset, &settings, err);
-    if (status != SAP_OK)
-        goto done;
-    size_t input_count = sap_model_input_count(model);
-    inputs = calloc(input_count + 1, sizeof(const char *));
-    sap_feed_options feed = {.inputs = inputs, .input_count = input_count, .weight = sap_stage_text(stage, "weight")};
-    status = inputs ? sap_model_features(model, dataset, path, inputs, err) : sap_error_memory(err, path);
-    if (status == SAP_OK)
-        status = sap_feed_open_dataset(dataset, sap_data_split(dataset, "train"), &feed, run, &train, err);
+} work;
+
+/* Only rank 0 reports progress; and what ranks do together is cancelled between two steps. */
+static sap_status open_ranks(work *w, const sap_run *run, sap_error *err) {
+    sap_comm_options options = {.timeout = sap_stage_real(w->stage, "timeout")};
+    SAP_TRY(sap_comm_open(&options, &w->comm, err));
+    w->run = run ? *run : (sap_run){0};
+    if (sap_comm_rank(w->comm) > 0)
+        w->run.progress = NULL;
+    return SAP_OK;
+}
+
+static sap_status open_feeds(work *w, sap_error *err) {
+    size_t count = sap_model_input_count(w->model);
+    sap_run run = w->run;
+    sap_feed_options feed = {.input_count = count, .weight = sap_stage_text(w->stage, "weight")};
+    w->inputs = calloc(count + 1, sizeof(const char *));
+    if (!w->inputs)
+        return sap_error_memory(err, w->path);
+    feed.inputs = w->inputs;
+    if (sap_comm_size(w->comm) > 1)
+        run.cancel = NULL;
+    SAP_TRY(sap_model_features(w->model, w->dataset, w->path, w->inputs, err));
+    if (sap_comm_size(w->comm) > 1)
+        SAP_TRY(sap_train_shards(&w->settings.options, &feed.shard_from, &feed.shard_to, err));
+    SAP_TRY(sap_feed_open_dataset(w->dataset, sap_data_split(w->dataset, "train"), &feed, &run, &w->train, err));
     feed.weight = NULL; /* validation tells how good every event is */
-    if (status == SAP_OK && sap_stage_switch(stage, "validation") && sap_dataset_rows(dataset, "test") > 0)
-        status = sap_feed_open_dataset(dataset, "test", &feed, run, &validation, err);
-    if (status == SAP_OK)
-        status = begin(stage, dataset, out, partial, &lock, err);
-    settings.options.checkpoint = checkpoint;
-    if (status == SAP_OK)
-        status = sap_train(model, &settings.options, train, validation, run, &history, err);
-    if (status == SAP_OK)
-        status = store(partial, model, dataset, &history, &described, err);
-    if (status == SAP_OK)
-        status = finish(partial, out, err);
-    if (status == SAP_OK)
-        *result =
-            json_pack("{s:s, s:I, s:I, s:O}", "out", out, "parameters", (json_int_t)sap_model_parameter_count(model),
-                      "events", (json_int_t)sap_feed_rows(train), "history", described);
-done:
-    json_decref(described);
-    sap_feed_close(train);
-    sap_feed_close(validation);
-    sap_model_close(model);
-    sap_dataset_close(dataset);
-    sap_history_release(&history);
-    sap_train_settings_release(&settings);
-    free(inputs);
-    if (lock >= 0)
-        close(lock);
+    if (!sap_stage_switch(w->stage, "validation") || sap_dataset_rows(w->dataset, "test") <= 0)
+        return SAP_OK;
+    return sap_feed_open_dataset(w->dataset, "test", &feed, &run, &w->validation, err);
+}
+
+static sap_status open_work(work *w, sap_error *err) {
+    const sap_stage *stage = w->stage;
+    SAP_TRY(sap_model_open(w->path, sap_stage_count(stage, "seed"), &w->model, err));
+    SAP_TRY(sap_data_open(stage, w->model, &w->dataset, err));
+    if (sap_stage_switch(stage, "fresh"))
+        SAP_TRY(sap_model_reset(w->model, sap_stage_count(stage, "seed"), err));
+    SAP_TRY(check_output(w->model, w->dataset, w->path, err));
+    SAP_TRY(sap_train_settings_init(stage, w->model, w->dataset, &w->settings, err));
+    w->settings.options.comm = w->comm;
+    w->settings.options.checkpoint = w->checkpoint;
+    SAP_TRY(open_feeds(w, err));
+    return sap_comm_rank(w->comm) == 0 ? begin(stage, w->dataset, w->out, w->partial, &w->lock, err) : SAP_OK;
+}
+
+static sap_status store_work(work *w, sap_error *err) {
+    SAP_TRY(store(w->partial, w->model, w->dataset, &w->history, &w->described, err));
+    return finish(w->partial, w->out, err);
+}
+
+static sap_status run_work(work *w, sap_error *err) {
+    SAP_TRY(sap_comm_agree(w->comm, open_work(w, err), err));
+    SAP_TRY(sap_train(w->model, &w->settings.options, w->train, w->validation, &w->run, &w->history, err));
+    return sap_comm_agree(w->comm, sap_comm_rank(w->comm) == 0 ? store_work(w, err) : SAP_OK, err);
+}
+
+static void release_work(work *w) {
+    json_decref(w->described);
+    sap_feed_close(w->train);
+    sap_feed_close(w->validation);
+    sap_model_close(w->model);
+    sap_dataset_close(w->dataset);
+    sap_history_release(&w->history);
+    sap_train_settings_release(&w->settings);
+    free(w->inputs);
+    if (w->lock >= 0)
+        close(w->lock);
+}
+
+/* The result is rank 0's. */
+sap_status sap_train_run(const sap_stage *stage, const sap_run *run, json_t **result, sap_error *err) {
+    work w = {.stage = stage, .path = sap_stage_text(stage, "model"), .out = sap_stage_text(stage, "out"), .lock = -1};
+    SAP_TRY(sap_train_settings_check(stage, err));
+    (void)snprintf(w.partial, sizeof w.partial, "%s.partial", w.out);
+    SAP_TRY(sap_path_join(w.partial, CHECKPOINT, w.checkpoint, err));
+    SAP_TRY(open_ranks(&w, run, err));
+    sap_status status = run_work(&w, err);
+    if (status != SAP_OK && sap_comm_size(w.comm) > 1 && err && strncmp(err->message, "rank ", 5) != 0)
+        (void)sap_error_prefix(err, "%s", sap_comm_rank_name(w.comm, sap_comm_rank(w.comm)));
+    if (status == SAP_OK && sap_comm_rank(w.comm) == 0)
+        *result = json_pack("{s:s, s:I, s:I, s:O}", "out", w.out, "parameters",
+                            (json_int_t)sap_model_parameter_count(w.model), "events",
+                            (json_int_t)sap_feed_rows(w.train), "history", w.described);
+    release_work(&w);
+    sap_comm_close(w.comm, status != SAP_OK);
     return status;
 }

@@ -1,6 +1,7 @@
 /* The options of `train` as loss, optimizer, schedule and callbacks. */
 #include "train_settings.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { BOUNDARIES_MOST = 1000 };
@@ -99,7 +100,47 @@ static sap_status read_boundaries(const sap_stage *stage, double first, sap_sche
     return SAP_OK;
 }
 
-static sap_status read_schedule(const sap_stage *stage, sap_train_settings *out, sap_error *err) {
+/* --warmup counts in epochs of so many rows. */
+static sap_status read_warmup(const sap_stage *stage, int64_t rows, sap_schedule *s, sap_error *err) {
+    take_real(stage, "warmup-steps", &s->warmup_steps);
+    if (!given(stage, "warmup"))
+        return SAP_OK;
+    double epochs = sap_stage_real(stage, "warmup");
+    if (given(stage, "warmup-steps") || !(epochs >= 0 && epochs < 1e6))
+        return sap_error_set(err, SAP_EARGUMENT,
+                             "train: --warmup should be a number of epochs, and stand without --warmup-steps");
+    uint64_t batch = sap_stage_count(stage, "batch"), steps = ((uint64_t)rows + batch - 1) / batch;
+    uint64_t fewer = sap_stage_count(stage, "steps-per-epoch");
+    s->warmup_steps = round(epochs * (double)(fewer > 0 && fewer < steps ? fewer : steps));
+    return SAP_OK;
+}
+
+/* The learning rate, and those of a schedule, grow with the batch. */
+static sap_status scale_rates(const sap_stage *stage, sap_optimizer *o, sap_arena *arena, sap_error *err) {
+    static const double standard[] = {[SAP_OPTIMIZER_ADAM] = 0.001,
+                                      [SAP_OPTIMIZER_SGD] = 0.01,
+                                      [SAP_OPTIMIZER_ADAMW] = 0.001,
+                                      [SAP_OPTIMIZER_RADAM] = 0.001};
+    double base = o->learning_rate > 0 ? o->learning_rate : standard[o->kind];
+    double factor = (double)sap_stage_count(stage, "batch") / (double)sap_stage_count(stage, "lr-batch");
+    if (strcmp(sap_stage_text(stage, "lr-scaling"), "linear") != 0)
+        return SAP_OK;
+    o->learning_rate = base * factor;
+    if (o->schedule.warmup_steps > 0 && factor > 1)
+        o->schedule.warmup_from = base;
+    if (o->schedule.kind != SAP_SCHEDULE_PIECEWISE)
+        return SAP_OK;
+    int32_t count = o->schedule.boundary_count + 1;
+    double *values = sap_arena_array(arena, (size_t)count, sizeof *values);
+    if (!values)
+        return sap_error_memory(err, "learning rates");
+    for (int32_t i = 0; i < count; i++)
+        values[i] = o->schedule.values[i] * factor;
+    o->schedule.values = values;
+    return SAP_OK;
+}
+
+static sap_status read_schedule(const sap_stage *stage, int64_t rows, sap_train_settings *out, sap_error *err) {
     static const char *const names[] = {"constant", "exponential", "inverse-time", "polynomial", "cosine", "piecewise"};
     sap_optimizer *o = &out->options.optimizer;
     sap_schedule *s = &o->schedule;
@@ -112,7 +153,7 @@ static sap_status read_schedule(const sap_stage *stage, sap_train_settings *out,
     take_real(stage, "end-learning-rate", &s->end_learning_rate);
     take_real(stage, "power", &s->power);
     take_real(stage, "alpha", &s->alpha);
-    take_real(stage, "warmup-steps", &s->warmup_steps);
+    SAP_TRY(read_warmup(stage, rows, s, err));
     s->staircase = s->staircase || sap_stage_switch(stage, "staircase");
     if (s->kind != SAP_SCHEDULE_PIECEWISE || !given(stage, "schedule"))
         return SAP_OK;
@@ -121,7 +162,7 @@ static sap_status read_schedule(const sap_stage *stage, sap_train_settings *out,
     return read_boundaries(stage, o->learning_rate, s, &out->arena, err);
 }
 
-static sap_status read_optimizer(const sap_stage *stage, sap_train_settings *out, sap_error *err) {
+static sap_status read_optimizer(const sap_stage *stage, int64_t rows, sap_train_settings *out, sap_error *err) {
     sap_optimizer *o = &out->options.optimizer;
     if (given(stage, "optimizer")) {
         *o = (sap_optimizer){0};
@@ -139,7 +180,8 @@ static sap_status read_optimizer(const sap_stage *stage, sap_train_settings *out
     take_real(stage, "global-clip-norm", &o->global_clipnorm);
     o->nesterov = o->nesterov || sap_stage_switch(stage, "nesterov");
     o->amsgrad = o->amsgrad || sap_stage_switch(stage, "amsgrad");
-    return read_schedule(stage, out, err);
+    SAP_TRY(read_schedule(stage, rows, out, err));
+    return scale_rates(stage, o, &out->arena, err);
 }
 
 /* ---- Callbacks ------------------------------------------------------------------------------------------------ */
@@ -194,6 +236,10 @@ sap_status sap_train_settings_check(const sap_stage *stage, sap_error *err) {
             "processes here");
     if (given(stage, "learning-rate") && !(sap_stage_real(stage, "learning-rate") > 0))
         return sap_error_set(err, SAP_EARGUMENT, "train: --learning-rate should be above 0");
+    if (sap_stage_count(stage, "lr-batch") < 1)
+        return sap_error_set(err, SAP_EARGUMENT, "train: --lr-batch should be at least 1");
+    if (given(stage, "timeout") && !(sap_stage_real(stage, "timeout") > 0))
+        return sap_error_set(err, SAP_EARGUMENT, "train: --timeout should be above 0");
     return SAP_OK;
 }
 
@@ -208,8 +254,9 @@ sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *mode
         .in_order = !sap_stage_switch(stage, "shuffle"),
         .validation_freq = (int64_t)(sap_stage_count(stage, "validation-every") & INT32_MAX),
         .auc = sap_stage_switch(stage, "auc"),
+        .deterministic = sap_stage_switch(stage, "deterministic"),
         .checkpoint_seconds = sap_stage_real(stage, "checkpoint-every"),
-        .device = strcmp(sap_stage_text(stage, "device"), "cuda") == 0 ? SAP_DEVICE_CUDA : SAP_DEVICE_CPU,
+        .device = sap_stage_device(stage),
         .float32 = sap_stage_switch(stage, "float32"),
         .bf16 = sap_stage_switch(stage, "bf16"),
     };
@@ -223,7 +270,7 @@ sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *mode
     }
     out->options.keep_optimizer = !sap_stage_switch(stage, "fresh");
     SAP_TRY(read_loss(stage, model, dataset, out, err));
-    SAP_TRY(read_optimizer(stage, out, err));
+    SAP_TRY(read_optimizer(stage, sap_dataset_rows(dataset, sap_data_split(dataset, "train")), out, err));
     read_callbacks(stage, out);
     return SAP_OK;
 }

@@ -132,12 +132,15 @@ sap_status sap_basket_load(const sap_file *file, const sap_branch_node *branch, 
         SAP_TRY(sap_codec_check(payload, length, header.object_bytes, where, place, err));
         if (!sap_space_reserve(&scratch->object, header.object_bytes))
             return sap_error_memory(err, where);
-        SAP_TRY(sap_codec_run(&scratch->codec, payload, length, scratch->object.data, header.object_bytes, where, place,
-                              err));
+        SAP_TRY(sap_file_unpack(file, &scratch->codec, payload, length, scratch->object.data, header.object_bytes,
+                                where, place, err));
         object = scratch->object.data;
-    } else if (sized || (keep && stored)) {
-        SAP_TRY(copy_object(scratch, payload, header.object_bytes, where, err));
-        object = scratch->object.data;
+    } else {
+        sap_file_count(file, length, header.object_bytes);
+        if (sized || (keep && stored)) {
+            SAP_TRY(copy_object(scratch, payload, header.object_bytes, where, err));
+            object = scratch->object.data;
+        }
     }
     out->entries = header.entries;
     out->data = object;

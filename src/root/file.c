@@ -2,6 +2,7 @@
 #include "root_internal.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 enum {
     KEY_LEAST = 18,
@@ -336,6 +337,39 @@ const char *sap_file_name(const sap_file *file) {
 
 const sap_source *sap_file_source(const sap_file *file) {
     return file->source;
+}
+
+static void count(const sap_file *file, size_t stored_bytes, size_t bytes, uint64_t nanoseconds) {
+    sap_file *inside = (sap_file *)(uintptr_t)file;
+    atomic_fetch_add_explicit(&inside->unpacked.baskets, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&inside->unpacked.stored_bytes, stored_bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&inside->unpacked.bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&inside->unpacked.nanoseconds, nanoseconds, memory_order_relaxed);
+}
+
+void sap_file_count(const sap_file *file, size_t stored_bytes, size_t bytes) {
+    count(file, stored_bytes, bytes, 0);
+}
+
+static uint64_t now(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
+sap_status sap_file_unpack(const sap_file *file, sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out,
+                           size_t size, const char *where, uint64_t offset, sap_error *err) {
+    uint64_t begin = now();
+    sap_status status = sap_codec_run(codec, data, length, out, size, where, offset, err);
+    count(file, length, size, now() - begin);
+    return status;
+}
+
+void sap_file_stats_get(const sap_file *file, sap_file_stats *out) {
+    out->baskets = atomic_load_explicit(&file->unpacked.baskets, memory_order_relaxed);
+    out->stored_bytes = atomic_load_explicit(&file->unpacked.stored_bytes, memory_order_relaxed);
+    out->bytes = atomic_load_explicit(&file->unpacked.bytes, memory_order_relaxed);
+    out->unpack_seconds = (double)atomic_load_explicit(&file->unpacked.nanoseconds, memory_order_relaxed) * 1e-9;
 }
 
 uint64_t sap_file_size(const sap_file *file) {

@@ -92,6 +92,8 @@ static sap_status page_bytes(const sap_ntuple *n, const sap_page_piece *p, sap_s
     size_t bytes = (size_t)sap_page_bytes(p->column, page->elements), length = (size_t)page->at.bytes;
     SAP_TRY(stored_bytes(n, p, scratch, &stored, &mapped, err));
     *out = stored;
+    if (length >= bytes)
+        sap_file_count(n->tree.file, length, bytes);
     if (length >= bytes && (mapped || !lasting))
         return SAP_OK;
     if (length < bytes)
@@ -101,7 +103,8 @@ static sap_status page_bytes(const sap_ntuple *n, const sap_page_piece *p, sap_s
     uint8_t *object = direct ? direct : memory->data;
     *out = object;
     if (length < bytes)
-        return sap_codec_run(&scratch->codec, stored, length, object, bytes, p->node->where, page->at.offset, err);
+        return sap_file_unpack(n->tree.file, &scratch->codec, stored, length, object, bytes, p->node->where,
+                               page->at.offset, err);
     memcpy(object, stored, bytes);
     return SAP_OK;
 }

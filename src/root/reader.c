@@ -32,6 +32,7 @@ struct sap_reader {
     size_t column_count, column_capacity;
     sap_field *fields;
     int64_t at, end, batch_entries;
+    int64_t entries;    /* that its columns have */
     bool whole_baskets; /* batches may end where baskets do */
     bool failed;
 };
@@ -144,6 +145,7 @@ static sap_status choose_range(sap_reader *r, int64_t begin, int64_t end, sap_er
         first = b->name;
         entries = own;
     }
+    r->entries = entries;
     r->end = end ? end : entries;
     if (begin > r->end || r->end > entries)
         return sap_error_set(err, SAP_EARGUMENT, "%s: entries [%lld, %lld) of %lld", r->tree->where, (long long)begin,
@@ -337,6 +339,19 @@ sap_status sap_reader_next(sap_reader *r, sap_batch *out, sap_error *err) {
         return status;
     }
     r->at = end;
+    return SAP_OK;
+}
+
+sap_status sap_reader_seek(sap_reader *r, int64_t begin, int64_t end, sap_error *err) {
+    int64_t first;
+    if (r->chain)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: one of several files is read to its end",
+                             sap_reader_file(r, &first));
+    if (begin < 0 || end < begin || end > r->entries)
+        return sap_error_set(err, SAP_EARGUMENT, "%s: entries [%lld, %lld) of %lld", r->tree->where, (long long)begin,
+                             (long long)end, (long long)r->entries);
+    r->at = begin;
+    r->end = end;
     return SAP_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <sapwood/root.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 /* ---- Codecs (§ Compression) ---------------------------------------------------------------------------- */
@@ -64,6 +65,10 @@ struct sap_file {
     size_t key_count, key_capacity;
     uint64_t keys_bytes; /* of the lists of keys read so far */
 
+    struct { /* by any thread */
+        atomic_uint_fast64_t baskets, stored_bytes, bytes, nanoseconds;
+    } unpacked;
+
     /* Streamer info, read at the first need. */
     pthread_mutex_t lock;
     bool classes_read;
@@ -73,6 +78,13 @@ struct sap_file {
     uint32_t *class_table; /* open hash by name: index + 1 of the first class of that name, 0: empty */
     size_t class_table_size;
 };
+
+/* sap_codec_run for a basket or page, which is counted. */
+SAP_MUST_CHECK sap_status sap_file_unpack(const sap_file *file, sap_codec *codec, const uint8_t *data, size_t length,
+                                          uint8_t *out, size_t size, const char *where, uint64_t offset,
+                                          sap_error *err);
+/* Counts one that is not compressed. */
+void sap_file_count(const sap_file *file, size_t stored_bytes, size_t bytes);
 
 /* The key "dir/name" or "dir/name;cycle", of the highest cycle when none is given; NULL, with the nearest names in `err`. */
 const sap_key *sap_key_find(const sap_file *file, const char *path, sap_error *err);

@@ -8,6 +8,7 @@ static const uint64_t keys[INPUTS] = {11, 22, 33};
 static const char *const names[2] = {"particles", "hlf"};
 static const sap_feed_options both = {.inputs = names, .input_count = 2};
 
+static const sap_dataset_format formats[3] = {SAP_DATASET_TFRECORD, SAP_DATASET_PARQUET, SAP_DATASET_ARROW};
 static bool with_parquet;
 static char *folder;
 
@@ -46,10 +47,9 @@ static void expect_event(const sap_batch *batch, int64_t row, bool ordered) {
 
 static void parts_hold_the_events(void **state) {
     (void)state;
-    for (int k = 0; k < (with_parquet ? 4 : 2); k++) {
+    for (int k = 0; k < (with_parquet ? 6 : 2); k++) {
         bool raw = k % 2;
-        char *out = make("parts", false, raw ? SAP_LAYOUT_RAW : SAP_LAYOUT_SAPWOOD,
-                         k < 2 ? SAP_DATASET_TFRECORD : SAP_DATASET_PARQUET);
+        char *out = make("parts", false, raw ? SAP_LAYOUT_RAW : SAP_LAYOUT_SAPWOOD, formats[k / 2]);
         sap_dataset *dataset;
         assert_ok(sap_dataset_open(out, &dataset, err));
         assert_string_equal(sap_dataset_folder(dataset), out);
@@ -98,8 +98,8 @@ static void parts_hold_the_events(void **state) {
 /* A feed of the dataset gives what feeds of its parts give, and a shuffled one the same rows in another order. */
 static void feeds_of_datasets(void **state) {
     (void)state;
-    for (int k = 0; k < (with_parquet ? 4 : 2); k++) {
-        char *out = make("fed", k % 2, SAP_LAYOUT_SAPWOOD, k < 2 ? SAP_DATASET_TFRECORD : SAP_DATASET_PARQUET);
+    for (int k = 0; k < (with_parquet ? 6 : 2); k++) {
+        char *out = make("fed", k % 2, SAP_LAYOUT_SAPWOOD, formats[k / 2]);
         sap_dataset *dataset;
         sap_pool *pool;
         sap_feed *feed, *of_part;

@@ -280,11 +280,71 @@ static void blocks_stay_together(void **state) {
     sap_feed_close(feed);
 }
 
+/* A feed of some rows hands out those, once each, in every order; a ragged input with pad_rows in its dense form. */
+static void chosen_rows(void **state) {
+    (void)state;
+    enum { EVENTS = 60, WIDTH = 2, PAD = 5 };
+    float steps[EVENTS * PAD * WIDTH];
+    int64_t offsets[EVENTS + 1] = {0}, chosen[EVENTS / 3], values[1] = {WIDTH}, pad_rows[1] = {PAD};
+    uint64_t identity[EVENTS];
+    for (int64_t i = 0; i < EVENTS; i++) {
+        offsets[i + 1] = offsets[i] + i % (PAD + 1);
+        for (int64_t k = offsets[i] * WIDTH; k < offsets[i + 1] * WIDTH; k++)
+            steps[k] = (float)(100 * i + k - offsets[i] * WIDTH + 1);
+        identity[i] = (uint64_t)i;
+        chosen[i / 3] = i - i % 3 + 1; /* every third, from 1 */
+    }
+    sap_examples examples = {.rows = EVENTS,
+                             .inputs = 1,
+                             .x = (const float *const[]){steps},
+                             .values = values,
+                             .offsets = (const int64_t *const[]){offsets},
+                             .pad_rows = pad_rows,
+                             .identity = identity};
+    sap_feed *feed;
+    assert_ok(sap_feed_open_rows(&examples, chosen, EVENTS / 3, NULL, &feed, err));
+    assert_int_equal(sap_feed_rows(feed), EVENTS / 3);
+    for (int round = 0; round < 4; round++) { /* in order and shuffled, ragged and dense */
+        bool shuffled = round % 2, dense = round >= 2, seen[EVENTS] = {0};
+        if (round == 2)
+            assert_ok(sap_feed_dense(feed, err));
+        assert_ok(sap_feed_epoch(feed, 5, shuffled ? 0 : SAP_EPOCH_OWN, err));
+        int64_t at = 0, moved = 0;
+        sap_examples batch;
+        for (;; at += batch.rows) {
+            assert_ok(sap_feed_next(feed, 7, &batch, err));
+            if (batch.rows == 0)
+                break;
+            for (int64_t i = 0; i < batch.rows; i++) {
+                int64_t row = (int64_t)batch.identity[i], count = offsets[row + 1] - offsets[row];
+                assert_int_equal(row % 3, 1);
+                assert_false(seen[row]);
+                seen[row] = true;
+                moved += row != chosen[at + i];
+                assert_int_equal(
+                    row, chosen[shuffled ? sap_feed_order(feed)[at + i] : at + i]); /* numbers of its own rows */
+                const float *x = dense ? batch.x[0] + i * PAD * WIDTH : batch.x[0] + batch.offsets[0][i] * WIDTH;
+                assert_memory_equal(x, steps + offsets[row] * WIDTH, (size_t)(count * WIDTH) * sizeof *x);
+                for (int64_t k = count * WIDTH; dense && k < PAD * WIDTH; k++)
+                    assert_true(x[k] == 0);
+            }
+        }
+        assert_int_equal(at, EVENTS / 3);
+        assert_int_equal(moved > 0, shuffled);
+    }
+    sap_feed_close(feed);
+    chosen[3] = EVENTS;
+    assert_error(SAP_EARGUMENT, "not among", sap_feed_open_rows(&examples, chosen, EVENTS / 3, NULL, &feed, err));
+    pad_rows[0] = PAD - 1;
+    assert_error(SAP_EARGUMENT, "row 5 of input 0 has 5 steps, more than 4",
+                 sap_feed_open_arrays(&examples, NULL, &feed, err));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_row_once),         cmocka_unit_test(orders_differ_by_seed_and_epoch),
         cmocka_unit_test(permutations_are_fair), cmocka_unit_test(empty_feeds),
         cmocka_unit_test(ragged_arrays),         cmocka_unit_test(cancelled),
-        cmocka_unit_test(blocks_stay_together)};
+        cmocka_unit_test(blocks_stay_together),  cmocka_unit_test(chosen_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,6 +52,12 @@ static void check_model(const char *json, bool exact, double tolerance) {
     assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found + ROWS * 3, &sums, &error));
     assert_near(found, expected, ROWS * 3, tolerance);
+    sap_predictor *predictor = NULL;
+    memset(found, 0, ROWS * 3 * sizeof *found);
+    assert_ok(sap_predictor_open(model, SAP_DEVICE_CUDA, NULL, &predictor, &error));
+    assert_ok(sap_predictor_run(predictor, &r.examples, &found, &error));
+    sap_predictor_close(predictor);
+    assert_near(found, expected, ROWS * 3, 1e-5);
     assert_near(found + ROWS * 3, expected + ROWS * 3, model->trainable_count, tolerance);
     assert_true(sums.count == ROWS && fabs(sap_loss_mean(&sums) - loss) <= tolerance * loss);
     sap_cuda_close(cuda);
@@ -76,10 +82,46 @@ static void test_sequences(void **state) {
                 true, 1e-5);
 }
 
+#define KERAS_TENSOR(name)                                                                                             \
+    "{\"class_name\": \"__keras_tensor__\", \"config\": {\"keras_history\": [\"" name "\", 0, 0]}}"
+#define CALLED(class, name, settings, inputs)                                                                          \
+    "{\"class_name\": \"" class "\", \"name\": \"" name "\", \"config\": {\"name\": \"" name "\"" settings             \
+                                "}, \"inbound_nodes\": [{\"args\": [" inputs "], \"kwargs\": {}}]}"
+#define NETWORK(layers)                                                                                                \
+    "{\"class_name\": \"Functional\", \"config\": {\"name\": \"net\", \"layers\": [{\"class_name\": \"InputLayer\", "  \
+    "\"name\": \"x\", \"config\": {\"name\": \"x\", \"batch_shape\": [null, 6, 4]}, \"inbound_nodes\": []}, " layers   \
+    "], \"input_layers\": [[\"x\", 0, 0]], \"output_layers\": [[\"out\", 0, 0]]}}"
+#define OUT(from) CALLED("Dense", "out", ", \"units\": 3, \"activation\": \"softmax\"", KERAS_TENSOR(from))
+#define MASKED CALLED("Masking", "m", ", \"mask_value\": 0.0", KERAS_TENSOR("x"))
+#define NORMALIZED(from) CALLED("LayerNormalization", "n", ", \"epsilon\": 0.01", KERAS_TENSOR(from))
+
+/* Attention, normalisation and pooling, of ragged and of regular sequences. */
+static void test_attention(void **state) {
+    (void)state;
+    check_model(
+        NETWORK(CALLED("MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3",
+                       KERAS_TENSOR("x") ", " KERAS_TENSOR(
+                           "x")) ", " NORMALIZED("a") ", " CALLED("Flatten", "f", "", KERAS_TENSOR("n")) ", " OUT("f")),
+        true, 1e-5);
+    check_model(
+        NETWORK(
+            MASKED ", " CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"tanh\"", KERAS_TENSOR("m")) ", " CALLED(
+                "MultiHeadAttention", "a", ", \"num_heads\": 3, \"key_dim\": 9, \"value_dim\": 2, \"use_bias\": false",
+                KERAS_TENSOR("d") ", " KERAS_TENSOR(
+                    "d")) ", " CALLED("Add", "s", "",
+                                      "[" KERAS_TENSOR("a") ", " KERAS_TENSOR(
+                                          "d") "]") ", " NORMALIZED("s") ", " CALLED("GlobalAverag"
+                                                                                     "ePooling1D",
+                                                                                     "p", "",
+                                                                                     KERAS_TENSOR("n")) ", " OUT("p")),
+        true, 1e-5);
+    check_model(NETWORK(CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"relu\"", KERAS_TENSOR("x")) ", " CALLED(
+                    "GlobalMaxPooling1D", "p", "", KERAS_TENSOR("d")) ", " OUT("p")),
+                true, 1e-5);
+}
+
 /* Two epochs from kept rows, and from batches on the way, end at the CPU's weights. */
-static void check_training(bool keep) {
-    static const char json[] = SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " LAYER(
-        "Dropout", "\"name\": \"o\", \"rate\": 0.2") ", " DENSE("d", "3", "softmax"));
+static void check_training(const char *json, bool keep) {
     sap_model *cpu = NULL, *gpu = NULL;
     sap_feed *feed = NULL;
     sap_cuda *cuda = NULL;
@@ -141,8 +183,15 @@ static void check_training(bool keep) {
 
 static void test_training(void **state) {
     (void)state;
-    check_training(true);
-    check_training(false);
+    static const char recurrent[] = SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " LAYER(
+        "Dropout", "\"name\": \"o\", \"rate\": 0.2") ", " DENSE("d", "3", "softmax"));
+    static const char attention[] = NETWORK(MASKED ", " CALLED(
+        "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"dropout\": 0.3",
+        KERAS_TENSOR("m") ", " KERAS_TENSOR("m")) ", " NORMALIZED("a") ", " CALLED("GlobalAveragePooling1D", "p", "",
+                                                                                   KERAS_TENSOR("n")) ", " OUT("p"));
+    check_training(recurrent, true);
+    check_training(recurrent, false);
+    check_training(attention, true);
 }
 
 /* sap_train on the GPU and on the CPU: the same history and weights. */
@@ -205,10 +254,8 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_loop),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_attention), cmocka_unit_test(test_training),
+        cmocka_unit_test(test_loop),      cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

@@ -103,6 +103,7 @@ def fixed(rows):
 FORMS = {
     "flat": (lambda r: pa.array(np.asarray(r).tolist(), pa.large_list(pa.float32())),) * 3,
     "nested": (nested, fixed, lambda r: pa.array(np.asarray(r, np.int64).tolist())),
+    "numbers": (nested, fixed, lambda r: pa.array(np.argmax(np.asarray(r), axis=1).astype(np.int8))),
     "vectors": (lambda r: vectors(r, True), lambda r: vectors(r, False), lambda r: vectors(r, True)),
 }
 

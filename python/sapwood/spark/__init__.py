@@ -13,9 +13,15 @@ from typing import Any
 
 # Where each name lives; modules are imported when a name of theirs is first used.
 _HOMES = {
+    "FeatureScaler": "scaling",
+    "FeatureScalerModel": "scaling",
+    "SapwoodEstimator": "estimator",
+    "SapwoodModel": "model",
+    "Scorer": "scoring",
     "jar": "session",
     "prepare": "preparation",
     "session": "session",
+    "tensorflow_fit": "tensorflow_fit",
     "write": "writing",
 }
 __all__ = sorted(_HOMES)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ class RankError(RuntimeError):
 
 class LostRankError(RuntimeError):
     """Ranks ended without one: a process or a machine was lost, and another try from the last checkpoint is worth it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a rank ended. lost: it has no error of its own to tell."""
+
+    text: str
+    lost: bool
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def find_mpiexec() -> str:
@@ -79,7 +91,7 @@ def _stop(process: subprocess.Popen | None) -> None:
 class Ranks:
     """One task's part in a run of `count` ranks. Every task makes one, exchanges `offer()` with the others over the barrier, and calls `run`.
 
-    folder: this task's own working folder, where its rank runs and leaves what it prints in the file "output".
+    host: the address by which the other tasks find that of rank 0. folder: this task's own working folder, where its rank runs and leaves what it prints in the file "output".
     """
 
     def __init__(self, rank: int, count: int, host: str, folder: Path) -> None:
@@ -89,8 +101,7 @@ class Ranks:
         self.lines: list[str] = []
         self.program = find_mpiexec()
         self.command = find_command()
-        if rank == 0:
-            self._host = host
+        self._host = host
 
     def offer(self, arguments: Sequence[str]) -> list[str]:
         """On rank 0 starts mpiexec and returns the proxies' commands, elsewhere none. arguments: of the command, the same for all ranks."""
@@ -102,18 +113,21 @@ class Ranks:
         self.mpiexec = _start(
             [self.program, "-launcher", "manual", "-localhost", self._host, "-hosts", hosts, "-ppn", "1", "-np", str(self.count),
              "-genvnone", "-wdir", "/", "/bin/sh", "-c", inner, "sapwood", *arguments],
-            self.folder, "-", stdout=subprocess.PIPE, stderr=open(self.folder / "mpiexec", "wb"))  # fmt: skip
+            self.folder, "-", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        said = []
         for raw in self.mpiexec.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
             if line.startswith("HYDRA_LAUNCH_END"):
                 break
             if line.startswith(_PREFIX):
                 self.lines.append(line.removeprefix(_PREFIX))
+            else:
+                said.append(line)
         if len(self.lines) != self.count:
-            raise RankError(f"{self.program}: {len(self.lines)} proxies offered for {self.count} ranks: {self._said('mpiexec')}")
+            raise RankError(f"{self.program}: {len(self.lines)} proxies offered for {self.count} ranks: {' '.join(said)[-600:]}")
         return self.lines
 
-    def run(self, line: str, environment: Mapping[str, str], poll: Callable[[], None]) -> str | None:
+    def run(self, line: str, environment: Mapping[str, str], poll: Callable[[], None]) -> Failure | None:
         """Runs this task's rank to its end. line: its proxy's command. Returns what went wrong, None: nothing."""
         proxy = shlex.split(line)
         if not os.access(proxy[0], os.X_OK):  # it is elsewhere on this machine
@@ -130,8 +144,14 @@ class Ranks:
             poll()
             time.sleep(_POLL)
         poll()
-        status = self.mpiexec.returncode if self.mpiexec else self.proxy.returncode
-        return None if status == 0 else f"rank {self.rank}: {self._said('output') or self._said('proxy') or 'ended'} ({status})"
+        if (self.mpiexec or self.proxy).returncode == 0:
+            return None
+        own = [line for line in self._said("output").splitlines() if line.startswith("sapwood: ")]
+        if own:
+            return Failure(own[-1].removeprefix("sapwood: "), " is lost: " in own[-1])
+        said = self.mpiexec.stdout.read().decode(errors="replace") if self.mpiexec else ""
+        about = self._said("output") or said.strip(" =|\n") or self._said("proxy") or "no message"
+        return Failure(f"rank {self.rank} on {os.uname().nodename} ended: {about[-600:]}", True)
 
     def close(self) -> None:
         """Kills what still runs."""

@@ -60,7 +60,7 @@ def prepare(
         from pyspark.sql import DataFrame, functions as F
 
         frames = [_identified(events[name], F.lit(name), file, entry, shipped) for name in names]
-        return _of_frames(shipped, reduce(DataFrame.unionByName, frames), names)
+        return _of_frames(shipped, reduce(DataFrame.union, frames), names)
     if any(_is_frame(value) for value in events.values()):
         raise TypeError("prepare: either all samples are given as paths, or all as DataFrames")
     return _of_files(shipped, {name: events[name] for name in names}, tree, partition_bytes, spark)
@@ -168,17 +168,18 @@ def _is_frame(value: Any) -> bool:
 
 
 def inputs_of(events: DataFrame, recipe: tasks.Recipe) -> list[Column]:
-    """The recipe's inputs: columns of these names, or fields of collections."""
+    """The recipe's inputs: columns of these names, or fields of collections. They are numbered on the way, as Spark takes a dot in a name for
+    a field's."""
     from pyspark.sql import functions as F
 
     chosen, missing = [], []
-    for wanted in recipe.about["inputs"]:
-        name = wanted["name"]
+    for number, wanted in enumerate(recipe.about["inputs"]):
+        name, alias = wanted["name"], tasks.input_column(number)
         collection, _, member = name.partition(".")
         if name in events.columns:
-            chosen.append(F.col(f"`{name}`").alias(name))
+            chosen.append(F.col(f"`{name}`").alias(alias))
         elif member and collection in events.columns:
-            chosen.append(F.col(f"`{collection}`")[member].alias(name))
+            chosen.append(F.col(f"`{collection}`")[member].alias(alias))
         else:
             missing.append(name)
     if missing:

@@ -45,7 +45,7 @@ def _read_frame(stream: Any, longest: int) -> bytes:
 
 @dataclass
 class News:
-    """kind: "line", "epoch", "checkpoint", "model"; about: what JSON can say; data: bytes that belong to it."""
+    """kind: "line", "epoch", "checkpoint", "dataset"; about: what JSON can say; data: bytes that belong to it."""
 
     kind: str
     about: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,13 @@ def session(
     """
     from pyspark.sql import SparkSession
 
+    # Said with every result that becomes a pandas frame; what is made here is the same with either.
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = dict(_SETTINGS)
+    # Executors on machines that see the same folders find this package there, also when it is not installed.
+    folders = [str(Path(__file__).absolute().parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folder for folder in folders if folder))
     if memory:
         settings["spark.driver.memory"] = memory
     settings.update({key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in (config or {}).items()})

@@ -73,7 +73,7 @@ class _Pair:
         return self._pair
 
 
-def _batch(pair: tuple) -> Any:
+def record_batch(pair: tuple) -> Any:
     import pyarrow as pa
 
     return pa.record_batch(_Pair(pair))
@@ -153,10 +153,25 @@ def read_features(recipe: Recipe, tree: str | None, inputs: list[Input], pieces:
             source = inputs[piece.input]
             features = recipe.load().open(source.path, tree, piece.number, piece.count)
             while (pair := features.next()) is not None:
-                batch = _batch(pair)
+                batch = record_batch(pair)
                 yield _rows(schema, batch, source.sample, source.file, batch.column("entry"), source.label)
 
     return run
+
+
+def input_column(number: int) -> str:
+    """What the recipe's input of that number is called on its way to a task."""
+    return f"input{number}"
+
+
+def compute(recipe: Recipe, rows: Any, where: str) -> tuple[Any, list[int]]:
+    """Features of rows with the recipe's inputs, "entry" being the number of the row; and how many each cut dropped."""
+    import pyarrow as pa
+
+    names = [wanted["name"] for wanted in recipe.about["inputs"]]
+    inputs = pa.RecordBatch.from_arrays([rows.column(input_column(number)) for number in range(len(names))], names)
+    pair, dropped = recipe.load().compute(*inputs.__arrow_c_array__(), where)
+    return record_batch(pair), dropped
 
 
 def compute_features(recipe: Recipe, labels: list[str], schema: Any) -> Callable:
@@ -168,8 +183,7 @@ def compute_features(recipe: Recipe, labels: list[str], schema: Any) -> Callable
                 label = labels.index(sample) if sample in labels else None
                 if label is None:
                     raise ValueError(f"sample {sample!r} is none of those named: {', '.join(labels)}")
-                pair, _ = recipe.load().compute(*rows.__arrow_c_array__(), file)
-                batch = _batch(pair)
+                batch, _ = compute(recipe, rows, file)
                 entry = rows.column("entry").take(batch.column("entry"))
                 if batch.num_rows:
                     yield _rows(schema, batch, sample, base_name(file), entry, label)
@@ -221,8 +235,7 @@ def pack_events(plan: str, recipe: Recipe, numbers: dict[tuple[str, str], int]) 
         for events in batches:
             for sample, file, rows in groups(events):
                 index = _number(numbers, sample, file)
-                pair, dropped = recipe.load().compute(*rows.__arrow_c_array__(), file)
-                batch = _batch(pair)
+                batch, dropped = compute(recipe, rows, file)
                 chosen = rows.column("entry").take(batch.column("entry"))
                 batch = batch.set_column(batch.schema.get_field_index("entry"), "entry", chosen)
                 packer.add(index, *batch.__arrow_c_array__())
@@ -262,15 +275,16 @@ def _number(numbers: dict[tuple[str, str], int], sample: str, file: str) -> int:
 # ---- Shards ------------------------------------------------------------------------------------------------------------------
 
 
-def write_shards(folder: str, plan: str, constants: str | None) -> Callable:
-    """Writes the part files of the buckets that come in, as (bucket, piece); gives a report for each."""
+def write_shards(folder: str | None, plan: str, constants: str | None) -> Callable:
+    """Writes the part files of the buckets that come in, as (bucket, piece); gives a report for each. folder None: there is nothing to
+    write, only to report."""
 
     def run(batches: Batches) -> Batches:
         import pyarrow as pa
 
         from .. import _core
 
-        if not os.path.isdir(f"{folder}.partial/whole"):
+        if folder and not os.path.isdir(f"{folder}.partial/whole"):
             raise FileNotFoundError(f"{folder}.partial: the driver made this folder, but this executor does not see it: a dataset has to be "
                                     "written to a file system that all machines share")
         shards: dict[int, Any] = {}

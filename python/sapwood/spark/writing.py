@@ -68,7 +68,8 @@ class _Packing:
     """The first part of a plan, and how rows are made and packed for it."""
 
     def __init__(self, plan: dict, frame: DataFrame, make: Any, tasks_at_end: int) -> None:
-        self.plan, self.frame, self._make, self.tasks_at_end = plan, frame, make, tasks_at_end
+        self.plan, self.frame, self._make = plan, frame, make
+        self.tasks_at_end = min(tasks_at_end, BUCKETS)
 
     def packed(self, plan: str) -> DataFrame:
         """(bucket, piece), each bucket's in one partition."""
@@ -83,9 +84,9 @@ class _Packing:
         plan = {key: about[key] for key in ("recipe", "recipe_version", "convention", "features", "cuts")}
         if source.events is not None:
             plan["inputs"], numbers = _inputs(source.events, source.labels)
-            return _Packing(plan, source.events, lambda text: tasks.pack_events(text, source.recipe, numbers), BUCKETS)
+            return _Packing(plan, source.events, lambda text: tasks.pack_events(text, source.recipe, numbers), _shuffle_partitions(source.spark))
         plan["inputs"] = [{"sample": i.sample, "url": i.url} for i in source.inputs]
-        at_end = min(BUCKETS, max(2 * source.spark.sparkContext.defaultParallelism, source.bytes // _BUCKETS_AT_ONCE))
+        at_end = max(_shuffle_partitions(source.spark, 8), source.bytes // _BUCKETS_AT_ONCE)
         return _Packing(
             plan,
             source.numbers(),
@@ -103,7 +104,11 @@ class _Packing:
             samples = _labels(frame)
         rows = frame.select("sample", "file", frame["entry"].cast("bigint").alias("entry"), *(f["name"] for f in plan["features"]))
         plan["inputs"], numbers = _inputs(rows, list(samples))
-        return _Packing(plan, rows, lambda text: tasks.pack_rows(text, numbers), BUCKETS)
+        return _Packing(plan, rows, lambda text: tasks.pack_rows(text, numbers), _shuffle_partitions(frame.sparkSession))
+
+
+def _shuffle_partitions(spark: Any, most: int = BUCKETS) -> int:
+    return min(int(spark.conf.get("spark.sql.shuffle.partitions")), most)
 
 
 def _labels(frame: DataFrame) -> list[str]:
@@ -130,9 +135,20 @@ def _inputs(events: DataFrame, labels: list[str]) -> tuple[list[dict], dict[tupl
 # ---- Jobs ------------------------------------------------------------------------------------------------------------------
 
 
-def _reports(packed: DataFrame, folder: str, plan: str, constants: str | None) -> list[str]:
+def _reports(packed: DataFrame, folder: str | None, plan: str, constants: str | None) -> list[str]:
     rows = packed.mapInArrow(tasks.write_shards(folder, plan, constants), "report string")
     return [row.report for row in rows.collect()]
+
+
+def fit_constants(prepared: DataFrame, choices: dict) -> str:
+    """What dataset.json would say of a training set with these choices, its constants among it; nothing is written."""
+    from .. import _core
+
+    source = source_of(prepared)
+    packing = _Packing.of_source(source) if source else _Packing.of_rows(prepared, None)
+    writer = _core.dataset_writer(None, json.dumps({**packing.plan, "format": "parquet", "layout": "sapwood", **choices}))
+    plan = writer.plan()
+    return writer.fit(_reports(packing.packed(plan), None, plan, None))
 
 
 def _write(packing: _Packing, folder: str, named: str, choices: dict) -> dict[str, Any]:

@@ -33,11 +33,15 @@ typedef enum sap_cuda_kind {
     SAP_CUDA_LAYER_NORMALIZATION, /* weights: gamma, beta */
     SAP_CUDA_POOL_AVERAGE,        /* over the steps of each row */
     SAP_CUDA_POOL_MAXIMUM,
-    SAP_CUDA_GRU, /* weights: kernel (width, 3 units), recurrent (units, 3 units), bias (2, 3 units) */
-    SAP_CUDA_LSTM /* weights: kernel (width, 4 units), recurrent (units, 4 units), bias (4 units) */
+    SAP_CUDA_ATTENTION, /* inputs: queries, keys, values, projected; their dimensions are heads · dim */
+    SAP_CUDA_GRU,       /* weights: kernel (width, 3 units), recurrent (units, 3 units), bias (2, 3 units) */
+    SAP_CUDA_LSTM       /* weights: kernel (width, 4 units), recurrent (units, 4 units), bias (4 units) */
 } sap_cuda_kind;
 
-enum { SAP_CUDA_WEIGHTS = 4 };
+enum {
+    SAP_CUDA_WEIGHTS = 4,
+    SAP_CUDA_HEAD_MOST = 128 /* values of a head of ATTENTION */
+};
 
 typedef struct sap_cuda_tensor {
     int64_t values;     /* numbers a row, or a step where it follows one */
@@ -65,6 +69,7 @@ typedef struct sap_cuda_op {
     bool whole;               /* recurrent: the output has all steps, else the last one */
     bool backwards;           /* recurrent: from the last step to the first */
     bool reset_after;         /* GRU */
+    int64_t heads, key_steps; /* ATTENTION; key_steps as steps */
 } sap_cuda_op;
 
 typedef struct sap_cuda_input {

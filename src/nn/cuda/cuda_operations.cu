@@ -1,4 +1,5 @@
 /* What each kind of operation launches, forward and backward. */
+#include "cuda_attention.h"
 #include "cuda_gru.h"
 #include "cuda_state.h"
 
@@ -183,6 +184,111 @@ void merge_backward(const call &c) {
                                   c.dy, c.o->add[(size_t)i], dx);
 }
 
+/* ---- Normalisation, pooling, attention ---- */
+
+/* The steps of a tensor; steps: of a regular sequence. */
+sequences steps_at(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
+    int32_t sequence = e->plan->tensors[tensor].sequence;
+    return {e->space.counts, sequence < 0 ? nullptr : e->space.offsets[sequence], (int32_t)steps};
+}
+
+normalization normalization_of(const call &c) {
+    normalization p = {};
+    p.n = rows_of(c);
+    p.most = c.most * c.places;
+    p.width = c.op->units;
+    p.epsilon = (float)c.op->epsilon;
+    p.gamma = value_at(c.e, c.op->weights[0]);
+    p.beta = value_at(c.e, c.op->weights[1]);
+    p.x = c.x;
+    p.y = c.y;
+    p.statistic = c.o->z.as<float>();
+    p.dy = c.dy;
+    p.dx = c.dx;
+    p.add = c.o->add[0];
+    p.work = c.o->work.as<float>();
+    p.dgamma = c.op->trainable ? gradient_at(c.e, c.op->weights[0]) : nullptr;
+    p.dbeta = c.op->trainable ? gradient_at(c.e, c.op->weights[1]) : nullptr;
+    return p;
+}
+
+void normalization_forward(const call &c) {
+    launch_normalization(c.stream, normalization_of(c));
+}
+
+void normalization_backward(const call &c) {
+    launch_normalization_gradient(c.stream, normalization_of(c));
+}
+
+pooling pooling_of(const call &c) {
+    return {steps_at(c.e, c.op->inputs[0], c.op->steps),
+            c.op->units,
+            c.op->kind == SAP_CUDA_POOL_MAXIMUM,
+            c.x,
+            c.y,
+            c.dy,
+            c.dx,
+            c.o->add[0]};
+}
+
+void pooling_forward(const call &c) {
+    launch_pooling(c.stream, pooling_of(c), c.e->batch);
+}
+
+void pooling_backward(const call &c) {
+    if (c.dx)
+        launch_pooling_gradient(c.stream, pooling_of(c), c.e->batch);
+}
+
+/* Positions of queries, for each of which a head keeps a number. */
+int64_t query_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions_most(e, op->output) * (op->steps > 0 ? op->steps : 1);
+}
+
+int64_t longest_of(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
+    int32_t sequence = e->plan->tensors[tensor].sequence;
+    return sequence < 0 ? steps : e->longest[(size_t)sequence];
+}
+
+attention attention_of(const call &c) {
+    const sap_cuda_op *op = c.op;
+    double threshold = op->rate * 0x1p32;
+    attention p = {};
+    p.heads = (int32_t)op->heads;
+    p.key_dim = (int32_t)(op->width / op->heads);
+    p.value_dim = (int32_t)(op->units / op->heads);
+    p.queries = steps_at(c.e, op->inputs[0], op->steps);
+    p.keys = steps_at(c.e, op->inputs[1], op->key_steps);
+    p.longest = std::max(longest_of(c.e, op->inputs[0], op->steps), longest_of(c.e, op->inputs[1], op->key_steps));
+    p.scale = (float)(1 / sqrt((double)p.key_dim));
+    p.drop = c.mode == RUN_TRAIN && op->rate > 0;
+    p.threshold = threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX;
+    p.key = op->key;
+    p.kept = op->rate < 1 ? (float)(1 / (1 - op->rate)) : 0;
+    p.row_keys = c.e->space.key;
+    p.q = c.x;
+    p.k = y_of(c.e, op->inputs[1]);
+    p.v = y_of(c.e, op->inputs[2]);
+    p.y = c.y;
+    p.statistic = c.o->z.as<float>();
+    p.products = c.o->work.as<float>();
+    p.dy = c.dy;
+    p.dq = c.dx;
+    p.dk = dy_of(c.e, op->inputs[1]);
+    p.dv = dy_of(c.e, op->inputs[2]);
+    for (size_t i = 0; i < 3; i++)
+        p.add[i] = c.o->add[i];
+    return p;
+}
+
+void attention_forward(const call &c) {
+    launch_attention(c.stream, attention_of(c), c.e->batch);
+}
+
+void attention_backward(const call &c) {
+    launch_attention_gradient(c.stream, attention_of(c), c.e->batch);
+}
+
 /* ---- Recurrent layers ---- */
 
 bool is_recurrent(sap_cuda_kind kind) {
@@ -365,10 +471,20 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
     static const kind_functions concatenation = {concatenate_forward, concatenate_backward};
     static const kind_functions merge = {merge_forward, merge_backward};
     static const kind_functions recurrence = {recurrent_forward, recurrent_backward};
+    static const kind_functions normalizations = {normalization_forward, normalization_backward};
+    static const kind_functions pools = {pooling_forward, pooling_backward};
+    static const kind_functions attentions = {attention_forward, attention_backward};
     switch (kind) {
     case SAP_CUDA_GRU:
     case SAP_CUDA_LSTM:
         return &recurrence;
+    case SAP_CUDA_LAYER_NORMALIZATION:
+        return &normalizations;
+    case SAP_CUDA_POOL_AVERAGE:
+    case SAP_CUDA_POOL_MAXIMUM:
+        return &pools;
+    case SAP_CUDA_ATTENTION:
+        return &attentions;
     case SAP_CUDA_DENSE:
         return &dense;
     case SAP_CUDA_ACTIVATION:
@@ -432,6 +548,15 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
     if (is_recurrent(op->kind))
         return reserve_recurrent(e, o, err);
     int64_t most = positions_most(e, op->output), values = values_of(e, op->output);
+    if (op->kind == SAP_CUDA_ATTENTION) {
+        size_t bytes = (size_t)(query_positions(e, op) * op->heads) * sizeof(float);
+        SAP_TRY(o->z.reserve(bytes, err));
+        return o->work.reserve(bytes, err);
+    }
+    if (op->kind == SAP_CUDA_LAYER_NORMALIZATION) {
+        SAP_TRY(o->z.reserve((size_t)(2 * most * values / op->units) * sizeof(float), err));
+        return o->work.reserve((size_t)normalization_work(most * values / op->units, op->units) * sizeof(float), err);
+    }
     if (keeps_z(op))
         SAP_TRY(o->z.reserve((size_t)(most * values) * sizeof(float), err));
     if (op->kind == SAP_CUDA_DENSE && op->trainable)

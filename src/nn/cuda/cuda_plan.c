@@ -70,6 +70,32 @@ static sap_status make_merge(const use *u, sap_cuda_op *op, sap_error *err) {
     return SAP_OK;
 }
 
+static sap_status make_normalization(const use *u, sap_cuda_op *op, sap_error *err) {
+    (void)err;
+    op->kind = SAP_CUDA_LAYER_NORMALIZATION;
+    op->epsilon = u->layer->epsilon;
+    op->weights[0] = u->layer->scale ? u->layer->weights[0].offset : -1;
+    op->weights[1] = u->layer->center ? u->layer->weights[u->layer->scale].offset : -1;
+    return SAP_OK;
+}
+
+/* Steps of a node's input that is a sequence, 0: ragged. With a mask over padding that is there it is refused. */
+static sap_status find_steps(const use *u, int32_t input, int64_t *steps, sap_error *err) {
+    const sap_node *node = &u->model->nodes[u->node->inputs[input]];
+    bool ragged = u->model->domains[node->domain].ragged;
+    if (!ragged && (node->mask >= 0 || u->node->masks))
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with masked sequences whose padding is looked at, on the GPU",
+                             u->layer->where);
+    *steps = ragged ? 0 : node->shape.dims[0];
+    return SAP_OK;
+}
+
+static sap_status make_pooling(const use *u, sap_cuda_op *op, sap_error *err) {
+    op->kind =
+        strcmp(u->layer->class_of->name, "GlobalMaxPooling1D") == 0 ? SAP_CUDA_POOL_MAXIMUM : SAP_CUDA_POOL_AVERAGE;
+    return find_steps(u, 0, &op->steps, err);
+}
+
 static const char *recurrent_obstacle(const use *u, const sap_recurrent_use *cell, bool known, bool ragged) {
     if (!known)
         return "this kind of cell";
@@ -107,12 +133,25 @@ static const struct {
     const char *name;
     sap_status (*make)(const use *u, sap_cuda_op *op, sap_error *err);
 } classes[] = {
-    {"Dense", make_dense},     {"Activation", make_activation},   {"ReLU", make_activation},
-    {"ELU", make_activation},  {"LeakyReLU", make_activation},    {"Softmax", make_activation},
-    {"Dropout", make_dropout}, {"Concatenate", make_concatenate}, {"Add", make_merge},
-    {"Subtract", make_merge},  {"Multiply", make_merge},          {"Average", make_merge},
-    {"Maximum", make_merge},   {"Minimum", make_merge},           {"GRU", make_recurrent},
+    {"Dense", make_dense},
+    {"Activation", make_activation},
+    {"ReLU", make_activation},
+    {"ELU", make_activation},
+    {"LeakyReLU", make_activation},
+    {"Softmax", make_activation},
+    {"Dropout", make_dropout},
+    {"Concatenate", make_concatenate},
+    {"Add", make_merge},
+    {"Subtract", make_merge},
+    {"Multiply", make_merge},
+    {"Average", make_merge},
+    {"Maximum", make_merge},
+    {"Minimum", make_merge},
+    {"GRU", make_recurrent},
     {"LSTM", make_recurrent},
+    {"LayerNormalization", make_normalization},
+    {"GlobalAveragePooling1D", make_pooling},
+    {"GlobalMaxPooling1D", make_pooling},
 };
 enum { CLASS_COUNT = sizeof classes / sizeof *classes };
 
@@ -145,8 +184,84 @@ static sap_status make_op(const use *u, bool logits, sap_cuda_op *op, sap_error 
                          u->layer->where);
 }
 
-static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
-    sap_cuda_tensor *tensors = sap_arena_array(arena, (size_t)model->tensor_count, sizeof *tensors);
+/* ---- Attention: four dense layers, and what lies between them ------------------------------------------------ */
+
+enum { ATTENTION_OPS = 5, ATTENTION_TENSORS = 4 };
+
+/* A dense layer of one of its kernels, (width, …) or (…, units). */
+static sap_cuda_op projection(const use *u, int number, int32_t input, int32_t output, int64_t width, int64_t units) {
+    bool bias = u->layer->weight_count == 2 * ATTENTION_TENSORS;
+    int32_t *inputs = sap_arena_array(u->arena, 1, sizeof *inputs);
+    if (inputs)
+        *inputs = input;
+    const sap_layer_weight *weights = &u->layer->weights[number * (bias ? 2 : 1)];
+    return (sap_cuda_op){
+        .kind = SAP_CUDA_DENSE,
+        .where = u->layer->where,
+        .input_count = 1,
+        .inputs = inputs,
+        .output = output,
+        .width = width,
+        .units = units,
+        .weights = {weights[0].offset, bias ? weights[1].offset : -1, -1, -1},
+        .trainable = u->layer->trainable,
+    };
+}
+
+static sap_status make_attention(const use *u, sap_cuda_plan *plan, sap_cuda_tensor *tensors, sap_cuda_op *ops,
+                                 sap_error *err) {
+    const sap_layer *layer = u->layer;
+    const sap_node *node = u->node;
+    int stride = layer->weight_count == 2 * ATTENTION_TENSORS ? 2 : 1;
+    const int64_t *query_kernel = layer->weights[0].shape.dims, *value_kernel = layer->weights[2 * stride].shape.dims;
+    int64_t heads = query_kernel[1], steps = 0, key_steps = 0;
+    const char *what = sap_attention_is_causal(layer) ? "a causal mask"
+                       : query_kernel[2] > SAP_CUDA_HEAD_MOST || value_kernel[2] > SAP_CUDA_HEAD_MOST
+                           ? "heads this wide"
+                           : NULL;
+    if (what)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with %s, on the GPU", layer->where, what);
+    SAP_TRY(find_steps(u, 0, &steps, err));
+    SAP_TRY(find_steps(u, 1, &key_steps, err));
+    int32_t from[3] = {node->inputs[0], node->inputs[node->input_count == 3 ? 2 : 1], node->inputs[1]};
+    int32_t *made = sap_arena_array(u->arena, ATTENTION_TENSORS, sizeof *made);
+    if (!made)
+        return sap_error_memory(err, u->model->name);
+    for (int i = 0; i < ATTENTION_TENSORS; i++) { /* queries, keys, values, context */
+        const sap_node *input = &u->model->nodes[from[i % 3]];
+        int64_t width = sap_shape_last(&input->shape), units = heads * (i < 2 ? query_kernel[2] : value_kernel[2]);
+        made[i] = plan->tensor_count++;
+        tensors[made[i]] = tensors[input->tensor];
+        tensors[made[i]].values = tensors[input->tensor].values / width * units;
+        tensors[made[i]].differentiate = node->differentiate;
+        if (i < 3)
+            ops[i] = projection(u, i, input->tensor, made[i], width, units);
+    }
+    ops[3] = (sap_cuda_op){
+        .kind = SAP_CUDA_ATTENTION,
+        .where = layer->where,
+        .input_count = 3,
+        .inputs = made,
+        .output = made[3],
+        .width = heads * query_kernel[2],
+        .units = heads * value_kernel[2],
+        .weights = {-1, -1, -1, -1},
+        .rate = layer->rate,
+        .key = layer->key * (uint32_t)SAP_LAYERS_MOST + (uint32_t)node->use,
+        .steps = steps,
+        .heads = heads,
+        .key_steps = key_steps,
+    };
+    ops[4] = projection(u, 3, made[3], node->tensor, heads * value_kernel[2], sap_shape_step_values(&node->shape));
+    plan->op_count += ATTENTION_OPS;
+    return ops[0].inputs && ops[1].inputs && ops[2].inputs && ops[4].inputs ? SAP_OK
+                                                                            : sap_error_memory(err, u->model->name);
+}
+
+static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cuda_plan *out, sap_cuda_tensor **made,
+                               sap_error *err) {
+    size_t most = (size_t)model->tensor_count + ATTENTION_TENSORS * (size_t)model->node_count;
+    sap_cuda_tensor *tensors = sap_arena_array(arena, most, sizeof *tensors);
     sap_cuda_input *inputs = sap_arena_array(arena, (size_t)model->input_count, sizeof *inputs);
     if (!tensors || !inputs)
         return sap_error_memory(err, model->name);
@@ -166,7 +281,7 @@ static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cud
         inputs[i] = (sap_cuda_input){tensor, tensors[tensor].values, tensors[tensor].sequence >= 0};
     }
     out->tensor_count = model->tensor_count;
-    out->tensors = tensors;
+    out->tensors = *made = tensors;
     out->input_count = model->input_count;
     out->inputs = inputs;
     return SAP_OK;
@@ -234,9 +349,10 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_optimizer *optim
     if (model->output_count != 1)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d outputs; the GPU takes models with one", model->name,
                              model->output_count);
-    SAP_TRY(make_tensors(model, arena, out, err));
+    sap_cuda_tensor *tensors = NULL;
+    SAP_TRY(make_tensors(model, arena, out, &tensors, err));
     const bool *needed = find_needed(model, arena);
-    sap_cuda_op *ops = sap_arena_array(arena, (size_t)model->node_count, sizeof *ops);
+    sap_cuda_op *ops = sap_arena_array(arena, ATTENTION_OPS * (size_t)model->node_count, sizeof *ops);
     if (!needed || !ops)
         return sap_error_memory(err, model->name);
     const sap_node *last = &model->nodes[model->outputs[0]];
@@ -247,7 +363,9 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_optimizer *optim
     out->ops = ops;
     for (int32_t n = 0; n < model->node_count; n++) {
         use u = {model, &model->nodes[n], model->nodes[n].layer, arena};
-        if (needed[n] && !u.node->view && u.node->input_count > 0)
+        if (needed[n] && strcmp(u.layer->class_of->name, "MultiHeadAttention") == 0)
+            SAP_TRY(make_attention(&u, out, tensors, &ops[out->op_count], err));
+        else if (needed[n] && !u.node->view && u.node->input_count > 0)
             SAP_TRY(make_op(&u, out->logits && n == model->outputs[0], &ops[out->op_count++], err));
     }
     if (!optimizer)

@@ -1,0 +1,57 @@
+/* Attention between the steps of each row, layer normalisation, and pooling over steps, on the device. */
+#ifndef SAP_CUDA_ATTENTION_H
+#define SAP_CUDA_ATTENTION_H
+
+#include "cuda_recurrent.h"
+
+/* Formulas as in attention.h; (positions, heads · dim) row-major. A row without keys gives 0. */
+struct attention {
+    int32_t heads, key_dim, value_dim;
+    sequences queries, keys;
+    int64_t longest; /* most queries and keys of a row */
+    float scale;
+    bool drop;
+    uint32_t threshold, key;
+    float kept;
+    const uint64_t *row_keys;
+    const float *q, *k, *v;
+    float *y, *statistic; /* statistic: (positions of queries, heads) */
+    const float *dy;
+    float *products;     /* (positions of queries, heads): y · dy, scratch of the backward pass */
+    float *dq, *dk, *dv; /* NULL: not wanted */
+    bool add[3];         /* to dq, dk, dv */
+};
+void launch_attention(cudaStream_t stream, const attention &p, int64_t rows_most);
+void launch_attention_gradient(cudaStream_t stream, const attention &p, int64_t rows_most);
+
+/* Along rows of `width` numbers: y = (x - mean) / sqrt(variance + epsilon) · gamma + beta; gamma, beta may be NULL. */
+struct normalization {
+    extent n; /* rows */
+    int64_t most, width;
+    float epsilon;
+    const float *gamma, *beta, *x;
+    float *y, *statistic; /* (rows, 2): mean and 1 / deviation */
+    const float *dy;
+    float *dx; /* NULL: not wanted */
+    bool add;
+    float *work, *dgamma, *dbeta; /* normalization_work floats; added to; NULL: not wanted */
+};
+void launch_normalization(cudaStream_t stream, const normalization &p);
+void launch_normalization_gradient(cudaStream_t stream, const normalization &p);
+int64_t normalization_work(int64_t most, int64_t width);
+
+/* y (rows, width): the mean, or the largest, of the steps (positions, width) of each row; 0 where there is none. */
+struct pooling {
+    sequences at;
+    int64_t width;
+    bool largest;
+    const float *x;
+    float *y;
+    const float *dy;
+    float *dx;
+    bool add;
+};
+void launch_pooling(cudaStream_t stream, const pooling &p, int64_t rows_most);
+void launch_pooling_gradient(cudaStream_t stream, const pooling &p, int64_t rows_most);
+
+#endif
