@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Benchmarks beside their peers: read, prepare, train, classifiers, compiled, remote, tune, and gpu where one is; all but the last when none is named. Results go to bench/results.
+# Benchmarks beside their peers; all but gpu, which needs one, when none is named. Results go to bench/results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-(( $# )) || set -- read prepare train classifiers compiled remote tune
-for name in "$@"; do
-    [[ -e bench/$name.py ]] || { echo "bench: there are read, prepare, train, classifiers, compiled, remote, tune and gpu, not \"$name\"" >&2; exit 2; }
+all="read prepare train classifiers compiled remote mpi tune tensorflow_workers spark_source spark_prepare spark_training"
+for name in ${*:-$all}; do
+    [[ " $all gpu " == *" $name "* ]] || { echo "bench: there are $all and gpu, not \"$name\"" >&2; exit 2; }
     .venv/bin/python "bench/$name.py"
 done

@@ -4,7 +4,7 @@ this one.
     .venv/bin/python bench/scale.py [--cores 32] [--network 3.1] [--storage 20] [--latency 20] [--meeting 10]
 
 cores: of a node; network: GB/s of a node; storage: GB/s that the data's store gives to all nodes together; latency: µs of a message between
-nodes; meeting: µs that a node's cores lose to each other in a step. The results go to bench/results/scale.md; docs/scale.md explains the model.
+nodes; meeting: µs that a node's cores lose to each other in a step. The results go to bench/results/scale.md; docs/cost.md explains the model.
 """
 
 import argparse

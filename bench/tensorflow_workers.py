@@ -4,7 +4,7 @@
 
 Every folder holds qcd.root, ttbar.root and wjets.root; else the example's sample is used. The pipeline gives batches as fast as it can
 to a loop that does nothing; the step trains on batches that are in memory already; both in one process, in turns, on all cores.
-Results: bench/results/tensorflow.md.
+Results: bench/results/tensorflow_workers.md.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def default_folders():
     return found or [ROOT / "examples" / "topology" / "data"]
 
 
-def prepare(options, folders, work):
+def prepare(options, folders, work, *more):
     """A dataset of all folders."""
     samples = []
     for name in CLASSES:
@@ -40,12 +40,13 @@ def prepare(options, folders, work):
             link = Path(work) / f"{name}-{n}.root"
             link.symlink_to(Path(folder).resolve() / f"{name}.root")
             samples += ["--sample", f"{name}={link}"]
-    run(options, "prepare", *samples, "--out", f"{work}/data", "--quiet")
+    run(options, "prepare", *samples, "--out", f"{work}/data", "--quiet", *more)
     return f"{work}/data"
 
 
-def run(options, *arguments):
-    command = [str(ROOT / options.build / "bin" / "sapwood"), *map(str, arguments)]
+def run(options, *arguments, before=()):
+    """What the command prints. before: such as mpiexec."""
+    command = [*before, str(ROOT / options.build / "bin" / "sapwood"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr}")
@@ -157,7 +158,7 @@ def main():
         pipelines = [pipeline_beside_step(options, data, name) for name in NETWORKS]
         trainings = [one for name in NETWORKS for one in training_by_workers(options, data, work, name)]
     machine = bench_machine.describe_machine("tensorflow-cpu", "keras")
-    path = bench_machine.write_results("tensorflow", machine, " ".join(["bench/tensorflow_workers.py", *sys.argv[1:]]),
+    path = bench_machine.write_results("tensorflow_workers", machine, " ".join(["bench/tensorflow_workers.py", *sys.argv[1:]]),
                                        {"pipeline": pipelines, "training": trainings})
     write_tables(path.with_suffix(".md"), machine, pipelines, trainings)
     print(path.with_suffix(".md").read_text())

@@ -4,6 +4,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* The Spark connector lies beside this command, in the build folder and in the Python package. */
+static void show_spark(void) {
+    static const char name[] = "/../spark/sapwood-spark.jar";
+    char path[4096];
+    const char *named = getenv("SAPWOOD_SPARK_JAR");
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - sizeof name);
+    path[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    if (slash)
+        memcpy(slash, name, sizeof name);
+    const char *jar = named ? named : path;
+    if (access(jar, R_OK) == 0)
+        (void)printf("  %-10s yes: ROOT files in Spark (%s)\n", "spark", jar);
+    else
+        (void)printf("  %-10s no: this installation cannot do ROOT files in Spark (a JDK and Maven): there is no %s\n",
+                     "spark", jar);
+}
 
 static int command_version(int argc, char **argv) {
     (void)argc;
@@ -15,6 +34,7 @@ static int command_version(int argc, char **argv) {
         (void)printf("  %-10.*s %.*s\n", (int)name, line, (int)(rest - name - 1), line + name + 1);
         line += rest + (line[rest] == '\n');
     }
+    show_spark();
     return EXIT_OK;
 }
 

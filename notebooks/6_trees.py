@@ -56,7 +56,7 @@ def score(model):
 
 # %%
 # %%time
-record("random forest", score(RandomForestClassifier(numTrees=200, maxDepth=8, seed=1).fit(train)))
+record("random forest", score(RandomForestClassifier(numTrees=100, maxDepth=6, seed=1).fit(train)))
 
 # %%
 # %%time

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for every test run: each fuzz target for minutes, the damage sweep over all files there are, and a file of
 # more than 2 GB. One line for each with what was done and found; the exit status is 1 when something was found.
-# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`, `kill`, `support`; all when none is named)
+# Usage: soak.sh [TARGET…]   (fuzz targets, `damage`, `large`, `kill`, `support`, `standalone`; all when none is named)
 # SOAK_SECONDS: of CPU time for each fuzz target (600), SOAK_PLACES: seeded places of damage in each file (2000), SOAK_SEED.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -80,6 +80,15 @@ large() {
     report large "$status" "$(tail -1 "$log")"
 }
 
+# A standalone master of Spark with two workers, as docs/cluster.md has it.
+standalone() {
+    build release all
+    local status=0 log=build/soak/standalone.log
+    PYTHONPATH=build/release/python SAPWOOD_COMMAND=$PWD/build/release/bin/sapwood SAPWOOD_BUILD=$PWD/build/release SAPWOOD_SOAK=1 \
+        .venv/bin/python -m pytest -q -p no:cacheprovider tests/spark tests/pipeline/test_ranks.py -k 'standalone or cut_off' >"$log" 2>&1 || status=$?
+    report standalone "$status" "$(tail -1 "$log")"
+}
+
 # A training that is killed at random moments, ten times over, gives the same weights as one that was left alone.
 kills() {
     build release nn_test_training
@@ -102,12 +111,12 @@ support() {
     report support "$status" "docs/support.md; log build/soak/support.log"
 }
 
-for target in ${*:-$targets damage large kill support}; do
+for target in ${*:-$targets damage large kill support standalone}; do
     case $target in
-    damage | large | support) "$target" ;;
+    damage | large | support | standalone) "$target" ;;
     kill) kills ;;
     *)
-        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large kill support" >&2; exit 2; }
+        [[ " $targets " == *" $target "* ]] || { echo "soak: no target $target; there are: $targets damage large kill support standalone" >&2; exit 2; }
         fuzz "$target"
         ;;
     esac

@@ -1,7 +1,10 @@
 """Fixtures: Spark sessions with the built jar. A process has one at a time: tests on the cluster run last."""
 
 import os
+import re
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,11 @@ def start_session(master, **more):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+    def kind(item):
+        names = getattr(item, "fixturenames", ())
+        return 2 * ("standalone" in names) + ("cluster" in names)
+
+    items.sort(key=kind)
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +78,36 @@ def spark(sessions):
 def cluster(sessions):
     """Spark with two executors of one thread each, as processes of their own."""
     return sessions.get("local-cluster[2,1,2048]", **{"spark.executor.memory": "1g"})
+
+
+def spark_class(name, *arguments):
+    """A daemon of Spark's, as its scripts start it."""
+    import pyspark
+
+    home = Path(pyspark.__file__).parent
+    environment = {**os.environ, "SPARK_HOME": str(home), "SPARK_DAEMON_MEMORY": "256m", "SPARK_NO_DAEMONIZE": "1"}
+    command = [home / "bin/spark-class", f"org.apache.spark.deploy.{name}", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def standalone(sessions, tmp_path):
+    """Spark on a standalone master with two workers, each a process of its own with one core."""
+    pytest.importorskip("pyspark")
+    sessions.stop()
+    master = spark_class("master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+    started = [master]
+    try:
+        url = next(found.group() for line in master.stderr if (found := re.search(r"spark://127.0.0.1:\d+", line)))
+        threading.Thread(target=master.stderr.read, daemon=True).start()
+        for number in range(2):
+            worker = spark_class("worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0",
+                                 "--work-dir", tmp_path / f"worker{number}", url)  # fmt: skip
+            threading.Thread(target=worker.stderr.read, daemon=True).start()
+            started.append(worker)
+        yield sessions.get(url, **{"spark.executor.memory": "512m"})
+    finally:
+        sessions.stop()
+        for process in started:
+            process.terminate()
+            process.wait()

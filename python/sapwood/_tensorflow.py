@@ -117,7 +117,9 @@ def _wait_all(workers: list[Worker]) -> None:
     failed: list[tuple[int, int]] = []
     for _ in workers:
         rank, code = ended.get()
-        if code and not failed:
+        if code == 130:  # interrupted, as all of them are: the others are at their last step
+            failed.append((rank, code))
+        elif code and not failed:
             time.sleep(0.5 if len(workers) > 1 else 0)  # what was killed counts before those who lost it
             failed.append((rank, code))
             failed += [(w.rank, w.process.returncode) for w in workers if w.process.poll() not in (None, 0) and w.rank != rank]
@@ -131,8 +133,12 @@ def _wait_all(workers: list[Worker]) -> None:
         raise WorkerError(name + workers[rank].why(code))
 
 
-def launch(arguments: Sequence[str], workers: int, threads: int, tell: Callable[[int, str], None]) -> dict[str, Any]:
-    """Trains with so many processes here; what `sapwood.train` returns. A failure names the worker."""
+def launch(arguments: Sequence[str], workers: int, threads: int, tell: Callable[[int, str], None],
+           catch: bool = False) -> dict[str, Any]:
+    """Trains with so many processes here; what `sapwood.train` returns. A failure names the worker.
+
+    catch: SIGINT and SIGTERM are handed on to the workers, who write a checkpoint between two steps and end.
+    """
     addresses = [f"localhost:{free_port()}" for _ in range(workers)]
     cores = max(1, (threads or len(os.sched_getaffinity(0))) // workers)
     gpus = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g]
@@ -143,11 +149,16 @@ def launch(arguments: Sequence[str], workers: int, threads: int, tell: Callable[
             if len(gpus) > 1:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
             started.append(Worker([*arguments, "--threads", str(cores)], rank, environment, tell))
-        try:
-            _wait_all(started)
-        except KeyboardInterrupt:  # they write a checkpoint between two steps
+        def interrupt(*_: object) -> None:
             for worker in started:
                 worker.interrupt()
+
+        for number in (signal.SIGINT, signal.SIGTERM) if catch else ():
+            signal.signal(number, interrupt)
+        try:
+            _wait_all(started)
+        except KeyboardInterrupt:
+            interrupt()
             for worker in started:
                 worker.wait()
             raise
@@ -186,8 +197,12 @@ def _train(settings: Settings, folder: RunFolder, threads: int, show: Callable[[
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda which, _: asked.append(which))
+
+    def catch() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda which, _: asked.append(which))
+
+    catch()
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -201,7 +216,9 @@ def _train(settings: Settings, folder: RunFolder, threads: int, show: Callable[[
     tf.get_logger().setLevel("ERROR")
     from ._tensorflow_training import Training
 
-    return Training(settings, threads, show, lambda: bool(asked)).run(folder)
+    training = Training(settings, threads, show, lambda: bool(asked))
+    catch()  # the strategy of several workers takes SIGTERM for itself
+    return training.run(folder)
 
 
 # ---- The command -------------------------------------------------------------------------------------------------------
@@ -260,7 +277,7 @@ def _run(given: list[tuple[str, str]], common: Mapping[str, str], say: Callable[
         if config:
             os.environ["TF_CONFIG"] = config
         elif workers > 1:
-            return launch(_words(given), workers, threads, lambda rank, line: say(line) if rank == 0 else None)
+            return launch(_words(given), workers, threads, lambda rank, line: say(line) if rank == 0 else None, catch=True)
     return _train_here(given, threads, say)
 
 
@@ -286,4 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # TensorFlow's threads can hold up an orderly end for ever

@@ -56,6 +56,13 @@ class Team:
         """Arrays of all workers, one after another."""
         return self._gather(tf.constant(rows)).numpy() if self.size > 1 else rows
 
+    def leave(self) -> None:
+        """Nobody ends while another still waits for what it sent."""
+        try:
+            self.sum(np.zeros(1))
+        except tf.errors.OpError:
+            pass  # the others are gone, so they have it all
+
     def share(self, blob: bytes) -> bytes:
         """The chief's bytes, for all."""
         length = int(self.sum(np.asarray([len(blob) if self.is_chief else 0], np.int64))[0])
@@ -297,6 +304,7 @@ class Training:
             if sums[_FLAG] > 0 and not self.settings.switch("auc"):
                 folder.checkpoint(self.pack)
             if sums[_FLAG] >= 1e6:
+                self.team.leave()
                 raise Interrupted
         rows = min(self.steps * self.feeding.batch, self.feeding.rows)
         return self._logs(self.sums, rows, scores, labels)
@@ -316,6 +324,7 @@ class Training:
         if model.optimizer.use_ema:
             model.optimizer.finalize_variable_values(model.trainable_variables)
         self.calls.on_train_end()
+        team.leave()
         history = [_entry(i, logs) for i, logs in enumerate(self.history)]
         folder.finish(model, history)
         return {"out": settings.text("out"), "parameters": sum(int(np.prod(w.shape)) for w in model.weights),

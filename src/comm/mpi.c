@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <mpi.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { BEAT_TAG = 1 };
 
@@ -29,6 +30,28 @@ static sap_status check(int code, const char *what, sap_error *err) {
     return sap_error_set(err, SAP_EIO, "MPI, %s: %s", what, text);
 }
 
+static const unsigned ABORT_SECONDS = 5, FINALISE_SECONDS = 60;
+
+typedef struct ending {
+    unsigned seconds;
+    int status;
+} ending;
+
+static void *end_anyway(void *context) {
+    const ending *e = context;
+    (void)sleep(e->seconds);
+    _exit(e->status);
+}
+
+/* With the launcher out of reach both ways of ending MPI wait for ever. */
+static void end_after(unsigned seconds, int status) {
+    static ending e;
+    pthread_t thread;
+    e = (ending){seconds, status};
+    if (pthread_create(&thread, NULL, end_anyway, &e) == 0)
+        (void)pthread_detach(thread);
+}
+
 /* The program ends. One that did not close its communicator, or failed, must not leave the others waiting. */
 static void finish(int status, void *context) {
     (void)context;
@@ -36,8 +59,11 @@ static void finish(int status, void *context) {
     (void)MPI_Finalized(&finalised);
     if (finalised)
         return;
-    if (mpi.open || mpi.failed)
+    if (mpi.open || mpi.failed) {
+        end_after(ABORT_SECONDS, status ? status : 1);
         (void)MPI_Abort(MPI_COMM_WORLD, status ? status : 1);
+    }
+    end_after(FINALISE_SECONDS, status ? status : 1);
     (void)MPI_Finalize();
 }
 

@@ -41,7 +41,9 @@ static void look(sap_comm *comm, watch *w, double now) {
 
 static void judge(sap_comm *comm, const watch *w, double now) {
     int before = (comm->rank + comm->size - 1) % comm->size;
-    bool silent = now - w->heard > comm->timeout, still = !w->waiting && now - w->moved > comm->timeout;
+    double silence = now - w->heard;
+    bool silent = silence > comm->timeout;
+    bool still = silence < comm->timeout / 4 && !w->waiting && now - w->moved > comm->timeout;
     if (comm->last_received || !(silent || still) || atomic_load(&comm->lost))
         return;
     (void)snprintf(comm->failure, sizeof comm->failure, "%s is lost: %s for %g seconds",

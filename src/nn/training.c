@@ -33,6 +33,7 @@ typedef struct trainer {
     sap_activation_kind last[SAP_OUTPUTS]; /* the activation that those lack */
     int64_t capacity;                      /* rows that `outputs` have room for */
     double reported, stored, begun;        /* when: progress, checkpoint, this call's part of the epoch */
+    double together, shared;               /* seconds spent with other ranks: before the epoch, and in its steps */
 } trainer;
 
 static double now(void) {
@@ -554,6 +555,9 @@ static void announce(trainer *t) {
             sap_text_add(&text, "%s %s %.4f", i ? "," : "", h->names[i], value);
     }
     sap_text_add(&text, ", %.3g s, %.4g samples/s", h->seconds[epoch], (double)epoch_rows(t) / h->seconds[epoch]);
+    if (sap_comm_size(t->comm) > 1)
+        sap_text_add(&text, ", %.1f %% of it in sums over %d ranks", 100 * t->shared / h->seconds[epoch],
+                     sap_comm_size(t->comm));
     if (t->training.callbacks.note[0])
         sap_text_add(&text, "; %s", t->training.callbacks.note);
     report(t, 0, text.data);
@@ -598,7 +602,9 @@ static sap_status run_epochs(trainer *t, sap_error *err) {
             SAP_TRY(sap_comm_broadcast(t->comm, &training->model->optimizer.learning_rate, sizeof(double), err));
         }
         t->begun = now();
+        t->together = sap_comm_seconds(t->comm);
         SAP_TRY(train_epoch(t, err));
+        t->shared = sap_comm_seconds(t->comm) - t->together;
         sap_status status = end_epoch(t, err);
         if (status != SAP_OK && training->history->epochs > at->epoch - training->options->initial_epoch)
             training->history->epochs--; /* it is not whole */

@@ -11,7 +11,8 @@ sap_status sap_stage_open(const char *name, sap_stage **out, sap_error *err) {
     const sap_stage_kind *kind = sap_stage_kind_find(name);
     if (!kind)
         return sap_error_set(err, SAP_ENOTFOUND,
-                             "no stage is called \"%s\"; there are prepare, tune, train, evaluate, predict, report", name);
+                             "no stage is called \"%s\"; there are prepare, tune, train, evaluate, predict, report",
+                             name);
     sap_stage *stage = calloc(1, sizeof *stage);
     if (!stage)
         return sap_error_memory(err, name);

@@ -395,7 +395,7 @@ def test_tokens(serve, authority, expected):
 
 
 def test_documentation_tells_the_times():
-    code = dict(re.findall(r'\{"(\w+)", (\d+)\},', (SOURCE / "src/access/xrootd.cpp").read_text()))
+    code = dict(re.findall(r'\{"(\w+)", (\d+)\},', (SOURCE / "src/access/xrootd_client.cpp").read_text()))
     told = dict(re.findall(r"^\| `XRD_(\w+)` \| (\d+)", (SOURCE / "docs/access.md").read_text(), re.MULTILINE))
     assert code and told == {name.upper(): value for name, value in code.items()}
 

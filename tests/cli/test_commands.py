@@ -56,6 +56,7 @@ def test_version_lists_the_parts(sapwood):
     assert lines[0] == "sapwood 0.1.0"
     parts = {line.split()[0]: line.split()[1] for line in lines[1:]}
     assert parts["parquet"].startswith("yes") and parts["keras"].startswith("yes")
+    assert "spark" in parts
     assert sapwood("--version").stdout.splitlines() == lines
 
 

@@ -79,8 +79,9 @@ static sap_status begin(fake_state *s, bool broadcast, sap_comm_type type, void 
         if (++e->arrived == w->size && !e->differs)
             add_up(e, w->size);
     }
+    bool differs = e->differs;
     pthread_mutex_unlock(&w->lock);
-    return e->differs ? sap_error_set(err, SAP_EARGUMENT, "the ranks are in different operations") : SAP_OK;
+    return differs ? sap_error_set(err, SAP_EARGUMENT, "the ranks are in different operations") : SAP_OK;
 }
 
 static sap_status start_sum(void *state, sap_comm_type type, void *data, int32_t count, sap_error *err) {

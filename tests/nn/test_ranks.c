@@ -81,7 +81,8 @@ static void train_rank(fake_job *job) {
         feed = open_share(t, &train_rows, true, from, to);
         check = open_share(t, &check_rows, false, from, to);
         job->status = sap_train(model, &options, feed, check, &run, &t->history[job->rank], &job->error);
-        t->value_count = model->value_count;
+        if (job->rank == 0)
+            t->value_count = model->value_count;
         t->values[job->rank] = malloc((size_t)model->value_count * sizeof(float));
         memcpy(t->values[job->rank], model->values, (size_t)model->value_count * sizeof(float));
     }

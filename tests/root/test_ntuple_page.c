@@ -26,6 +26,7 @@ static void store(stored_page *s) {
 
 /* A reader of one column, whose pages have arrived. */
 typedef struct reader {
+    sap_file file; /* which counts what is decoded */
     sap_ntuple ntuple;
     sap_series series;
     sap_node described;
@@ -36,6 +37,7 @@ typedef struct reader {
 
 static void open_reader(reader *r) {
     *r = (reader){.series.type = SAP_TYPE_NONE};
+    r->ntuple.tree.file = &r->file;
     r->described = (sap_node){.kind = SAP_NODE_LIST, .series = &r->series};
     r->node = (sap_scan_node){.node = &r->described, .where = "here", .offsets = r->offsets};
 }

@@ -211,7 +211,12 @@ def test_columns_of_many_kinds(spark, tmp_path):
     live = found.to_keras()
     points = np.array(frame.select("x", "y", "z").limit(50).toPandas(), np.float32)
     assert np.abs(live.get_weights()[0]).sum() == pytest.approx(Watch.seen[-1][1], rel=1e-6)
-    assert (live.predict(points, verbose=0)[:, 1] > 0.5).mean() > 0
+    scored = found.transform(frame)
+    assert scored.columns == [*frame.columns, "scores", "prediction"]
+    assert scored.schema["v"] == frame.schema["v"]
+    rows = scored.limit(50).collect()
+    assert np.array([row.scores for row in rows]) == pytest.approx(live.predict(points, verbose=0), abs=1e-6)
+    assert [row.prediction for row in rows] == np.argmax([row.scores for row in rows], axis=1).tolist()
 
 
 # ---- With executors that are processes of their own -----------------------------------------------------------------------
@@ -220,8 +225,11 @@ def test_columns_of_many_kinds(spark, tmp_path):
 @needs_mpich
 @pytest.mark.parametrize("model", ["hlf", "inclusive_gru"])
 def test_same_losses_as_mpirun(cluster, folder, tmp_path, model):
-    trained = estimator(model).fit(frame_of(cluster).repartition(3))
+    trained = estimator(model).setParams(label_names=list(CLASSES)).fit(frame_of(cluster).repartition(3))
     expect_same(mpirun(folder, model, tmp_path / "run"), trained)
+    test = [row.prediction == row.label for row in trained.transform(frame_of(cluster)).select("label", "prediction").collect()]
+    assert np.mean(test) > 0.4  # three classes, three epochs
+    assert trained.labels == list(CLASSES)
     assert trained.restarts == 0
     assert trained.startup is not None
 
@@ -287,3 +295,10 @@ def test_executor_is_killed(cluster, folder):
     assert any("training goes on from its last checkpoint" in line for line in lines)
     assert trained.history["loss"] == pytest.approx(whole.history["loss"], abs=1e-5)
     assert trained.history["val_loss"] == pytest.approx(whole.history["val_loss"], abs=1e-5)
+
+
+@needs_mpich
+@pytest.mark.skipif(os.environ.get("SAPWOOD_SOAK") != "1", reason="a standalone master takes minutes on a busy machine: ./run soak")
+def test_standalone_master(standalone, folder, tmp_path):
+    trained = estimator().fit(frame_of(standalone))
+    expect_same(mpirun(folder, "hlf", tmp_path / "run"), trained)

@@ -165,12 +165,13 @@ def test_corpus(spark_exact, shared_data):
 
     def check(path):
         try:
-            trees = sapwood.open(str(path)).trees()
+            names = sapwood.open(str(path)).trees()[:1]
+            trees = [sapwood.open(f"{path}:{name}") for name in names]
         except sapwood.Error:
             return
-        for name in trees[:1]:
-            tree = sapwood.open(f"{path}:{name}")
-            if 0 < len(tree.keys()) <= 300 and readable(tree) and check_tree(spark_exact, path, tree):
+        for tree in trees:
+            small = tree.entries <= 1_000_000  # of constants, files of 2 KB can have more
+            if small and 0 < len(tree.keys()) <= 300 and readable(tree) and check_tree(spark_exact, path, tree):
                 done.append(path)
 
     with ThreadPoolExecutor(3) as pool:
@@ -179,10 +180,11 @@ def test_corpus(spark_exact, shared_data):
 
 
 def readable(tree):
-    """Whether our reader can read all columns: files that are damaged on purpose are other tests' matter."""
+    """Whether our reader can read all columns: files that are damaged on purpose are other tests' matter. Of unions, PySpark's toArrow
+    cannot take the records, in which values may be null only with the whole."""
     try:
-        tree.arrow(tree.keys(), 0, min(tree.entries, 10) or None) if tree.entries else None
-        return True
+        table = tree.arrow(tree.keys(), 0, min(tree.entries, 10) or None) if tree.entries else None
+        return table is None or "union" not in str(table.schema)
     except (sapwood.Error, ValueError):
         return False
 

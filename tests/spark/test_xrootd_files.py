@@ -177,6 +177,20 @@ def test_files_by_name(spark, server):
     assert not (server.served / "names").exists()
 
 
+def test_what_the_server_wants_in_the_url_is_not_told(spark, server):
+    conf = spark._jvm.org.apache.hadoop.conf.Configuration(spark._jsc.hadoopConfiguration())
+    conf.set("fs.root.secret.query", "authz=xyzzy")
+    path = spark._jvm.org.apache.hadoop.fs.Path
+    fs = spark._jvm.org.apache.hadoop.fs.FileSystem.newInstance(path(server.url()).toUri(), conf)
+    out = fs.create(path(server.url("with/query")))
+    out.write(b"text")
+    out.close()
+    assert [status.getPath().getName() for status in fs.listStatus(path(server.url("with")))] == ["query"]
+    with pytest.raises(Exception, match="(?s)none.*no such file") as caught:
+        fs.open(path(server.url("with/none")))
+    assert "xyzzy" not in str(caught.value.java_exception.getMessage())
+
+
 def test_seeking_and_positions(spark, server):
     """The same bytes in whatever order they are asked for."""
     data = os.urandom(9_000_000)

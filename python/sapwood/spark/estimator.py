@@ -25,7 +25,7 @@ from pyspark.ml.util import MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame, SparkSession
 
 from .callbacks import Callbacks
-from .columns import rows_of, stored_rows
+from .columns import assign, rows_of, stored_rows
 from .model import Reader, SapwoodModel, Writer
 from .sharding import PIECE_SCHEMA, SHARDS, cut
 from .training import Job, Training, wait_for_slots
@@ -142,7 +142,8 @@ class SapwoodEstimator(Estimator, MLWritable, MLReadable):
         callbacks.end()
         if result.startup is not None:
             self._show(f"first step after {result.startup:.2f} s, all in {result.seconds:.2f} s")
-        return SapwoodModel._of(result)
+        features = assign([name for name, _ in self._describe_model()["inputs"]], self._value("features"))
+        return SapwoodModel._of(result, features if rows_come else {}, more["rows"].ordered if rows_come else True)
 
     def _pieces(self, frame: DataFrame) -> tuple[DataFrame, dict[str, Any]]:
         """Rows cut into pieces, and these brought to their ranks."""

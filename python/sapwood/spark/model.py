@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml import Model
+from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
 
 if TYPE_CHECKING:
@@ -83,22 +85,29 @@ class Reader(MLReader):
 
 
 class SapwoodModel(Model, MLWritable, MLReadable):
-    """A network that SapwoodEstimator trained.
+    """A network that SapwoodEstimator trained. `transform` adds the scores, array<float> with a number for each class, and the number of the
+    class with the highest, to the columns that it was trained on, or to events of the recipe that made them (see Scorer).
 
     history: {name: values by epoch}, by Keras' names, and "seconds" of each epoch.
     startup: seconds from `fit` to the first step; seconds: of the whole `fit`; restarts: how often training began again. None when loaded.
     """
 
+    features = Param(Params._dummy(), "features", "{input: column, or columns}", TypeConverters.identity)
+    ordered = Param(Params._dummy(), "ordered", "sequences are in the order of the training", TypeConverters.toBoolean)
+    scoresCol = Param(Params._dummy(), "scoresCol", "name of the column of scores", TypeConverters.toString)
+    predictionCol = Param(Params._dummy(), "predictionCol", "name of the column of class numbers", TypeConverters.toString)
+
     def __init__(self) -> None:
         super().__init__()
+        self._setDefault(features={}, ordered=True, scoresCol="scores", predictionCol="prediction")
         self._files: dict[str, bytes] = {}
         self.startup: float | None = None
         self.seconds: float | None = None
         self.restarts: int | None = None
 
     @classmethod
-    def _of(cls, result: Result) -> SapwoodModel:
-        model = cls()
+    def _of(cls, result: Result, features: Mapping[str, Any], ordered: bool) -> SapwoodModel:
+        model = cls()._set(features=dict(features), ordered=ordered)
         model._take_files(result.files)
         model.startup, model.seconds, model.restarts = result.startup, result.seconds, result.restarts
         return model
@@ -129,6 +138,11 @@ class SapwoodModel(Model, MLWritable, MLReadable):
             path.write_bytes(self.keras_file)
             return keras.saving.load_model(path)
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in the order of the scores."""
+        return json.loads(self._files["dataset.json"])["labels"]
+
     def save_run(self, folder: str | os.PathLike) -> Path:
         """Writes the run folder that `sapwood evaluate`, `predict` and `report` take, on this machine; returns its path."""
         path = Path(folder)
@@ -138,7 +152,21 @@ class SapwoodModel(Model, MLWritable, MLReadable):
         return path
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        raise NotImplementedError
+        from pyspark.sql import functions as F
+
+        from .columns import numbers
+        from .scoring import FILES, Scorer
+
+        names = {name: self.getOrDefault(name) for name in ("ordered", "scoresCol", "predictionCol")}
+        scorer = Scorer(**names)._set(network={name: base64.b64encode(self._files[name]).decode() for name in FILES})
+        features = self.getOrDefault("features")
+        used = [name for columns in features.values() for name in ([columns] if isinstance(columns, str) else columns)]
+        if not features or not all(name in dataset.columns for name in used):
+            return scorer.transform(dataset)  # events, of which a recipe makes features
+        whole = F.struct(*[F.col(f"`{name}`") for name in dataset.columns]).alias("__row")
+        inputs = [numbers(dataset, column).alias(name) for name, column in features.items()]
+        scored = scorer.transform(dataset.select(whole, *inputs))
+        return scored.select("__row.*", names["scoresCol"], names["predictionCol"])
 
     def write(self) -> MLWriter:
         return Writer(self, self._files)

@@ -68,18 +68,22 @@ class Listener:
     def __init__(self, host: str, bind: str, port: int = 0) -> None:
         self.news: queue.Queue[News] = queue.Queue()
         secret, news = secrets.token_hex(32), self.news
+        self._talking = talking = set()
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 try:
                     if not hmac.compare_digest(_read_frame(self.rfile, 1024), secret.encode()):
                         return
+                    talking.add(self)
                     while True:
                         about = json.loads(_read_frame(self.rfile, 1 << 20))
                         data = _read_frame(self.rfile, _LONGEST)
                         news.put(News(about.pop("kind"), about, data, time.time()))
                 except (EOFError, OSError, ValueError):
                     pass  # the task has ended, or it is somebody else
+                finally:
+                    talking.discard(self)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -88,6 +92,10 @@ class Listener:
         self.address = Address(host, self._server.server_address[1], secret)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self._thread.start()
+
+    def expects(self) -> bool:
+        """Whether there is news, or somebody who may have some."""
+        return bool(self._talking) or not self.news.empty()
 
     def __enter__(self) -> Listener:
         return self

@@ -29,8 +29,10 @@ from .sharding import Rows, describe, join
 RESULT_SCHEMA = "name string, data binary"
 _RESULT_BYTES = 64 << 20  # of a row
 _RUN = "run"  # the run folder, in the working folder of rank 0 unless it has a place of its own
-_SLOT_PATIENCE = 3.0  # seconds for executors to turn up at first
+_SLOT_PATIENCE = 3.0  # seconds for more executors to turn up at first
+_FIRST_EXECUTOR = 60.0  # seconds that an application may be old without having any
 _RESTART_PATIENCE = 120.0  # and for new ones in place of those that were lost
+_LAST_NEWS = 2.0  # seconds for news that are still on their way when the stage has ended
 _LOOK = 0.2  # seconds between two looks at what rank 0 has written
 
 
@@ -175,6 +177,15 @@ def _set_up(job: Job, rank: int, folder: Path, batches: Iterator[Any]) -> dict[s
     return None
 
 
+def _describe(rows: Rows, said: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    try:
+        text = describe(rows, [one["joined"] for one in said])
+    except ValueError as error:  # all tasks say the same
+        raise RankError(str(error)) from None
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(text)
+
+
 def _results(run: Path) -> Iterator[Any]:
     import pyarrow as pa
 
@@ -187,7 +198,7 @@ def _results(run: Path) -> Iterator[Any]:
 def _run_rank(job: Job, context: Any, batches: Iterator[Any], folder: Path) -> Iterator[Any]:
     rank = context.partitionId()
     infos = context.getTaskInfos()
-    ranks, joined, lines, environment = None, None, [], {}
+    ranks, environment = None, {}
     try:
         message: dict[str, Any] = {}
         try:
@@ -201,8 +212,7 @@ def _run_rank(job: Job, context: Any, batches: Iterator[Any], folder: Path) -> I
             message = {"error": f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)}
         said = gather(context, message)
         if job.rows is not None:
-            (folder / "data").mkdir(exist_ok=True)
-            (folder / "data/dataset.json").write_text(describe(job.rows, [one["joined"] for one in said]))
+            _describe(job.rows, said, folder / "data")
         lines = said[0]["lines"]
         run = Path(job.out) if job.out else folder / _RUN
         post = Post(job.address) if rank == 0 and job.address else None
@@ -263,9 +273,15 @@ def wait_for_slots(spark: Any, count: int, patience: float = _SLOT_PATIENCE) -> 
         raise RankError("Spark runs no barrier stages with spark.dynamicAllocation.enabled: the training needs its executors from beginning to end")
     if spark.sparkContext.master.partition("[")[0] == "local":
         patience = 0  # there are no executors to come
-    until = time.monotonic() + patience
-    while (slots := count_slots(spark)) < count:
-        if time.monotonic() >= until:
+    born = spark.sparkContext.startTime / 1000
+    slots, until = -1, 0.0
+    while True:
+        now, before, slots = time.monotonic(), slots, count_slots(spark)
+        if slots >= count:
+            return
+        if slots != before:
+            until = now + patience
+        if now >= until and not (slots == 0 < patience and time.time() < born + _FIRST_EXECUTOR):
             raise RankError(f"num_workers={count}, and Spark's executors have room for {slots} tasks at once: ask for fewer workers, or for "
                             "more executors, cores or GPUs")  # fmt: skip
         time.sleep(0.1)
@@ -273,10 +289,13 @@ def wait_for_slots(spark: Any, count: int, patience: float = _SLOT_PATIENCE) -> 
 
 def _is_lost(error: BaseException) -> bool:
     """Whether a failed job is worth another attempt: not when Python code of a task, or the rank, says what is wrong."""
+    from pyspark.errors import AnalysisException
+
     text = str(error)
     if "LostRankError" in text:
         return True
-    return "Traceback (most recent call last)" not in text
+    told = "Traceback (most recent call last)" in text or "cancelled" in text
+    return not (told or isinstance(error, (AnalysisException, RankError)))
 
 
 class _Stage(threading.Thread):
@@ -311,7 +330,7 @@ class Training:
         self._frame, self._job, self._spark = frame, job, frame.sparkSession
         self._most, self._on_line, self._on_epoch = restarts, on_line, on_epoch
         self._checkpoint: tuple[str, bytes] | None = None
-        self._first: tuple[float, float] | None = None  # when the first epoch ended, by the driver's clock, and at what epoch's number
+        self._first: float | None = None  # when the first epoch ended, by the driver's clock
         self._logs: list[dict[str, float]] = []  # of the epochs that on_epoch has seen
         self._dataset = b"{}"
 
@@ -338,7 +357,10 @@ class Training:
             stage = _Stage(self._frame, replace(self._job, address=listener.address, checkpoint=self._checkpoint))
             stage.start()
             try:
-                while stage.is_alive() or not listener.news.empty():
+                until = 0.0
+                while stage.is_alive() or (listener.expects() and time.monotonic() < until):
+                    if stage.is_alive():
+                        until = time.monotonic() + _LAST_NEWS
                     try:
                         self._take(listener.news.get(timeout=0.1))
                     except queue.Empty:
@@ -357,7 +379,7 @@ class Training:
         elif news.kind == "epoch":
             epoch = news.about["epoch"]
             if self._first is None:
-                self._first = (news.arrived - news.about["age"], epoch)
+                self._first = news.arrived - news.about["age"]
             if epoch == len(self._logs):  # after a restart the same ones come again
                 self._logs.append(news.about["logs"])
                 if self._on_epoch(epoch, news.about["logs"], news.data):
@@ -376,7 +398,7 @@ class Training:
         history = json.loads(files["history.json"])
         if self._first is None or not history:
             return None
-        return self._first[0] - history[0]["seconds"] - begun
+        return self._first - history[0]["seconds"] - begun
 
 
 def _reason(error: BaseException) -> str:

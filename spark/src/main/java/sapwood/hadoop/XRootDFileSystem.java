@@ -28,7 +28,7 @@ import sapwood.spark.Texts;
  * retries are the C library's (docs/access.md); so are its environment variables.
  *
  * <p>Hadoop makes one slash of several; the server is always given an absolute path. What the server wants behind a question mark (<code>authz=…</code>) is not written
- * into paths, where <code>?</code> is a wildcard, but into <code>fs.root.query</code>. Settings, all optional: <code>fs.root.query</code>, <code>fs.root.block.size</code> (bytes; how finely
+ * into paths, where <code>?</code> is a wildcard, but into <code>fs.root.secret.query</code>. Settings, all optional: <code>fs.root.secret.query</code>, <code>fs.root.block.size</code> (bytes; how finely
  * files are split by what asks for it, 128 MiB).
  */
 public class XRootDFileSystem extends FileSystem {
@@ -58,7 +58,7 @@ public class XRootDFileSystem extends FileSystem {
     } catch (URISyntaxException wrong) {
       throw new IOException(name + ": is not a URL", wrong);
     }
-    String asked = conf.getTrimmed("fs.root.query", "");
+    String asked = conf.getTrimmed("fs.root.secret.query", "");
     query = asked.isEmpty() || asked.startsWith("?") ? asked : "?" + asked;
     working = makeQualified(new Path("/user/" + System.getProperty("user.name")));
   }
@@ -93,7 +93,7 @@ public class XRootDFileSystem extends FileSystem {
     checkPath(path);
     String absolute = makeQualified(path).toUri().getPath();
     if (absolute.indexOf('?') >= 0) {
-      throw new IOException(path + ": an XRootD path holds no question mark; what the server wants behind one belongs into fs.root.query");
+      throw new IOException(path + ": an XRootD path holds no question mark; what the server wants behind one belongs into fs.root.secret.query");
     }
     return Texts.encode(uri + "/" + (absolute.isEmpty() ? "/" : absolute) + query);
   }

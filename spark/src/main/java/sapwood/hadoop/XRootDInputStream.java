@@ -255,6 +255,8 @@ final class XRootDInputStream extends FSInputStream implements ByteBufferReadabl
   private static void copy(long fetch, int index, int from, byte[] array, ByteBuffer direct, int at, int count) {
     if (array != null) {
       NativeFiles.copy(fetch, index, from, array, at, count);
+    } else if (direct.isReadOnly() || !direct.isDirect() || count > direct.capacity() - at) { // C would not look
+      throw new IllegalArgumentException("a buffer of " + count + " bytes to write to was expected, not " + direct);
     } else {
       NativeFiles.copyDirect(fetch, index, from, direct, at, count);
     }

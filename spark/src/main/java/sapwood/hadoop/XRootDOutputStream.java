@@ -15,6 +15,7 @@ final class XRootDOutputStream extends OutputStream implements Abortable, Stream
   private final ByteBuffer buffer = ByteBuffer.allocateDirect(BUFFER);
   private long sink; // 0: closed
   private IOException failure;
+  private boolean told; // that it has failed, by close()
 
   XRootDOutputStream(String name, String query, long sink) {
     this.name = name;
@@ -71,10 +72,14 @@ final class XRootDOutputStream extends OutputStream implements Abortable, Stream
     }
   }
 
-  /** Ends, at the latest, with the C library's deadline. Closing again does nothing; after a failure it says so again, once. */
+  /** Ends, at the latest, with the C library's deadline. Closing again does nothing; after a failed write it says so once more, since nothing was made. */
   @Override
   public synchronized void close() throws IOException {
     if (sink == 0) {
+      if (failure != null && !told) {
+        told = true;
+        throw new IOException(failure.getMessage(), failure);
+      }
       return;
     }
     send();
@@ -93,6 +98,7 @@ final class XRootDOutputStream extends OutputStream implements Abortable, Stream
     boolean done = sink == 0;
     if (!done) {
       failure = new IOException(name + ": was given up");
+      told = true;
       discard();
     }
     return new AbortableResult() {
