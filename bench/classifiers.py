@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 
 import machine as bench_machine
+from delphes import CLASSES, ROOT, default_folders, link_samples, run
 
-ROOT = Path(__file__).resolve().parents[1]
-CLASSES = ("qcd", "ttbar", "wjets")
 NETWORKS = {"HLF": "hlf", "inclusive GRU": "inclusive_gru"}
 BATCH = 128
 
@@ -79,34 +78,22 @@ def keras_peer(task):
 # ---- Sapwood ------------------------------------------------------------------------------------------------------------
 
 
-def sapwood(options, *arguments):
-    out = subprocess.run([ROOT / options.build / "bin" / "sapwood", *map(str, arguments)], capture_output=True, text=True)
-    if out.returncode:
-        raise SystemExit(f"sapwood {' '.join(map(str, arguments))}: {out.stderr}")
-    return out.stdout
-
-
 def prepare(options, work):
-    samples = []
-    for name in CLASSES:
-        for n, folder in enumerate(options.folders):  # base names name events: they must differ
-            link = Path(work) / f"{name}-{n}.root"
-            link.symlink_to(Path(folder).resolve() / f"{name}.root")
-            samples += ["--sample", f"{name}={link}"]
-    sapwood(options, "prepare", *samples, "--out", f"{work}/data", "--quiet")
-    sapwood(options, "prepare", *samples, "--layout", "published", "--out", f"{work}/published", "--quiet")
+    samples = link_samples(options.folders, work)
+    run(options, "prepare", *samples, "--out", f"{work}/data", "--quiet")
+    run(options, "prepare", *samples, "--layout", "published", "--out", f"{work}/published", "--quiet")
     return json.loads((Path(work) / "data" / "dataset.json").read_text())
 
 
 def train_all(options, work):
     for name, network in NETWORKS.items():
         for seed in range(1, options.seeds + 1):
-            run = f"{work}/{network}-{seed}"
+            out = f"{work}/{network}-{seed}"
             begin = time.perf_counter()
-            sapwood(options, "train", "--data", f"{work}/data", "--model", ROOT / "models" / f"{network}.keras", "--fresh",
-                    "--epochs", options.epochs, "--batch", BATCH, "--seed", seed, "--out", run, "--quiet")
+            run(options, "train", "--data", f"{work}/data", "--model", ROOT / "models" / f"{network}.keras", "--fresh",
+                "--epochs", options.epochs, "--batch", BATCH, "--seed", seed, "--out", out, "--quiet")
             seconds = time.perf_counter() - begin
-            evaluation = json.loads(sapwood(options, "evaluate", "--run", run, "--data", f"{work}/data", "--json", "--quiet"))
+            evaluation = json.loads(run(options, "evaluate", "--run", out, "--data", f"{work}/data", "--json", "--quiet"))
             yield {"engine": "Sapwood", "network": name, "seed": seed, "seconds": seconds,
                    "auc": [c["auc"] for c in evaluation["classes"]]}
 
@@ -136,10 +123,7 @@ def main():
     if options.peer:
         keras_peer(json.loads(options.peer))
         return
-    if not options.folders:
-        data = ROOT.parent / "shared" / "data"
-        options.folders = [p for p in map(data.joinpath, ("delphes-sample", "delphes-train", "delphes")) if p.is_dir()]
-        options.folders = options.folders or [ROOT / "examples" / "topology" / "data"]
+    options.folders = options.folders or default_folders()
     with tempfile.TemporaryDirectory() as work:
         dataset = prepare(options, work)
         results = list(train_all(options, work))

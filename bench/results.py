@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 
 import machine as bench_machine
-from tensorflow_workers import default_folders, prepare, run
+from delphes import ROOT, default_folders, prepare, run
 
-ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"
 CLASSIFIERS = {"HLF": "hlf", "particle sequence": "particle_sequence", "inclusive": "inclusive_gru"}
 BATCH = 128

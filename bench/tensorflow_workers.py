@@ -18,39 +18,10 @@ import time
 from pathlib import Path
 
 import machine as bench_machine
+from delphes import ROOT, default_folders, prepare, run
 
-ROOT = Path(__file__).resolve().parents[1]
-CLASSES = ("qcd", "ttbar", "wjets")
 BATCH = 128
 NETWORKS = {"HLF": ("hlf", 40, None), "inclusive GRU": ("inclusive_gru", 1, 8)}  # model, passes of the pipeline a turn, steps an epoch
-
-
-def default_folders():
-    """The developers' Delphes folders, else the example's."""
-    data = Path(os.environ.get("SAPWOOD_DATA", ROOT.parent / "shared" / "data"))
-    found = [p for p in map(data.joinpath, ("delphes-sample", "delphes-train", "delphes")) if p.is_dir()]
-    return found or [ROOT / "examples" / "topology" / "data"]
-
-
-def prepare(options, folders, work, *more):
-    """A dataset of all folders."""
-    samples = []
-    for name in CLASSES:
-        for n, folder in enumerate(folders):  # base names name events: they must differ
-            link = Path(work) / f"{name}-{n}.root"
-            link.symlink_to(Path(folder).resolve() / f"{name}.root")
-            samples += ["--sample", f"{name}={link}"]
-    run(options, "prepare", *samples, "--out", f"{work}/data", "--quiet", *more)
-    return f"{work}/data"
-
-
-def run(options, *arguments, before=()):
-    """What the command prints. before: such as mpiexec."""
-    command = [*before, str(ROOT / options.build / "bin" / "sapwood"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr}")
-    return done.stdout
 
 
 # ---- One network, in a process of its own ------------------------------------------------------------------------------

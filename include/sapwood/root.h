@@ -122,6 +122,11 @@ typedef struct sap_reader_options {
     size_t batch_bytes;    /* 0: 4 to 32 MB, by columns and threads; 32 MB of a remote file */
 } sap_reader_options;
 
+/* The batch_entries that a reader chooses for `columns` columns which take `entry_bytes` an entry together: for those who read the
+ * same entries by several readers. */
+SAP_API int64_t sap_reader_batch_entries(const sap_tree *tree, const sap_run *run, size_t columns, double entry_bytes,
+                                         size_t batch_bytes);
+
 /* Plans the reading; no basket is read yet. The run is copied: its pool decodes baskets in parallel. */
 SAP_API SAP_MUST_CHECK sap_status sap_reader_open(sap_tree *tree, const sap_reader_options *options, const sap_run *run,
                                                   sap_reader **out, sap_error *err);

@@ -20,6 +20,36 @@ PyObject *core_message(void *text) {
     return text ? PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace") : Py_NewRef(Py_None);
 }
 
+PyObject *core_numbers(const int64_t *numbers, size_t count) {
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *number = PyLong_FromLongLong(numbers[i]);
+        if (!number || PyList_Append(list, number) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(number);
+    }
+    return list;
+}
+
+bool core_texts(PyObject *list, bool bytes, const char ***out, size_t *count) {
+    Py_ssize_t n = PyList_Size(list);
+    const char **texts = n < 0 ? NULL : calloc((size_t)n + 1, sizeof(const char *));
+    if (!texts) {
+        if (n >= 0)
+            (void)PyErr_NoMemory();
+        return false;
+    }
+    *out = texts;
+    *count = (size_t)n;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyList_GetItem(list, i);
+        texts[i] = bytes ? PyBytes_AsString(item) : PyUnicode_AsUTF8AndSize(item, NULL);
+        if (!texts[i])
+            return false;
+    }
+    return true;
+}
+
 PyObject *core_raise(const sap_error *err) {
     if (err->status == SAP_EMEMORY)
         return PyErr_NoMemory();
@@ -153,16 +183,7 @@ static PyObject *tree_clusters(PyObject *self, PyObject *unused) {
     const sap_tree *tree = ((tree_object *)self)->tree;
     size_t count = 0;
     const int64_t *clusters = sap_tree_clusters(tree, &count);
-    if (!clusters)
-        return PyErr_NoMemory();
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *number = PyLong_FromLongLong(clusters[i]);
-        if (!number || PyList_Append(list, number) != 0)
-            Py_CLEAR(list);
-        Py_XDECREF(number);
-    }
-    return list;
+    return clusters ? core_numbers(clusters, count) : PyErr_NoMemory();
 }
 
 static PyObject *describe_branch(const sap_branch *branch) {
@@ -379,6 +400,7 @@ PyMODINIT_FUNC PyInit__core(void) {
         PyModule_AddFunctions(module, core_event_functions) != 0 || !core_nn_init() ||
         PyModule_AddFunctions(module, core_nn_functions) != 0 || !core_spread_init() ||
         PyModule_AddFunctions(module, core_spread_functions) != 0 ||
+        PyModule_AddIntConstant(module, "SHARDS", SAP_DATASET_SHARDS) != 0 ||
         PyModule_AddObjectRef(module, "Error", error_type) != 0 ||
         PyModule_AddObjectRef(module, "NotFoundError", missing_type) != 0)
         Py_CLEAR(module);

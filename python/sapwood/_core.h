@@ -13,6 +13,12 @@
 PyObject *core_name(void *text);
 PyObject *core_message(void *text);
 
+/* A list of numbers; NULL with an exception set. */
+PyObject *core_numbers(const int64_t *numbers, size_t count);
+/* A table of the texts of a list of str, or of bytes; the strings stay the list's. The caller frees `*out`, after a failure too; false
+ * with an exception set. */
+bool core_texts(PyObject *list, bool bytes, const char ***out, size_t *count);
+
 /* Raises what `err` says, with the attribute `status`. Returns NULL. */
 PyObject *core_raise(const sap_error *err);
 

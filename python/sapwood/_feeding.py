@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
+from ._core import SHARDS  # that a split is cut into; a process owns some of them
 
 _TRIP_BYTES = 1 << 20  # smaller batches are fetched several at once: what a trip into Python costs does not hang on their size
 _TRIP_STEPS = 64
-_SHARDS = 64  # that a split is cut into; a process owns some of them
 OWN, STORED = -1, -2  # instead of an epoch: this process' events in stored order, as if there were no others; all in stored order
 
 
@@ -68,8 +68,8 @@ class Feeding:
         self.rank, self.size = shard
         parts = [part for part in about["parts"] if part["split"] == split]
         self.rows = sum(part["rows"] for part in parts)
-        self.shards = (_SHARDS * self.rank // self.size, _SHARDS * (self.rank + 1) // self.size) if self.size > 1 else (0, 0)
-        owned = range(*self.shards) if self.size > 1 else range(_SHARDS)
+        self.shards = (SHARDS * self.rank // self.size, SHARDS * (self.rank + 1) // self.size) if self.size > 1 else (0, 0)
+        owned = range(*self.shards) if self.size > 1 else range(SHARDS)
         self.own_rows = sum(part["rows"] for part in parts if part["shard"] in owned)
         known = {feature["name"]: feature for feature in about["features"]}
         wanted = [name for name in known if name != weight] if features is None else list(features)
@@ -78,8 +78,8 @@ class Feeding:
             raise KeyError(f"{self.folder}: no feature {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, known))}")
         if not self.rows:
             raise ValueError(f"{self.folder}: nothing in the split {split!r}")
-        if self.batch < 1 or not 0 <= self.rank < self.size <= _SHARDS:
-            raise ValueError(f"batch {batch}, shard {shard}: a batch of at least one event, and a shard (rank, size) of at most {_SHARDS}")
+        if self.batch < 1 or not 0 <= self.rank < self.size <= SHARDS:
+            raise ValueError(f"batch {batch}, shard {shard}: a batch of at least one event, and a shard (rank, size) of at most {SHARDS}")
         self.ragged = ragged
         self.features = [
             Feature(name, known[name]["width"], known[name]["pad_rows"] if known[name]["sequence"] else 0,

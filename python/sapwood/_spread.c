@@ -75,34 +75,6 @@ static PyObject *give_features(const sap_recipe *recipe, sap_batch *batch) {
     return pair;
 }
 
-static PyObject *number_list(const int64_t *numbers, size_t count) {
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *number = PyLong_FromLongLong(numbers[i]);
-        if (!number || PyList_Append(list, number) != 0)
-            Py_CLEAR(list);
-        Py_XDECREF(number);
-    }
-    return list;
-}
-
-/* The texts of a list; they stay the list's. NULL with an exception set. */
-static const char **text_list(PyObject *list, size_t *count) {
-    Py_ssize_t n = PyList_Size(list);
-    const char **texts = n < 0 ? NULL : calloc((size_t)n + 1, sizeof *texts);
-    if (!texts && n >= 0)
-        (void)PyErr_NoMemory();
-    for (Py_ssize_t i = 0; texts && i < n; i++) {
-        texts[i] = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), NULL);
-        if (!texts[i]) {
-            free(texts);
-            return NULL;
-        }
-    }
-    *count = texts ? (size_t)n : 0;
-    return texts;
-}
-
 /* A converter: a path as bytes, or None. */
 static int folder_or_none(PyObject *object, void *out) {
     if (object != Py_None)
@@ -235,7 +207,7 @@ static PyObject *recipe_compute(PyObject *self, PyObject *arguments) {
     sap_status status;
     Py_BEGIN_ALLOW_THREADS status = sap_features_compute(recipe, schema, array, where, NULL, &batch, dropped, &err);
     Py_END_ALLOW_THREADS PyObject *pair = status == SAP_OK ? give_features(recipe, &batch) : core_raise(&err);
-    PyObject *counts = pair ? number_list(dropped, recipe->cut_count) : NULL;
+    PyObject *counts = pair ? core_numbers(dropped, recipe->cut_count) : NULL;
     PyObject *result = counts ? PyTuple_Pack(2, pair, counts) : NULL;
     Py_XDECREF(pair);
     Py_XDECREF(counts);
@@ -268,7 +240,7 @@ static PyObject *features_counts(PyObject *self, PyObject *unused) {
     const features_object *f = (features_object *)self;
     const int64_t *dropped;
     int64_t read = sap_features_read_entries(f->features, &dropped);
-    PyObject *list = number_list(dropped, f->recipe->cut_count);
+    PyObject *list = core_numbers(dropped, f->recipe->cut_count);
     return list ? Py_BuildValue("(LN)", (long long)read, list) : NULL;
 }
 
@@ -527,10 +499,12 @@ static PyObject *writer_close(PyObject *self, PyObject *unused) {
 /* fit(reports) -> constants */
 static PyObject *writer_fit(PyObject *self, PyObject *reports) {
     sap_dataset_writer *writer = open_writer(self);
-    size_t count;
-    const char **texts = writer ? text_list(reports, &count) : NULL;
-    if (!texts)
+    const char **texts = NULL;
+    size_t count = 0;
+    if (!writer || !core_texts(reports, false, &texts, &count)) {
+        free(texts);
         return NULL;
+    }
     char *constants = NULL;
     sap_error err = {0};
     sap_status status = sap_dataset_fit_shards(writer, texts, count, &constants, &err);
@@ -545,10 +519,12 @@ static PyObject *writer_fit(PyObject *self, PyObject *reports) {
 /* finish(reports) */
 static PyObject *writer_finish(PyObject *self, PyObject *reports) {
     sap_dataset_writer *writer = open_writer(self);
-    size_t count;
-    const char **texts = writer ? text_list(reports, &count) : NULL;
-    if (!texts)
+    const char **texts = NULL;
+    size_t count = 0;
+    if (!writer || !core_texts(reports, false, &texts, &count)) {
+        free(texts);
         return NULL;
+    }
     sap_error err = {0};
     sap_status status;
     Py_BEGIN_ALLOW_THREADS status = sap_dataset_finish_shards(writer, texts, count, &err);
@@ -622,10 +598,12 @@ static PyObject *scaler_scale(PyObject *self, PyObject *arguments) {
         return NULL;
     const struct ArrowSchema *schema = PyCapsule_GetPointer(schemas, "arrow_schema");
     const struct ArrowArray *array = schema ? PyCapsule_GetPointer(arrays, "arrow_array") : NULL;
-    size_t count;
-    const char **texts = array ? text_list(names, &count) : NULL;
-    if (!texts)
+    const char **texts = NULL;
+    size_t count = 0;
+    if (!array || !core_texts(names, false, &texts, &count)) {
+        free(texts);
         return NULL;
+    }
     const sap_dataset *dataset = ((scaler_object *)self)->dataset;
     sap_field number = {.name = "item", .type = SAP_FLOAT32}, *fields = calloc(count + 1, sizeof *fields);
     sap_batch batch = {0};

@@ -18,38 +18,18 @@ static void release_selected(selected *s) {
     free(s->columns);
 }
 
-/* A table of the texts of a list; the strings stay the list's. false with an exception set. */
-static bool list_texts(PyObject *list, bool bytes, const char ***out, size_t *count) {
-    Py_ssize_t n = PyList_Size(list);
-    const char **texts = n < 0 ? NULL : calloc((size_t)n + 1, sizeof(const char *));
-    if (!texts) {
-        if (n >= 0)
-            (void)PyErr_NoMemory();
-        return false;
-    }
-    *out = texts;
-    *count = (size_t)n;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PyList_GetItem(list, i);
-        texts[i] = bytes ? PyBytes_AsString(item) : PyUnicode_AsUTF8AndSize(item, NULL);
-        if (!texts[i])
-            return false;
-    }
-    return true;
-}
-
 /* source: a Tree, or a list of bytes; columns: a list of str or None. */
 static bool select_from(PyObject *source, PyObject *columns, selected *s) {
     if (PyObject_TypeCheck(source, core_tree_type)) {
         s->tree = source;
         s->options.tree = ((tree_object *)source)->tree;
     } else {
-        if (!list_texts(source, true, &s->inputs, &s->options.input_count))
+        if (!core_texts(source, true, &s->inputs, &s->options.input_count))
             return false;
         s->options.inputs = s->inputs;
     }
     if (columns != Py_None) {
-        if (!list_texts(columns, false, &s->columns, &s->options.column_count))
+        if (!core_texts(columns, false, &s->columns, &s->options.column_count))
             return false;
         s->options.columns = s->columns;
     }

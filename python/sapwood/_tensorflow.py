@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _core
+from ._files import python_path
 from ._run_folder import Interrupted, RunFolder
 from ._train_options import Settings
 
@@ -68,10 +69,8 @@ class Worker:
 
     def __init__(self, arguments: Iterable[str], rank: int, environment: Mapping[str, str], tell: Callable[[int, str], None]) -> None:
         command = [sys.executable, "-m", "sapwood._tensorflow", *arguments, "--worker", "--json"]
-        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         self.rank, self.lines = rank, []
-        self.process = subprocess.Popen(command, env={**os.environ, **environment, "PYTHONPATH": path}, stdin=subprocess.PIPE,
+        self.process = subprocess.Popen(command, env={**os.environ, **environment, "PYTHONPATH": python_path()}, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.result = ""
         self.readers = [threading.Thread(target=self._read_errors, args=(tell,), daemon=True),

@@ -39,13 +39,6 @@ const sap_setting *sap_settings_at(size_t index); /* NULL behind the last */
 SAP_MUST_CHECK sap_status sap_settings_init(sap_access_settings *out, sap_error *err);
 void sap_settings_release(sap_access_settings *settings);
 
-/* Of a clock that only goes forward. */
-static inline int64_t sap_nanoseconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* A request that a transport carries out by itself, answering once with `done`, from any thread (also from inside
  * `submit`). The request, its ranges and their memory live until then, whoever still waits for them. */
 typedef struct sap_request {

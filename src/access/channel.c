@@ -70,10 +70,6 @@ struct sap_channel {
     sap_source_stats stats;
 };
 
-static double now(void) {
-    return (double)sap_nanoseconds() * 1e-9;
-}
-
 static void mark_life(sap_channel *c) {
     __atomic_store_n(&c->life, sap_nanoseconds(), __ATOMIC_RELAXED);
 }
@@ -121,11 +117,7 @@ static sap_status open_channel(const sap_transport *transport, bool writes, cons
     c->pid = getpid();
     c->references = 1;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    sap_condition_init(&c->changed);
     c->name = strdup(name);
     o->channel = c;
     sap_status status = c->name ? sap_retry(settings, o->run, open_once, o, NULL, err) : sap_error_memory(err, name);
@@ -227,7 +219,7 @@ static void try_again(attempt *a, const char *reason) {
     a->channel->stats.retries++;
     j->tries++;
     j->state = READY;
-    j->not_before = now() + sap_retry_pause(j->tries, j);
+    j->not_before = sap_seconds() + sap_retry_pause(j->tries, j);
     if (f->ready++ == 0)
         queue(f);
     f->from = a->job < f->from ? a->job : f->from;
@@ -241,7 +233,7 @@ static void keep(attempt *a) {
     const sap_plan_request *request = &f->plan->requests[a->job];
     f->jobs[a->job].state = DONE;
     f->left--;
-    f->answered = now();
+    f->answered = sap_seconds();
     if (a->channel->writes)
         return;
     for (size_t i = 0; i < request->count; i++)
@@ -312,7 +304,7 @@ static attempt *make_attempt(sap_flight *f, size_t index) {
 
 /* The first request that may be sent now. */
 static sap_flight *find_ready(const sap_channel *c, size_t *index) {
-    double time = now();
+    double time = sap_seconds();
     for (sap_flight *f = c->first; f; f = f->next) {
         while (f->jobs[f->from].state != READY) /* one is ready, or the flight were not in the queue */
             f->from++;
@@ -447,18 +439,13 @@ sap_status sap_flight_start(sap_channel *c, sap_plan *plan, sap_flight **out, sa
 
 /* Called with the lock, which it gives up meanwhile. */
 static void wait_a_little(sap_channel *c) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(LONGEST_SLEEP_SECONDS * 1e9);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    (void)pthread_cond_timedwait(&c->changed, &c->lock, &until);
+    sap_condition_wait(&c->changed, &c->lock, LONGEST_SLEEP_SECONDS);
 }
 
 sap_status sap_flight_wait(sap_flight *f, const sap_run *run, sap_error *err) {
     sap_channel *c = f->channel;
     sap_status status = SAP_OK;
-    double begin = now();
+    double begin = sap_seconds();
     pthread_mutex_lock(&c->lock);
     if (f->ready > 0) { /* what is waited for goes first */
         unqueue(f);
@@ -473,10 +460,11 @@ sap_status sap_flight_wait(sap_flight *f, const sap_run *run, sap_error *err) {
         status = f->failed ? sap_error_set(err, f->error.status, "%s @0x%llx: %s", c->name,
                                            (unsigned long long)f->error_offset, f->error.message)
                            : sap_run_check(run, err);
-        if (status == SAP_OK && now() - since >= c->deadline_seconds)
-            status = sap_error_set(err, SAP_EIO, "%s @0x%llx: %s; tried %d times, given up after %.1f s", c->name,
-                                   (unsigned long long)f->error_offset,
-                                   *f->error.message ? f->error.message : "no answer", f->tries + 1, now() - begin);
+        if (status == SAP_OK && sap_seconds() - since >= c->deadline_seconds)
+            status =
+                sap_error_set(err, SAP_EIO, "%s @0x%llx: %s; tried %d times, given up after %.1f s", c->name,
+                              (unsigned long long)f->error_offset, *f->error.message ? f->error.message : "no answer",
+                              f->tries + 1, sap_seconds() - begin);
         if (status == SAP_OK)
             wait_a_little(c);
     }

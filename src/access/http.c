@@ -577,20 +577,12 @@ static bool start_engine(void) {
     if (engine.running)
         return true;
     (void)pthread_once(&once, prepare_process);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&engine.opened, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    sap_condition_init(&engine.opened);
     engine.multi = curl_multi_init();
     if (!engine.multi)
         return false;
     (void)curl_multi_setopt(engine.multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    engine.running = pthread_create(&engine.thread, NULL, carry, NULL) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    engine.running = sap_thread_start(&engine.thread, carry, NULL);
     if (!engine.running)
         (void)curl_multi_cleanup(engine.multi);
     return engine.running;

@@ -3,10 +3,6 @@
 
 static const double FIRST_PAUSE_SECONDS = 0.1, LONGEST_PAUSE_SECONDS = 5, LONGEST_SLEEP_SECONDS = 0.1;
 
-static double now(void) {
-    return (double)sap_nanoseconds() * 1e-9;
-}
-
 double sap_retry_pause(int tries, const void *salt) {
     double pause = FIRST_PAUSE_SECONDS;
     for (int i = 1; i < tries && pause < LONGEST_PAUSE_SECONDS; i++)
@@ -16,7 +12,7 @@ double sap_retry_pause(int tries, const void *salt) {
 }
 
 static sap_status sleep_for(double seconds, const sap_run *run, sap_error *err) {
-    for (double until = now() + seconds, left = seconds; left > 0; left = until - now()) {
+    for (double until = sap_seconds() + seconds, left = seconds; left > 0; left = until - sap_seconds()) {
         SAP_TRY(sap_run_check(run, err));
         double nap = left < LONGEST_SLEEP_SECONDS ? left : LONGEST_SLEEP_SECONDS;
         (void)nanosleep(&(struct timespec){0, (long)(nap * 1e9)}, NULL);
@@ -28,7 +24,7 @@ sap_status sap_retry(const sap_access_settings *settings, const sap_run *run, sa
                      int *tries, sap_error *err) {
     sap_error error = {0};
     sap_access_settings left = *settings;
-    double begin = now();
+    double begin = sap_seconds();
     int unused;
     tries = tries ? tries : &unused;
     SAP_TRY(sap_run_check(run, err));
@@ -36,7 +32,7 @@ sap_status sap_retry(const sap_access_settings *settings, const sap_run *run, sa
         sap_status status = step(context, &left, &error);
         if (status == SAP_OK)
             return SAP_OK;
-        double pause = sap_retry_pause(*tries, context), spent = now() - begin;
+        double pause = sap_retry_pause(*tries, context), spent = sap_seconds() - begin;
         left.connect_seconds = settings->connect_seconds - spent - pause;
         if (status != SAP_EIO)
             return sap_error_set(err, status, "%s", error.message);

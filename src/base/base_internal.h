@@ -4,9 +4,11 @@
 
 #include <sapwood/base.h>
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- Errors ------------------------------------------------------------------------------------------- */
 
@@ -141,6 +143,27 @@ int sap_run_threads(const sap_run *run);
 SAP_MUST_CHECK sap_status sap_run_check(const sap_run *run, sap_error *err);
 void sap_run_report(const sap_run *run, const char *stage, const char *unit, uint64_t done, uint64_t total,
                     const char *message);
+
+/* ---- Time and threads ---------------------------------------------------------------------------------- */
+
+/* Of a clock that only goes forward. */
+static inline int64_t sap_nanoseconds(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static inline double sap_seconds(void) {
+    return (double)sap_nanoseconds() * 1e-9;
+}
+
+/* A condition for sap_condition_wait. */
+void sap_condition_init(pthread_cond_t *condition);
+/* Waits, with the lock, at most so many seconds of that clock. */
+void sap_condition_wait(pthread_cond_t *condition, pthread_mutex_t *lock, double seconds);
+
+/* A thread that takes no signals: they are the program's. False: there is none to be had. */
+bool sap_thread_start(pthread_t *thread, void *(*work)(void *context), void *context);
 
 /* ---- Plug-ins ------------------------------------------------------------------------------------------- */
 

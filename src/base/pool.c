@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -114,13 +113,8 @@ static void start_workers(sap_pool *pool) {
     pool->first = NULL;
     pool->pid = getpid();
     pool->worker_count = 0;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool->worker_count < pool->threads - 1 &&
-           pthread_create(&pool->workers[pool->worker_count], NULL, worker, pool) == 0)
+    while (pool->worker_count < pool->threads - 1 && sap_thread_start(&pool->workers[pool->worker_count], worker, pool))
         pool->worker_count++; /* fewer threads than asked for are slower, not wrong */
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 sap_status sap_pool_open(int threads, sap_pool **out, sap_error *err) {

@@ -13,12 +13,6 @@ enum {
     MESSAGE = 1104        /* bytes of a message, a name in front */
 };
 
-double sap_comm_now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- Waiting ------------------------------------------------------------------------------------------------ */
 
 /* Ranks share cores with others: after a short while of asking again and again they sleep. */
@@ -51,7 +45,7 @@ static sap_status wait_for(sap_comm *comm, double begun, sap_error *err) {
             pthread_mutex_unlock(&comm->lock);
             return status;
         }
-        pause_for(sap_comm_now() - begun);
+        pause_for(sap_seconds() - begun);
     }
 }
 
@@ -63,7 +57,7 @@ typedef struct operation {
 } operation;
 
 static sap_status run(sap_comm *comm, const operation *o, sap_error *err) {
-    double begun = sap_comm_now();
+    double begun = sap_seconds();
     comm->agreed = false;
     if (comm->broken)
         return sap_error_set(err, SAP_EIO, "%s: the ranks are no longer together",
@@ -77,7 +71,7 @@ static sap_status run(sap_comm *comm, const operation *o, sap_error *err) {
         status = wait_for(comm, begun, err);
     atomic_fetch_add(&comm->work, 1);
     atomic_store(&comm->waiting, false);
-    comm->seconds += sap_comm_now() - begun;
+    comm->seconds += sap_seconds() - begun;
     return status == SAP_OK ? SAP_OK : fail(comm, status);
 }
 

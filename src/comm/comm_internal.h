@@ -60,8 +60,6 @@ struct sap_comm {
     bool last_received;
 };
 
-double sap_comm_now(void);
-
 /* A communicator over a table, for sap_comm_open and tests. */
 SAP_MUST_CHECK sap_status sap_comm_make(const sap_comm_table *table, double timeout, sap_comm **out, sap_error *err);
 

@@ -5,7 +5,6 @@
  */
 #include "comm_internal.h"
 
-#include <signal.h>
 #include <time.h>
 
 enum { BEATS = 20 }; /* in the time after which a rank is lost */
@@ -52,20 +51,14 @@ static void judge(sap_comm *comm, const watch *w, double now) {
     atomic_store(&comm->lost, true);
 }
 
-static void add_seconds(struct timespec *t, double seconds) {
-    long nanoseconds = t->tv_nsec + (long)(seconds * 1e9);
-    t->tv_sec += nanoseconds / 1000000000;
-    t->tv_nsec = nanoseconds % 1000000000;
-}
-
 static void *watch_over(void *context) {
     sap_comm *comm = context;
-    double period = period_of(comm), before = sap_comm_now();
+    double period = period_of(comm), before = sap_seconds();
     int64_t (*used)(void) = comm->table->processor_time ? comm->table->processor_time : processor_time;
     watch w = {.heard = before, .moved = before};
     pthread_mutex_lock(&comm->lock);
     while (!comm->closing) {
-        double now = sap_comm_now();
+        double now = sap_seconds();
         if (now - before > period + comm->timeout / 2) /* this process itself was stopped for a while */
             w.heard = w.moved = now;
         before = now;
@@ -73,26 +66,15 @@ static void *watch_over(void *context) {
         comm->table->send_beat(comm->state, &beat);
         look(comm, &w, now);
         judge(comm, &w, now);
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        add_seconds(&until, period);
-        (void)pthread_cond_timedwait(&comm->wake, &comm->lock, &until);
+        sap_condition_wait(&comm->wake, &comm->lock, period);
     }
     pthread_mutex_unlock(&comm->lock);
     return NULL;
 }
 
 sap_status sap_watchdog_start(sap_comm *comm, sap_error *err) {
-    sigset_t all, before;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&comm->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    comm->has_thread = pthread_create(&comm->thread, NULL, watch_over, comm) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sap_condition_init(&comm->wake);
+    comm->has_thread = sap_thread_start(&comm->thread, watch_over, comm);
     return comm->has_thread ? SAP_OK : sap_error_memory(err, "watchdog thread");
 }
 
@@ -104,11 +86,11 @@ void sap_watchdog_stop(sap_comm *comm, bool healthy) {
     pthread_join(comm->thread, NULL);
     pthread_cond_destroy(&comm->wake);
     comm->has_thread = false;
-    double begun = sap_comm_now();
+    double begun = sap_seconds();
     sap_comm_beat beat = {.last = 1};
     if (healthy)
         comm->table->send_beat(comm->state, &beat);
-    while (healthy && !comm->last_received && sap_comm_now() - begun < comm->timeout) {
+    while (healthy && !comm->last_received && sap_seconds() - begun < comm->timeout) {
         watch w = {0};
         look(comm, &w, begun);
         if (!comm->last_received)

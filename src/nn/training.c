@@ -36,12 +36,6 @@ typedef struct trainer {
     double together, shared;               /* seconds spent with other ranks: before the epoch, and in its steps */
 } trainer;
 
-static double now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double wall_clock(void) {
     struct timespec t;
     (void)clock_gettime(CLOCK_REALTIME, &t);
@@ -57,7 +51,7 @@ static int64_t epoch_rows(const trainer *t) {
 }
 
 static void report(trainer *t, int64_t rows, const char *message) {
-    double time = now();
+    double time = sap_seconds();
     if (!message && time - t->reported < REPORT_SECONDS)
         return;
     t->reported = time;
@@ -269,7 +263,7 @@ static sap_status store_checkpoint(trainer *t, sap_error *err) {
     if (!t->training.options->checkpoint)
         return SAP_OK;
     SAP_TRY(check_weights(t, err));
-    double time = now();
+    double time = sap_seconds();
     t->training.position.seconds += time - t->begun;
     t->begun = t->stored = time;
     if (sap_comm_size(t->comm) == 1)
@@ -287,7 +281,7 @@ static sap_status store_checkpoint(trainer *t, sap_error *err) {
 
 static bool seconds_are_over(const trainer *t) {
     double seconds = t->training.options->checkpoint_seconds;
-    return seconds > 0 && now() - t->stored >= seconds;
+    return seconds > 0 && sap_seconds() - t->stored >= seconds;
 }
 
 /* In mid-epoch, when it is time. */
@@ -578,7 +572,7 @@ static sap_status end_epoch(trainer *t, sap_error *err) {
     if (t->validation && (at->epoch + 1) % frequency == 0)
         SAP_TRY(validate(t, err));
     sap_history_set(history, "learning_rate", sap_optimizer_rate(&training->model->optimizer));
-    history->seconds[history->epochs - 1] = at->seconds + now() - t->begun;
+    history->seconds[history->epochs - 1] = at->seconds + sap_seconds() - t->begun;
     history->ended[history->epochs - 1] = wall_clock();
     SAP_TRY(sap_ranks_align(t->comm, training->model, err));
     sap_status status = sap_callbacks_epoch_end(&training->callbacks, at->epoch, err);
@@ -601,7 +595,7 @@ static sap_status run_epochs(trainer *t, sap_error *err) {
             SAP_TRY(sap_callbacks_epoch_begin(&training->callbacks, at->epoch, err));
             SAP_TRY(sap_comm_broadcast(t->comm, &training->model->optimizer.learning_rate, sizeof(double), err));
         }
-        t->begun = now();
+        t->begun = sap_seconds();
         t->together = sap_comm_seconds(t->comm);
         SAP_TRY(train_epoch(t, err));
         t->shared = sap_comm_seconds(t->comm) - t->together;
@@ -761,7 +755,7 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with several ranks on GPUs", model->name);
     if (options->device == SAP_DEVICE_CUDA)
         SAP_TRY(open_gpu(t, err));
-    t->stored = now();
+    t->stored = sap_seconds();
     return sap_callbacks_begin(&training->callbacks, err);
 }
 

@@ -2,7 +2,6 @@
 #include "root_internal.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     KEY_LEAST = 18,
@@ -351,17 +350,11 @@ void sap_file_count(const sap_file *file, size_t stored_bytes, size_t bytes) {
     count(file, stored_bytes, bytes, 0);
 }
 
-static uint64_t now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
-}
-
 sap_status sap_file_unpack(const sap_file *file, sap_codec *codec, const uint8_t *data, size_t length, uint8_t *out,
                            size_t size, const char *where, uint64_t offset, sap_error *err) {
-    uint64_t begin = now();
+    int64_t begin = sap_nanoseconds();
     sap_status status = sap_codec_run(codec, data, length, out, size, where, offset, err);
-    count(file, length, size, now() - begin);
+    count(file, length, size, (uint64_t)(sap_nanoseconds() - begin));
     return status;
 }
 

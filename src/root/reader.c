@@ -153,13 +153,20 @@ static sap_status choose_range(sap_reader *r, int64_t begin, int64_t end, sap_er
     return SAP_OK;
 }
 
-static size_t standard_bytes(const sap_reader *r) {
-    size_t most = MOST_BATCH_BYTES, threads = (size_t)sap_run_threads(&r->run);
-    if (sap_source_is_remote(r->tree->file->source) || threads > most / BATCH_BYTES_A_THREAD ||
-        r->column_count > most / BATCH_BYTES_A_COLUMN)
+static size_t standard_bytes(const sap_tree *tree, const sap_run *run, size_t columns) {
+    size_t most = MOST_BATCH_BYTES, threads = (size_t)sap_run_threads(run);
+    if (sap_source_is_remote(tree->file->source) || threads > most / BATCH_BYTES_A_THREAD ||
+        columns > most / BATCH_BYTES_A_COLUMN)
         return most; /* from afar, few large requests are best */
-    size_t for_threads = threads * BATCH_BYTES_A_THREAD, for_columns = r->column_count * BATCH_BYTES_A_COLUMN;
+    size_t for_threads = threads * BATCH_BYTES_A_THREAD, for_columns = columns * BATCH_BYTES_A_COLUMN;
     return for_threads > for_columns ? for_threads : for_columns;
+}
+
+int64_t sap_reader_batch_entries(const sap_tree *tree, const sap_run *run, size_t columns, double entry_bytes,
+                                 size_t batch_bytes) {
+    double bytes = (double)(batch_bytes ? batch_bytes : standard_bytes(tree, run, columns));
+    double n = bytes / (entry_bytes > 1 ? entry_bytes : 1);
+    return n < 1 ? 1 : n > 1e8 ? 100000000 : (int64_t)n;
 }
 
 static int64_t standard_entries(const sap_reader *r, size_t batch_bytes) {
@@ -167,8 +174,7 @@ static int64_t standard_entries(const sap_reader *r, size_t batch_bytes) {
     for (size_t i = 0; i < r->part_count; i++)
         for (size_t j = 0; j < r->parts[i].count; j++)
             bytes += (double)r->parts[i].tree->branches[r->parts[i].branches[j]]->bytes / entries;
-    double n = (double)(batch_bytes ? batch_bytes : standard_bytes(r)) / (bytes > 1 ? bytes : 1);
-    return n < 1 ? 1 : n > 1e8 ? 100000000 : (int64_t)n;
+    return sap_reader_batch_entries(r->tree, &r->run, r->column_count, bytes, batch_bytes);
 }
 
 static sap_status open_scans(sap_reader *r, sap_error *err) {

@@ -4,13 +4,7 @@
 #include <sapwood/export.h>
 #include <stdlib.h>
 
-/* Of a batch, when the caller does not say. */
-enum {
-    LEAST_BATCH_BYTES = 4 << 20,
-    BATCH_BYTES_A_COLUMN = 128 << 10,
-    MOST_BATCH_BYTES = 32 << 20,
-    MOST_ROWS_WITHOUT_COLUMNS = 1 << 20
-};
+enum { MOST_ROWS = 1 << 20 }; /* of a batch: of no column, or of those of a condition */
 
 struct sap_table_reader {
     sap_arena arena;
@@ -87,21 +81,13 @@ static double bytes_an_entry(const sap_table_reader *r, const sap_branch *branch
 /* Entries of a batch when columns are read by two readers: as many as one for all of them would take. */
 static int64_t batch_entries(const sap_table_reader *r, const sap_branch *const *tested, size_t count,
                              size_t batch_bytes) {
-    size_t columns = count + r->columns.count;
-    double bytes = 1;
+    double bytes = 0;
     for (size_t i = 0; i < count; i++)
         bytes += bytes_an_entry(r, tested[i]);
     for (size_t i = 0; i < r->columns.count; i++)
         bytes += bytes_an_entry(r, r->columns.branches[i]);
-    size_t wanted = batch_bytes;
-    if (!wanted &&
-        (sap_source_is_remote(sap_file_source(r->file)) || columns > MOST_BATCH_BYTES / BATCH_BYTES_A_COLUMN))
-        wanted = MOST_BATCH_BYTES;
-    else if (!wanted)
-        wanted =
-            columns * BATCH_BYTES_A_COLUMN > LEAST_BATCH_BYTES ? columns * BATCH_BYTES_A_COLUMN : LEAST_BATCH_BYTES;
-    double entries = (double)wanted / bytes;
-    return entries < 1 ? 1 : entries > MOST_ROWS_WITHOUT_COLUMNS ? MOST_ROWS_WITHOUT_COLUMNS : (int64_t)entries;
+    int64_t entries = sap_reader_batch_entries(r->tree, &r->run, count + r->columns.count, bytes, batch_bytes);
+    return entries < MOST_ROWS ? entries : MOST_ROWS;
 }
 
 static sap_status open_reader(const sap_table_reader *r, const char **names, size_t count, sap_reader_options o,
@@ -280,7 +266,7 @@ static void count_rows(sap_table_reader *r, pieces *p) {
     uint8_t keep = 1;
     if (r->condition)
         sap_condition_run(r->condition, &one, &keep);
-    p->length = left < MOST_ROWS_WITHOUT_COLUMNS ? left : MOST_ROWS_WITHOUT_COLUMNS;
+    p->length = left < MOST_ROWS ? left : MOST_ROWS;
     if (!keep)
         p->length = 0;
     r->at += p->length;

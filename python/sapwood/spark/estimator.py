@@ -152,7 +152,7 @@ class SapwoodEstimator(Estimator, MLWritable, MLReadable):
         rows = rows_of(frame, self._describe_model(), self._value)
         count = self._value("num_workers")
         columns = stored_rows(frame, rows, self._value)
-        shard = F.col("bucket") % SHARDS
+        shard = F.col("bucket") % SHARDS  # each rank holds a range of them
         owner = F.floor(((shard + 1) * count - 1) / SHARDS).cast("int")
         pieces = columns.mapInArrow(lambda batches: cut(batches, rows), PIECE_SCHEMA)
         return pieces.repartitionById(count, owner).sortWithinPartitions("bucket"), {"rows": rows}

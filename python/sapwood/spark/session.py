@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import python_path
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -58,8 +60,7 @@ def session(
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = dict(_SETTINGS)
     # Executors on machines that see the same folders find this package there, also when it is not installed.
-    folders = [str(Path(__file__).absolute().parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(dict.fromkeys(folder for folder in folders if folder))
+    settings["spark.executorEnv.PYTHONPATH"] = python_path()
     if memory:
         settings["spark.driver.memory"] = memory
     settings.update({key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in (config or {}).items()})

@@ -18,16 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SHARDS = 64  # of each part
+from .. import _core
+from .._core import SHARDS  # of each part
+from .tasks import base_name
+
 _PIECE_BYTES = 32 << 20  # of rows that are cut into pieces at once
 _BATCH_ROWS = 1024  # of a part file
 
 PIECE_SCHEMA = "bucket int, data binary"
-
-
-def owner(shard: int, count: int) -> int:
-    """The rank, of so many, that holds a shard: each has a range of them."""
-    return ((shard + 1) * count - 1) // SHARDS
 
 
 @dataclass
@@ -137,8 +135,6 @@ def _classes(column: pa.Array, count: int) -> np.ndarray:
 
 def _places(names: Mapping[str, pa.Array], rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Order hashes (uint64), and who is in the test part (bool)."""
-    from .. import _core
-
     count = len(names["entry"])
     order, test = np.empty(count, np.uint64), np.empty(count, np.bool_)
     texts = [pc.cast(names[name], pa.large_string()).combine_chunks() if isinstance(names[name], pa.ChunkedArray)
@@ -155,9 +151,7 @@ def _places(names: Mapping[str, pa.Array], rows: Rows) -> tuple[np.ndarray, np.n
 def _base_names(column: pa.Array) -> pa.Array:
     """Files by their base names, as datasets have them. A column names the same files again and again."""
     coded = pc.dictionary_encode(column)
-    plain = [name.partition("?")[0].rpartition("/")[2] if "://" in name else name.rpartition("/")[2]
-             for name in coded.dictionary.to_pylist()]  # fmt: skip
-    return pa.array(plain, pa.large_string()).take(coded.indices)
+    return pa.array([base_name(name) for name in coded.dictionary.to_pylist()], pa.large_string()).take(coded.indices)
 
 
 def _normal(batch: pa.RecordBatch, rows: Rows) -> tuple[pa.Table, np.ndarray]:
@@ -220,8 +214,6 @@ def cut(batches: Iterator[pa.RecordBatch], rows: Rows) -> Iterator[pa.RecordBatc
 
 def _moments(table: pa.Table, feature: Feature) -> dict[str, Any]:
     """What a shard adds to the constants of a feature."""
-    from .. import _core
-
     lists = table.column(feature.name).combine_chunks()
     values = np.ascontiguousarray(lists.flatten().to_numpy(zero_copy_only=False))
     out = np.empty((4, feature.width))
@@ -270,8 +262,6 @@ def join(batches: Iterator[pa.RecordBatch], rows: Rows, folder: Path) -> dict[st
 
 
 def _fit(feature: Feature, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from .. import _core
-
     found = sorted((item for item in found if item["rows"]), key=lambda item: item["bucket"])
     rows = np.array([item["rows"] for item in found], np.int64)
     moments = np.array([item["moments"] for item in found], np.float64)

@@ -32,7 +32,7 @@ def tensorflow_fit(spark: SparkSession, *, num_workers: int = 1, **options: Any)
 
     given = _settings(options | {"engine": "tensorflow", "workers": num_workers})
     Settings(given)  # what cannot be trained is refused here, before a stage is started
-    wait_for_slots(spark, num_workers, 3.0)
+    wait_for_slots(spark, num_workers)
     words = _words(given)
     stage = spark.sparkContext.parallelize(range(num_workers), num_workers).barrier()
     ends = stage.mapPartitions(lambda _: _work(words)).collect()

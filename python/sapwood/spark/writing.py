@@ -7,13 +7,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._core import SHARDS
 from . import tasks
 from .preparation import Source, definitions, source_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-BUCKETS = 128  # shards of the training part and of the test part
+BUCKETS = 2 * SHARDS  # of the training part and of the test part
 _BUCKETS_AT_ONCE = 256 << 20  # bytes of input files behind the buckets of one task, about
 
 

@@ -233,8 +233,6 @@ def tune(
     if threading.current_thread() is threading.main_thread():
         restore = signal.signal(signal.SIGTERM, _on_signal)
     conductor = Conductor(checked, partial, tell)
-    comm = os.environ.get("SAPWOOD_COMM")
-    os.environ["SAPWOOD_COMM"] = "none"  # ranks share a journal; each of their trainings is its own
     try:
         samples = conductor.samples()
         share = f"{samples.rows:,} of {samples.about['of']:,} events, {checked.folds} fold{'s' * (checked.folds > 1)}"
@@ -253,10 +251,6 @@ def tune(
             return read_outcome(out)
         raise
     finally:
-        if comm is None:
-            del os.environ["SAPWOOD_COMM"]
-        else:
-            os.environ["SAPWOOD_COMM"] = comm
         conductor.journal.close()
         if restore is not None:
             signal.signal(signal.SIGTERM, restore)

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from socket import SHUT_RDWR, create_server, socketpair
 from typing import Any
 
-from .. import _core
+from .._files import python_path
 from .samples import Samples
 from .search import SearchError
 
@@ -37,7 +37,7 @@ class LocalCrew:
             with theirs:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "sapwood.tuning.worker", str(theirs.fileno()), str(self.folder)],
-                    pass_fds=[theirs.fileno()], env={**os.environ, **ONE_THREAD, "PYTHONPATH": _python_path()}, stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()], env={**os.environ, **ONE_THREAD, "PYTHONPATH": python_path()}, stdin=subprocess.DEVNULL,
                 )  # fmt: skip
             self.processes[Connection(ours.detach())] = process
 
@@ -60,11 +60,6 @@ class LocalCrew:
             process.kill()
             process.wait()
         self.processes.clear()
-
-
-def _python_path() -> str:
-    """For children: this very package comes first."""
-    return os.pathsep.join([str(Path(_core.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 
 class SparkCrew:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._files import write_whole
 from .search import OF_OPTIMIZER, OPTIMIZERS, SearchError, nearest
 
 
@@ -211,10 +212,3 @@ class Networks:
         config = dict(self._base({name: value for name, value in values.items() if self.source.takes(name)}))
         _as_objects(config, train, classes)
         return json.dumps(config)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Written aside and renamed, so that nobody reads half of it."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

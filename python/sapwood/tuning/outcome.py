@@ -6,11 +6,13 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .. import _core
-from .networks import write_whole
+from .._files import write_whole
 from .pages import write_page
 from .search import SearchError
 
@@ -50,6 +52,19 @@ def _write_table(rows: list[dict[str, Any]], folder: Path) -> None:
         writer.writerows(rows)
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Ranks of a search share its journal; a training here is one rank's own, not all of theirs."""
+    before = os.environ.get("SAPWOOD_COMM")
+    os.environ["SAPWOOD_COMM"] = "none"
+    try:
+        yield
+    finally:
+        del os.environ["SAPWOOD_COMM"]
+        if before is not None:
+            os.environ["SAPWOOD_COMM"] = before
+
+
 def _train_best(conductor: Any, train: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any] | None:
     """The best network on the whole training part; what it reaches on the test part, if there is one."""
     search = conductor.search
@@ -57,7 +72,8 @@ def _train_best(conductor: Any, train: dict[str, Any], folder: Path, tell: Any) 
                 ("epochs", str(train["epochs"])), ("seed", str(search.seed)), ("out", str(folder / "best"))]  # fmt: skip
     if not (folder / "best").exists():
         tell(f"training the best network on the whole training part, {train['epochs']} epochs")
-        _core.run_stage("train", settings, 0, None)
+        with _alone():
+            _core.run_stage("train", settings, 0, None)
     shutil.copyfile(folder / "best" / "model.keras", folder / "best.keras")
     try:
         return json.loads(_core.run_stage("evaluate", [("run", str(folder / "best")), ("data", search.data)], 0, None))

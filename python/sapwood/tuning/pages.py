@@ -14,7 +14,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen first)
 
 from .._report import PAGE, STYLE, _colour, _svg, _table, confusion_table, roc_figure  # noqa: E402
-from .networks import write_whole  # noqa: E402
+from .._files import write_whole  # noqa: E402
 from .search import Choice, Search  # noqa: E402
 
 SHOWN = 20  # rows of the table of the best

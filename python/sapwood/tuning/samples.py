@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import write_whole
 from .search import Search, SearchError
 
 SHARE, FOLD = 0x5348415245, 0x464F4C44  # salts: the two draws of an event have nothing to do with each other
@@ -126,9 +127,7 @@ def lay_out(search: Search, core: Any, folder: Path) -> Samples:
     label[chosen].tofile(folder / "label")
     identity[chosen].tofile(folder / "identity")
     about = {**wanted, "rows": len(chosen), "of": len(label), "labels": dataset["labels"], "inputs": inputs}
-    aside = folder / "about.json.partial"
-    aside.write_text(json.dumps(about))
-    os.replace(aside, folder / "about.json")
+    write_whole(folder / "about.json", json.dumps(about))
     return Samples.open(folder)
 
 
