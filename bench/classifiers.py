@@ -21,7 +21,7 @@ import machine as bench_machine
 from delphes import CLASSES, ROOT, default_folders, link_samples, run
 
 NETWORKS = {"HLF": "hlf", "inclusive GRU": "inclusive_gru"}
-BATCH = 128
+BATCH = 32  # the sample is small: with the 128 of the paper an epoch would have few steps
 
 
 def areas(scores, label):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: C tests (release, then with sanitizers), then Python tests against the built library. Any argument is handed to
-# pytest, and then only the Python tests run.
+# All tests: C tests (release, then with sanitizers), then Python tests against the built library, two at a time. Any argument is
+# handed to pytest, and then only the Python tests run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,4 +33,4 @@ step "build tsan"
 build tsan
 step "threaded C tests with the thread sanitizer"
 ctest --preset tsan -j 2 --output-on-failure -L threads
-python_tests tests
+python_tests -n 2 --dist loadgroup --no-loadscope-reorder tests

@@ -20,6 +20,25 @@ SAMPLE = SOURCE / "examples/topology/data"
 CLASSES = ("qcd", "ttbar", "wjets")
 
 
+# What two processes of pytest (-n 2) take in turn is a group: the tests of a file share its fixtures, those of Spark a session. Long ones come first.
+LONG = ["spark", "notebooks/test_notebooks.py", "cluster", "test_support_table.py", "root/test_judged.py", "standalone"]
+
+
+def group(item):
+    names = getattr(item, "fixturenames", ())
+    if "sessions" in names:
+        return next((kind for kind in ("standalone", "cluster") if kind in names), "spark")
+    return str(item.path.relative_to(SOURCE / "tests"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(group(item), len(LONG)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
 def driver(name):
     """A program that the build makes for the tests to run."""
     return BUILD / "tests" / name

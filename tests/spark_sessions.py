@@ -1,4 +1,4 @@
-"""Fixtures: Spark sessions with the built jar. A process has one at a time: tests on the cluster run last."""
+"""Fixtures: Spark sessions with the built jar. A process has one at a time: conftest.py keeps tests of one kind together."""
 
 import os
 import re
@@ -51,14 +51,6 @@ def start_session(master, **more):
     os.environ["SPARK_HOME"] = str(Path(pyspark.__file__).parent)  # the workers of a local cluster start from there
     os.environ["PYSPARK_PYTHON"] = sys.executable
     return sapwood.spark.session(master=master, app="tests", config={**SMALL, **more}, memory="1g")
-
-
-def pytest_collection_modifyitems(items):
-    def kind(item):
-        names = getattr(item, "fixturenames", ())
-        return 2 * ("standalone" in names) + ("cluster" in names)
-
-    items.sort(key=kind)
 
 
 @pytest.fixture(scope="session")

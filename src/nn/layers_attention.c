@@ -229,18 +229,6 @@ typedef struct buffers {
     place *queries, *keys, *values, *blank; /* places */
 } buffers;
 
-/* Parts of a memory one after the other, each aligned to 64 bytes; with no memory only their size counts. */
-typedef struct part_of_memory {
-    float *memory;
-    int64_t used;
-} part_of_memory;
-
-static void *take(part_of_memory *p, int64_t floats) {
-    void *at = p->memory ? p->memory + p->used : NULL;
-    p->used += (floats + 15) / 16 * 16;
-    return at;
-}
-
 /* For `queries` and `keys` steps; x, y: shapes of the call. Returns how many floats there are. */
 static int64_t lay_out(const sap_layer *layer, const sap_shape *y, int64_t queries, int64_t keys, float *memory,
                        buffers *b) {
@@ -250,34 +238,34 @@ static int64_t lay_out(const sap_layer *layer, const sap_shape *y, int64_t queri
         in[i] = kernel_of(layer, i)->shape.dims[0];
     int64_t key_values = s->heads * s->key_dim, value_values = s->heads * s->value_dim;
     int64_t q = sap_tokens_room(queries), k = sap_tokens_room(keys), place_floats = sizeof(place) / sizeof(float);
-    part_of_memory p = {.memory = memory};
-    b->xq = take(&p, q * in[QUERY]);
-    b->xk = take(&p, k * in[KEY]);
-    b->xv = take(&p, k * in[VALUE]);
-    b->q = take(&p, q * key_values);
-    b->k = take(&p, k * key_values);
-    b->v = take(&p, k * value_values);
-    b->context = take(&p, q * value_values);
-    b->statistic = take(&p, q * s->heads);
-    b->y = take(&p, q * out);
-    b->dy = take(&p, q * out);
-    b->dcontext = take(&p, q * value_values);
-    b->dq = take(&p, q * key_values);
-    b->dk = take(&p, k * key_values);
-    b->dv = take(&p, k * value_values);
-    b->dxq = take(&p, q * in[QUERY]);
-    b->dxk = take(&p, k * in[KEY]);
-    b->dxv = take(&p, k * in[VALUE]);
-    b->blank_x = take(&p, SAP_COLUMNS * in[VALUE]);
-    b->blank_v = take(&p, SAP_COLUMNS * value_values);
-    b->blank_y = take(&p, SAP_COLUMNS * out);
-    b->blank_dv = take(&p, SAP_COLUMNS * value_values);
-    b->kernel = take(&p, sap_attention_work(s->key_dim));
-    b->limit = take(&p, q);
-    b->queries = take(&p, queries * place_floats);
-    b->blank = take(&p, queries * place_floats);
-    b->keys = take(&p, keys * place_floats);
-    b->values = take(&p, keys * place_floats);
+    sap_carving p = {.memory = memory};
+    b->xq = sap_carve(&p, q * in[QUERY]);
+    b->xk = sap_carve(&p, k * in[KEY]);
+    b->xv = sap_carve(&p, k * in[VALUE]);
+    b->q = sap_carve(&p, q * key_values);
+    b->k = sap_carve(&p, k * key_values);
+    b->v = sap_carve(&p, k * value_values);
+    b->context = sap_carve(&p, q * value_values);
+    b->statistic = sap_carve(&p, q * s->heads);
+    b->y = sap_carve(&p, q * out);
+    b->dy = sap_carve(&p, q * out);
+    b->dcontext = sap_carve(&p, q * value_values);
+    b->dq = sap_carve(&p, q * key_values);
+    b->dk = sap_carve(&p, k * key_values);
+    b->dv = sap_carve(&p, k * value_values);
+    b->dxq = sap_carve(&p, q * in[QUERY]);
+    b->dxk = sap_carve(&p, k * in[KEY]);
+    b->dxv = sap_carve(&p, k * in[VALUE]);
+    b->blank_x = sap_carve(&p, SAP_COLUMNS * in[VALUE]);
+    b->blank_v = sap_carve(&p, SAP_COLUMNS * value_values);
+    b->blank_y = sap_carve(&p, SAP_COLUMNS * out);
+    b->blank_dv = sap_carve(&p, SAP_COLUMNS * value_values);
+    b->kernel = sap_carve(&p, sap_attention_work(s->key_dim));
+    b->limit = sap_carve(&p, q);
+    b->queries = sap_carve(&p, queries * place_floats);
+    b->blank = sap_carve(&p, queries * place_floats);
+    b->keys = sap_carve(&p, keys * place_floats);
+    b->values = sap_carve(&p, keys * place_floats);
     return p.used;
 }
 

@@ -206,12 +206,6 @@ typedef struct cell_run {
     float *x_mask, *h_mask;
 } cell_run;
 
-static float *take(float **free, int64_t count) {
-    float *p = *free;
-    *free += (count + SAP_COLUMNS - 1) / SAP_COLUMNS * SAP_COLUMNS;
-    return p;
-}
-
 /* The part of a kernel's call that hangs on settings alone. training: dropout is on. */
 static sap_recurrent describe_cell(const cell_settings *c, int64_t inputs, bool training) {
     int32_t gates = sap_cell_gates(c->cell);
@@ -228,23 +222,22 @@ static sap_recurrent describe_cell(const cell_settings *c, int64_t inputs, bool 
     };
 }
 
-/* Lays out memory of cell i in `kept`; returns where it ends. */
-static float *place_kept(const recurrent_settings *s, int i, int64_t inputs, int64_t steps, bool training, bool keeps,
-                         cell_run *run, float *kept) {
+/* Lays out memory of cell i in `kept`. */
+static void place_kept(const recurrent_settings *s, int i, int64_t inputs, int64_t steps, bool training, bool keeps,
+                       cell_run *run, sap_carving *kept) {
     const cell_settings *c = &s->cells[i];
     int64_t columns = steps * SAP_TILE;
     run->r = describe_cell(c, inputs, training);
-    run->step_of = (int32_t *)(void *)take(&kept, columns);
-    run->from = (int32_t *)(void *)take(&kept, columns);
-    run->x = take(&kept, columns * inputs);
-    run->y = take(&kept, columns * c->units);
+    run->step_of = sap_carve(kept, columns);
+    run->from = sap_carve(kept, columns);
+    run->x = sap_carve(kept, columns * inputs);
+    run->y = sap_carve(kept, columns * c->units);
     if (s->count == 2 && s->merge != MERGE_CONCAT)
-        run->output = take(&kept, (s->sequences ? columns : SAP_TILE) * c->units);
-    run->x_mask = take(&kept, run->r.x_masks * inputs * SAP_TILE);
-    run->h_mask = take(&kept, run->r.h_masks * c->units * SAP_TILE);
+        run->output = sap_carve(kept, (s->sequences ? columns : SAP_TILE) * c->units);
+    run->x_mask = sap_carve(kept, run->r.x_masks * inputs * SAP_TILE);
+    run->h_mask = sap_carve(kept, run->r.h_masks * c->units * SAP_TILE);
     if (keeps)
-        run->r.kept = take(&kept, sap_recurrent_kept(&run->r, steps));
-    return kept;
+        run->r.kept = sap_carve(kept, sap_recurrent_kept(&run->r, steps));
 }
 
 static void recurrent_needs(const sap_layer *layer, const sap_shape *const *x, const sap_shape *y, sap_mode mode,
@@ -253,15 +246,15 @@ static void recurrent_needs(const sap_layer *layer, const sap_shape *const *x, c
     const recurrent_settings *s = layer->settings;
     int64_t steps = x[0]->dims[0], inputs = x[0]->dims[1], columns = steps * SAP_TILE;
     bool keeps = mode == SAP_DIFFERENTIATE || mode == SAP_TRAIN;
-    float *kept = NULL;
+    sap_carving kept = {0};
     for (int i = 0; i < s->count; i++) {
         cell_run run = {0};
-        kept = place_kept(s, i, inputs, steps, mode == SAP_TRAIN, keeps, &run, kept);
+        place_kept(s, i, inputs, steps, mode == SAP_TRAIN, keeps, &run, &kept);
         /* backward besides: gradients of what is merged, and of the kernel's x and y */
         int64_t work = sap_recurrent_work(&run.r, keeps) + (keeps ? columns * (inputs + 2 * s->cells[i].units) : 0);
         out->work = work > out->work ? work : out->work;
     }
-    out->kept = kept - (float *)NULL;
+    out->kept = kept.used;
 }
 
 /* ---- Masks and reversed sequences ----------------------------------------------------------------------- */
@@ -395,14 +388,13 @@ static shown place_output(const recurrent_settings *s, int i, float *y, float *o
     return (shown){.values = output_values(s), .first = i ? s->cells[0].units : 0, .y = y};
 }
 
-/* Sets up cell i as far as forward and backward have it in common; *kept goes on behind its memory. */
-static cell_run begin_cell(const sap_call *call, int i, float **kept) {
+/* Sets up cell i as far as forward and backward have it in common. */
+static cell_run begin_cell(const sap_call *call, int i, sap_carving *kept) {
     const recurrent_settings *s = call->layer->settings;
     const cell_settings *c = &s->cells[i];
     const sap_pass *pass = call->pass;
     cell_run run = {0};
-    *kept = place_kept(s, i, call->x_shape[0]->dims[1], call->x_steps[0]->count, pass->training, call->dy != NULL, &run,
-                       *kept);
+    place_kept(s, i, call->x_shape[0]->dims[1], call->x_steps[0]->count, pass->training, call->dy != NULL, &run, kept);
     sap_recurrent *r = &run.r;
     const sap_layer_weight *weights = &call->layer->weights[c->weight];
     r->kernel = pass->values + weights[0].offset;
@@ -444,7 +436,7 @@ static void forward_cell(const sap_call *call, int i, cell_run *run) {
 }
 
 /* dy: of the cell's own output where that is merged, else NULL. */
-static void backward_cell(const sap_call *call, int i, cell_run *run, float *dy, float *work) {
+static void backward_cell(const sap_call *call, int i, cell_run *run, float *dy, sap_carving work) {
     const recurrent_settings *s = call->layer->settings;
     const sap_layer_weight *weights = &call->layer->weights[s->cells[i].weight];
     sap_recurrent *r = &run->r;
@@ -456,7 +448,7 @@ static void backward_cell(const sap_call *call, int i, cell_run *run, float *dy,
     if (!s->sequences) {
         r->d_last = from.y + from.first * r->last_width;
     } else if (run->indirect) {
-        float *states = take(&work, columns * r->units);
+        float *states = sap_carve(&work, columns * r->units);
         memset(states, 0, (size_t)(columns * r->units) * sizeof *states);
         spread(call, run, &from, states, true);
         r->dy = states;
@@ -468,14 +460,14 @@ static void backward_cell(const sap_call *call, int i, cell_run *run, float *dy,
     }
     if (call->dx[0]) {
         r->add = !run->indirect && (call->add[0] || i > 0);
-        r->dx = run->indirect ? take(&work, columns * r->inputs) : call->dx[0];
+        r->dx = run->indirect ? sap_carve(&work, columns * r->inputs) : call->dx[0];
     }
     if (call->layer->trainable) {
         r->d_kernel = call->pass->gradients + weights[0].offset;
         r->d_recurrent_kernel = call->pass->gradients + weights[1].offset;
         r->d_bias = r->bias ? call->pass->gradients + weights[2].offset : NULL;
     }
-    r->work = work;
+    r->work = sap_carve(&work, 0);
     call->pass->kernels->recurrent->backward(r);
     if (r->dx && run->indirect) {
         if (!call->add[0] && i == 0)
@@ -488,7 +480,8 @@ static void backward_cell(const sap_call *call, int i, cell_run *run, float *dy,
 
 static void recurrent_forward(const sap_call *call) {
     const recurrent_settings *s = call->layer->settings;
-    float *kept = call->kept, *output[2] = {NULL, NULL};
+    sap_carving kept = {.memory = call->kept};
+    float *output[2] = {NULL, NULL};
     for (int i = 0; i < s->count; i++) {
         cell_run run = begin_cell(call, i, &kept);
         forward_cell(call, i, &run);
@@ -505,16 +498,17 @@ static void recurrent_forward(const sap_call *call) {
 
 static void recurrent_backward(const sap_call *call) {
     const recurrent_settings *s = call->layer->settings;
-    float *kept = call->kept;
+    sap_carving kept = {.memory = call->kept};
     cell_run runs[2];
     for (int i = 0; i < s->count; i++)
         runs[i] = begin_cell(call, i, &kept);
     int64_t n = s->cells[0].units * sap_call_columns(call);
     for (int i = 0; i < s->count; i++) {
-        float *work = call->work, *dy = NULL;
+        sap_carving work = {.memory = call->work};
+        float *dy = NULL;
         const float *other = s->count == 2 ? runs[1 - i].output : NULL;
         if (other) {
-            dy = take(&work, n);
+            dy = sap_carve(&work, n);
             for (int64_t k = 0; k < n; k++)
                 dy[k] = call->dy[k] * (s->merge == MERGE_MUL ? other[k] : s->merge == MERGE_AVE ? 0.5F : 1);
         }

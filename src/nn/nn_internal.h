@@ -137,6 +137,18 @@ typedef struct sap_needs {
     int64_t work; /* during one call alone */
 } sap_needs;
 
+/* Parts of a layer's memory one after the other, each at 64 bytes; with no memory only their size counts. */
+typedef struct sap_carving {
+    float *memory;
+    int64_t used; /* floats */
+} sap_carving;
+
+static inline void *sap_carve(sap_carving *c, int64_t floats) {
+    void *at = c->memory ? c->memory + c->used : NULL;
+    c->used += (floats + 15) / 16 * 16;
+    return at;
+}
+
 /* How a class looks at padding, the masked steps of its inputs. */
 typedef enum sap_padding {
     SAP_PADDING_ALWAYS = 0, /* at its values or its place: Flatten, Conv1D */
