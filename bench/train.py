@@ -4,7 +4,8 @@
 
 Every program is started, warmed up and then told to train one epoch at a time, in turn, so that all of them see the same
 noise of the machine. All draw their batches in random order from arrays in memory. What counts is the median over the rounds
-of samples a CPU second; samples a wall second stand beside it. TensorFlow comes from the interpreter that runs this, PyTorch and
+of samples a CPU second; samples a wall second stand beside it. Sapwood also takes turns with two threads on two cores, and the float32
+peak of the core is measured at every turn beside recurrent networks. TensorFlow comes from the interpreter that runs this, PyTorch and
 JAX from a virtual environment of their own, which is made in build/bench-venv on the first run (6 GB).
 """
 
@@ -31,6 +32,8 @@ SITTINGS = {  # name: network, inputs, rows an epoch, batch, mean particles an e
     "inclusive transformer, 801 particles, batch 128": ("inclusive_transformer", INCLUSIVE, 128, 128, 801, 3),
     "inclusive transformer, 430 particles on average, batch 128": ("inclusive_transformer", INCLUSIVE, 128, 128, 430, 3),
 }
+GATES = {"inclusive_gru": 3, "inclusive_lstm": 4}
+TWO = "Sapwood, two threads"
 MANY = {"steps_per_execution": 50}
 PEERS = {  # name: (framework, interpreter, Keras' backend, options)
     "Keras/TensorFlow": ("keras", "main", "tensorflow", {"jit_compile": False}),
@@ -51,11 +54,11 @@ HLF_ONLY = {BY_HAND, "Keras/TensorFlow, 50 steps an execution", "Keras/TensorFlo
 class Program:
     """A training program that takes its turns."""
 
-    def __init__(self, name, command, environment, core):
+    def __init__(self, name, command, environment, *cores):
         self.name, self.times = name, []
         self.process = subprocess.Popen([str(c) for c in command], env=environment, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True,
-                                        preexec_fn=lambda: os.sched_setaffinity(0, {core}))
+                                        preexec_fn=lambda: os.sched_setaffinity(0, cores))
         self.read()  # its warm-up
 
     def read(self):
@@ -104,11 +107,20 @@ def versions(python, names):
     return json.loads(subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True).stdout)
 
 
-def start_programs(options, folder, network, inputs, rows, batch):
-    driver = ROOT / options.build / "bin" / "train_driver"
+def start_own(options, folder, network, rows, batch):
+    """Sapwood on one core, on two where there are two, and the peak of the core beside recurrent networks."""
+    binaries = ROOT / options.build / "bin"
+    task = [binaries / "train_driver", ROOT / "models" / f"{network}.keras", folder, rows, batch, options.rounds + 2]
+    other = next((core for core in sorted(os.sched_getaffinity(0)) if core != options.core), None)
+    yield Program("Sapwood", [*task, 1], environment("tensorflow"), options.core)
+    if other is not None:
+        yield Program(TWO, [*task, 2], environment("tensorflow"), options.core, other)
+    if network in GATES:
+        yield Program("peak", [binaries / "peak_driver"], environment("tensorflow"), options.core)
+
+
+def start_peers(options, folder, network, inputs, rows, batch):
     python = {"main": sys.executable, "bench": peers_python()}
-    yield Program("Sapwood", [driver, ROOT / "models" / f"{network}.keras", folder, rows, batch, options.rounds + 2, 1],
-                  environment("tensorflow"), options.core)
     for name, (framework, interpreter, backend, settings) in PEERS.items():
         if (options.only and options.only not in name) or (network != "hlf" and name in HLF_ONLY):
             continue
@@ -120,28 +132,41 @@ def start_programs(options, folder, network, inputs, rows, batch):
             print(f"left out: {error}", file=sys.stderr)
 
 
+def recurrent_gflop(network, steps):
+    """Of the products of an event's recurrent layer, 50 units over 19 values, 2 a multiplication: forward, gradients of both kernels and of the state."""
+    units, values = 50, 19
+    return 2e-9 * steps * GATES[network] * units * (2 * values + 3 * units)
+
+
 def sit(options, name):
     """Samples a second of every program, and how many times its peers' Sapwood's are."""
     network, inputs, rows, batch, particles, asked = SITTINGS[name]
     with tempfile.TemporaryDirectory() as folder:
         make_data(folder, inputs, rows, particles)
-        programs = list(start_programs(options, folder, network, inputs, rows, batch))
+        programs = [*start_own(options, folder, network, rows, batch), *start_peers(options, folder, network, inputs, rows, batch)]
         for _ in range(options.rounds):
             for program in programs:
                 program.turn()
-    results = []
+    results, sitting = [], {"name": name, "asked": asked}
     for program in programs:
         program.close()
-        cpu = statistics.median(t[1] for t in program.times)
-        wall = statistics.median(t[0] for t in program.times)
-        results.append({"program": program.name, "samples_per_cpu_second": round(rows / cpu),
-                        "samples_per_second": round(rows / wall), "loss": program.times[-1][2]})
-    sitting = {"name": name, "asked": asked, "programs": results}
-    frameworks = [r for r in results[1:] if r["program"] != BY_HAND]
-    for who, rivals in (("frameworks", frameworks), ("by_hand", [r for r in results if r["program"] == BY_HAND])):
+        wall, cpu, told = (statistics.median(t[k] for t in program.times) for k in range(3))
+        if program.name == "peak":
+            sitting["peak_gflops"] = round(told, 1)
+        else:
+            results.append({"program": program.name, "samples_per_cpu_second": round(rows / cpu),
+                            "samples_per_second": round(rows / wall), "loss": program.times[-1][2]})
+    own, peers = results[0], [r for r in results if not r["program"].startswith("Sapwood")]
+    sitting["programs"] = results
+    if results[1:] and results[1]["program"] == TWO:
+        sitting["two_cores"] = round(results[1]["samples_per_second"] / own["samples_per_second"], 2)
+    if "peak_gflops" in sitting:
+        sitting["share_of_peak"] = round(own["samples_per_cpu_second"] * recurrent_gflop(network, particles) / sitting["peak_gflops"], 3)
+    frameworks = [r for r in peers if r["program"] != BY_HAND]
+    for who, rivals in (("frameworks", frameworks), ("by_hand", [r for r in peers if r["program"] == BY_HAND])):
         for clock in ("samples_per_cpu_second", "samples_per_second"):
             if rivals:
-                sitting[f"times_{who}_{clock}"] = round(results[0][clock] / max(r[clock] for r in rivals), 2)
+                sitting[f"times_{who}_{clock}"] = round(own[clock] / max(r[clock] for r in rivals), 2)
     return sitting
 
 
@@ -176,6 +201,11 @@ def write_tables(path, machine, sittings):
             asked = f" (asked: {sitting['asked']})" if who == "frameworks" and sitting["asked"] else ""
             if key in sitting:
                 lines.append(f"| **Sapwood, times {title}**{asked} | **{sitting[key]}** |")
+        if "two_cores" in sitting:
+            lines.append(f"| Sapwood, two cores, times one, wall (asked: 1.8) | {sitting['two_cores']} |")
+        if "peak_gflops" in sitting:
+            lines.append(f"| float32 peak of the core; recurrent products of Sapwood, share of it (asked of the GRU: 40 %) | "
+                         f"{sitting['peak_gflops']} GFLOP/s; {100 * sitting['share_of_peak']:.0f} % |")
         lines.append("")
     lines.append(", ".join(f"{k} {v}" for k, v in machine["packages"].items()))
     path.write_text("\n".join(lines) + "\n")
