@@ -32,9 +32,28 @@ function(sap_module name)
   set_property(GLOBAL APPEND PROPERTY SAPWOOD_MODULES ${name})
 endfunction()
 
+# The interface between the library and its plug-ins, as plugin_abi.h: plug-ins of another one are refused (src/base/plugin.c).
+file(GLOB plugin_headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/sapwood/*.h")
+list(APPEND plugin_headers "${PROJECT_SOURCE_DIR}/src/base/base_internal.h" "${PROJECT_SOURCE_DIR}/src/access/access_internal.h"
+  "${PROJECT_SOURCE_DIR}/src/comm/comm_internal.h" "${PROJECT_SOURCE_DIR}/src/dataset/dataset_internal.h"
+  "${PROJECT_SOURCE_DIR}/src/nn/kernels.h" "${PROJECT_SOURCE_DIR}/src/nn/keras_file.h" "${PROJECT_SOURCE_DIR}/src/nn/cuda/cuda_engine.h")
+set(plugin_abi "${CMAKE_BINARY_DIR}/generated/plugin_abi.h")
+add_custom_command(OUTPUT "${plugin_abi}"
+  COMMAND "${CMAKE_COMMAND}" "-DSOURCES=${plugin_headers}" "-DHEADER=${plugin_abi}" -P "${PROJECT_SOURCE_DIR}/cmake/plugin_abi.cmake"
+  DEPENDS ${plugin_headers} "${PROJECT_SOURCE_DIR}/cmake/plugin_abi.cmake" COMMENT "plugin_abi.h" VERBATIM)
+add_custom_target(plugin_abi DEPENDS "${plugin_abi}")
+
+# sap_plugin_mark(TARGET): makes a module know the interface that it was built with.
+function(sap_plugin_mark target)
+  target_sources(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src/base/plugin_abi.c")
+  target_include_directories(${target} PRIVATE "${CMAKE_BINARY_DIR}/generated")
+  add_dependencies(${target} plugin_abi)
+endfunction()
+
 # sap_plugin(NAME FILE…): libsapwood-NAME.so, opened at run time; it exports sap_plugin_NAME only.
 function(sap_plugin name)
   add_library(sapwood-${name} MODULE ${ARGN})
+  sap_plugin_mark(sapwood-${name})
   target_link_libraries(sapwood-${name} PRIVATE sapwood_flags)
   set_target_properties(sapwood-${name} PROPERTIES OUTPUT_NAME "sapwood-${name}")
   set_property(GLOBAL APPEND PROPERTY SAPWOOD_PLUGINS ${name})

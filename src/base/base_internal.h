@@ -168,7 +168,8 @@ bool sap_thread_start(pthread_t *thread, void *(*work)(void *context), void *con
 /* ---- Plug-ins ------------------------------------------------------------------------------------------- */
 
 /* The table that plug-in `name` ("parquet") exports as `sap_plugin_<name>`, opened once and kept. Plug-ins are looked for in
- * SAPWOOD_PLUGINS, beside libsapwood.so, and where this build put them. Missing: SAP_EPLUGIN, saying what would provide it. */
+ * SAPWOOD_PLUGINS, beside libsapwood.so, and where this build put them; those that were built with another interface than this library
+ * are passed over. Missing: SAP_EPLUGIN, saying what would provide it, and what was found instead. */
 SAP_MUST_CHECK sap_status sap_plugin_find(const char *name, const void **table, sap_error *err);
 
 /* Called before and after loading a plug-in whose library has threads and handlers for fork() of its own: ours must enclose

@@ -1,5 +1,6 @@
 /* Optional parts as shared objects, opened on first use and kept; and the list of them. */
 #include "base_internal.h"
+#include <plugin_abi.h>
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -48,8 +49,14 @@ static void *open_in(const char *folder, const char *name, const char *separator
     if (!handle) {
         const char *reason = dlerror();
         sap_text_add(tried, "%s%s", tried->length ? "; " : "", reason ? reason : path);
+        return NULL;
     }
-    return handle;
+    const char *abi = dlsym(handle, "sap_plugin_abi");
+    if (abi && strcmp(abi, SAP_PLUGIN_ABI) == 0)
+        return handle;
+    sap_text_add(tried, "%s%s is of another build of Sapwood: its interface is %s, the library's " SAP_PLUGIN_ABI,
+                 tried->length ? "; " : "", path, abi ? abi : "older");
+    return NULL; /* left open: not every library survives being closed */
 }
 
 static sap_status find_locked(part *wanted, const void **table, sap_error *err) {

@@ -1,4 +1,4 @@
-/* Arenas, growing arrays and text, hashes, and plug-ins that are not there. */
+/* Arenas, growing arrays and text, and hashes. */
 #include "base/base_internal.h"
 #include "test_support.h"
 
@@ -86,13 +86,6 @@ static void random_numbers_are_the_same_everywhere(void **state) {
     assert_true(sap_hash("abc", 3, 0) == UINT64_C(0x78AF5F94892F3950)); /* XXH3_64bits("abc") */
 }
 
-static void an_unknown_plug_in_is_an_error(void **state) {
-    (void)state;
-    const void *table = NULL;
-    assert_error(SAP_EPLUGIN, "no plug-in is called \"telepathy\"", sap_plugin_find("telepathy", &table, err));
-    assert_null(table);
-}
-
 static void blocks_hold_what_was_asked_for(void **state) {
     (void)state;
     static const size_t sizes[] = {1, SAP_BLOCK_LEAST, (2 << 20) + 1, 9 << 20};
@@ -174,7 +167,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arenas_keep_what_they_gave),     cmocka_unit_test(arrays_and_text_grow),
         cmocka_unit_test(messages_are_cut_not_overrun),   cmocka_unit_test(random_numbers_are_the_same_everywhere),
-        cmocka_unit_test(an_unknown_plug_in_is_an_error), cmocka_unit_test(blocks_hold_what_was_asked_for),
+        cmocka_unit_test(blocks_hold_what_was_asked_for),
 #ifndef __SANITIZE_ADDRESS__
         cmocka_unit_test(blocks_are_given_out_again),
 #endif

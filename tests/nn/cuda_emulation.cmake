@@ -10,6 +10,7 @@ target_compile_options(cuda_emulated PRIVATE -x c++ -O2)
 set(emulated_folder "${CMAKE_BINARY_DIR}/tests/emulated")
 add_library(cuda_emulated_plugin MODULE $<TARGET_OBJECTS:cuda_emulated> "${PROJECT_SOURCE_DIR}/src/base/error.c")
 target_link_libraries(cuda_emulated_plugin PRIVATE sapwood_flags)
+sap_plugin_mark(cuda_emulated_plugin)
 target_compile_definitions(cuda_emulated_plugin PRIVATE SAPWOOD_VERSION="${PROJECT_VERSION}")
 set_target_properties(cuda_emulated_plugin PROPERTIES OUTPUT_NAME sapwood-cuda LINKER_LANGUAGE CXX
   LIBRARY_OUTPUT_DIRECTORY "${emulated_folder}")
