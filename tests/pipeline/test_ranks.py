@@ -139,6 +139,11 @@ def test_a_stopped_rank_is_named(launcher, dataset, tmp_path):
     assert job.returncode != 0
 
 
+def has_carrier(host):
+    show = subprocess.run(["ip", "-n", host, "-json", "link", "show", "dev", "cable"], capture_output=True, text=True, check=True)
+    return json.loads(show.stdout)[0]["operstate"] == "UP"
+
+
 @pytest.fixture
 def two_hosts(tmp_path):
     """Two network namespaces with a cable between them; and what stands in for ssh."""
@@ -157,6 +162,10 @@ def two_hosts(tmp_path):
             subprocess.run([*inside, "addr", "add", f"10.77.0.{number}/24", "dev", "cable"], check=True)
             for device in ("lo", "cable"):
                 subprocess.run([*inside, "link", "set", device, "up"], check=True)
+        limit = time.monotonic() + 20
+        while not all(has_carrier(name) for name in names):  # MPICH leaves out an interface that is not ready yet
+            assert time.monotonic() < limit
+            time.sleep(0.05)
         shell = tmp_path / "shell"
         shell.write_text('#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\n'
                          f'case $1 in *.1) host={names[0]};; *) host={names[1]};; esac\nshift\n'
