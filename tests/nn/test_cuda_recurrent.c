@@ -252,30 +252,40 @@ static void test_general(void **state) {
 
 /* On tensor cores: bf16 weights, inputs and states. Slices of one tile, of two, of four (the emulated device has three
  * multiprocessors), several to a block; with rows of no steps, and behind the last. */
-static void test_tensor_cores(void **state) {
-    (void)state;
+static void check_tensor_cores(bool lstm) {
     int32_t many[ROWS_MOST];
     for (int32_t r = 0; r < ROWS_MOST; r++)
         many[r] = (int32_t)(sap_mix(3, (uint64_t)r) % (r < 20 ? 11 : 4));
-    net small = {.width = 3, .units = 5, .rows = 7};
+    net small = {.lstm = lstm, .width = 3, .units = 5, .rows = 7};
     check_net(&small, LENGTHS, false, 0.01, 1);
     static const int32_t long_ones[] = {30, 27, 9}; /* around the rings of steps in shared memory */
-    net round = {.width = 3, .units = 5, .rows = 3};
+    net round = {.lstm = lstm, .width = 3, .units = 5, .rows = 3};
     check_net(&round, long_ones, false, 0.01, 1);
-    net published = {.width = 19, .units = 50, .rows = 20};
+    net published = {.lstm = lstm, .width = 19, .units = 50, .rows = 20};
     check_net(&published, many, false, 0.01, 97);
-    net two = {.backwards = true, .width = 16, .units = 17, .rows = 40};
+    net two = {.lstm = lstm, .backwards = true, .width = 16, .units = 17, .rows = 40};
     check_net(&two, many, false, 0.01, 41);
-    net four = {.width = 8, .units = 12, .rows = 110};
+    net four = {.lstm = lstm, .width = 8, .units = 12, .rows = 110};
     check_net(&four, many, false, 0.01, 29);
-    net largest = {.width = 32, .units = 64, .rows = 12};
+    net largest = {.lstm = lstm, .width = 32, .units = 64, .rows = 12};
     check_net(&largest, many, false, 0.01, 191);
+}
+
+static void test_gru_on_tensor_cores(void **state) {
+    (void)state;
+    check_tensor_cores(false);
+}
+
+static void test_lstm_on_tensor_cores(void **state) {
+    (void)state;
+    check_tensor_cores(true);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_general),
-        cmocka_unit_test(test_tensor_cores),
+        cmocka_unit_test(test_gru_on_tensor_cores),
+        cmocka_unit_test(test_lstm_on_tensor_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

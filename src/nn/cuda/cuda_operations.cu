@@ -1,6 +1,6 @@
 /* What each kind of operation launches, forward and backward. */
 #include "cuda_attention.h"
-#include "cuda_gru.h"
+#include "cuda_cell.h"
 #include "cuda_state.h"
 
 namespace {
@@ -347,33 +347,38 @@ recurrent recurrent_of(const call &c) {
 
 int64_t tile_steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
     int32_t sequence = e->plan->tensors[op->inputs[0]].sequence;
-    return sequence < 0 ? (e->batch + SAP_GRU_TILE - 1) / SAP_GRU_TILE * op->steps : e->tile_capacity[(size_t)sequence];
+    return sequence < 0 ? (e->batch + SAP_CELL_TILE - 1) / SAP_CELL_TILE * op->steps
+                        : e->tile_capacity[(size_t)sequence];
 }
 
 /* Places tiles, states and parts behind each other; at NULL: gives the bytes. */
-size_t place_tiles(const sap_cuda_engine *e, const sap_cuda_op *op, char *at, gru_call *out) {
-    int64_t tiles = (e->batch + SAP_GRU_TILE - 1) / SAP_GRU_TILE, steps = tile_steps_most(e, op);
-    int32_t width = (int32_t)op->width, units = (int32_t)op->units;
+size_t place_tiles(const sap_cuda_engine *e, const sap_cuda_op *op, char *at, cell_call *out) {
+    int64_t tiles = (e->batch + SAP_CELL_TILE - 1) / SAP_CELL_TILE, steps = tile_steps_most(e, op);
     size_t used = 0;
+    out->lstm = op->kind == SAP_CUDA_LSTM;
+    out->width = (int32_t)op->width;
+    out->units = (int32_t)op->units;
     auto take = [&](int64_t bytes) {
         char *start = at + used;
         used += (size_t)(bytes + 255) / 256 * 256;
         return start;
     };
     out->tile_first = (int32_t *)take((tiles + 1) * 4);
-    out->tiles = (uint16_t *)take(steps * padded_rows(width) * SAP_GRU_TILE * 2);
-    out->states = (uint16_t *)take((steps + tiles) * padded_rows(units) * SAP_GRU_TILE * 2);
-    out->parts = (float *)take(e->multiprocessors * gru_parameters(width, units) * 4);
+    out->tiles = (uint16_t *)take(steps * padded_rows(out->width) * SAP_CELL_TILE * 2);
+    out->states = (uint16_t *)take((steps + tiles) * cell_state_rows(*out) * SAP_CELL_TILE * 2);
+    out->parts = (float *)take(e->multiprocessors * cell_parameters(*out) * 4);
     return used;
 }
 
-gru_call gru_of(const call &c) {
+device_limits limits_of(const sap_cuda_engine *e) {
+    return {e->multiprocessors, e->shared_most};
+}
+
+cell_call cell_of(const call &c) {
     const sap_cuda_op *op = c.op;
     int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
-    gru_call p = {};
+    cell_call p = {};
     (void)place_tiles(c.e, op, c.o->z.as<char>(), &p);
-    p.width = (int32_t)op->width;
-    p.units = (int32_t)op->units;
     p.backwards = op->backwards;
     p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
     p.kernel = value_at(c.e, op->weights[0]);
@@ -391,27 +396,27 @@ gru_call gru_of(const call &c) {
     return p;
 }
 
-void gru_forward(const call &c) {
-    gru_call p = gru_of(c);
+void cell_forward(const call &c) {
+    cell_call p = cell_of(c);
     int32_t sequence = c.e->plan->tensors[c.op->inputs[0]].sequence;
-    launch_gru_tiles(c.stream, p, c.e->batch, sequence < 0 ? c.op->steps : c.e->longest[(size_t)sequence]);
-    (void)launch_gru_forward(c.stream, p, c.mode >= RUN_DIFFERENTIATE, c.e->batch, c.e->multiprocessors);
+    launch_cell_tiles(c.stream, p, c.e->batch, sequence < 0 ? c.op->steps : c.e->longest[(size_t)sequence]);
+    (void)launch_cell_forward(c.stream, p, c.mode >= RUN_DIFFERENTIATE, c.e->batch, limits_of(c.e));
 }
 
-void gru_backward(const call &c) {
-    gru_call p = gru_of(c);
+void cell_backward(const call &c) {
+    cell_call p = cell_of(c);
     if (!c.op->trainable)
         return;
-    (void)launch_gru_backward(c.stream, p, c.e->batch, c.e->multiprocessors);
-    launch_gru_sum(c.stream, p, c.e->batch, c.e->multiprocessors, gradient_at(c.e, c.op->weights[0]),
-                   gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
+    (void)launch_cell_backward(c.stream, p, c.e->batch, limits_of(c.e));
+    launch_cell_sum(c.stream, p, c.e->batch, limits_of(c.e), gradient_at(c.e, c.op->weights[0]),
+                    gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
 }
 
 /* ---- in float32 ---- */
 
 void recurrent_forward(const call &c) {
     if (c.o->tiled) {
-        gru_forward(c);
+        cell_forward(c);
         return;
     }
     recurrent p = recurrent_of(c);
@@ -424,7 +429,7 @@ void recurrent_forward(const call &c) {
 
 void recurrent_backward(const call &c) {
     if (c.o->tiled) {
-        gru_backward(c);
+        cell_backward(c);
         return;
     }
     recurrent p = recurrent_of(c);
@@ -447,7 +452,7 @@ void recurrent_backward(const call &c) {
 
 sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
     const sap_cuda_op *op = o->op;
-    gru_call tiles;
+    cell_call tiles;
     if (o->tiled)
         return o->z.reserve(place_tiles(e, op, nullptr, &tiles), err);
     recurrent_kept kept;
@@ -535,9 +540,10 @@ int64_t positions_most(const sap_cuda_engine *e, int32_t tensor) {
 
 void choose_form(const sap_cuda_engine *e, operation *o) {
     const sap_cuda_op *op = o->op;
-    o->tiled = op->kind == SAP_CUDA_GRU && !e->plan->exact && e->capability >= 80 &&
-               gru_shared_bytes() <= e->shared_most && op->reset_after && !op->whole && op->units <= SAP_GRU_UNITS &&
-               op->width <= SAP_GRU_WIDTH && op->activation.kind == SAP_TANH &&
+    bool lstm = op->kind == SAP_CUDA_LSTM;
+    o->tiled = is_recurrent(op->kind) && !e->plan->exact && e->capability >= 80 &&
+               cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole &&
+               op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH && op->activation.kind == SAP_TANH &&
                op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;
 }
 
