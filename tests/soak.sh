@@ -85,7 +85,7 @@ standalone() {
     build release all
     local status=0 log=build/soak/standalone.log
     PYTHONPATH=build/release/python SAPWOOD_COMMAND=$PWD/build/release/bin/sapwood SAPWOOD_BUILD=$PWD/build/release SAPWOOD_SOAK=1 \
-        .venv/bin/python -m pytest -q -p no:cacheprovider tests/spark tests/pipeline/test_ranks.py -k 'standalone or cut_off' >"$log" 2>&1 || status=$?
+        .venv/bin/python -m pytest -q -p no:cacheprovider tests/spark/test_standalone.py >"$log" 2>&1 || status=$?
     report standalone "$status" "$(tail -1 "$log")"
 }
 

@@ -1,10 +1,7 @@
 """Fixtures: Spark sessions with the built jar. A process has one at a time: conftest.py keeps tests of one kind together."""
 
 import os
-import re
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -70,36 +67,3 @@ def spark(sessions):
 def cluster(sessions):
     """Spark with two executors of one thread each, as processes of their own."""
     return sessions.get("local-cluster[2,1,2048]", **{"spark.executor.memory": "1g"})
-
-
-def spark_class(name, *arguments):
-    """A daemon of Spark's, as its scripts start it."""
-    import pyspark
-
-    home = Path(pyspark.__file__).parent
-    environment = {**os.environ, "SPARK_HOME": str(home), "SPARK_DAEMON_MEMORY": "256m", "SPARK_NO_DAEMONIZE": "1"}
-    command = [home / "bin/spark-class", f"org.apache.spark.deploy.{name}", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def standalone(sessions, tmp_path):
-    """Spark on a standalone master with two workers, each a process of its own with one core."""
-    pytest.importorskip("pyspark")
-    sessions.stop()
-    master = spark_class("master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
-    started = [master]
-    try:
-        url = next(found.group() for line in master.stderr if (found := re.search(r"spark://127.0.0.1:\d+", line)))
-        threading.Thread(target=master.stderr.read, daemon=True).start()
-        for number in range(2):
-            worker = spark_class("worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0",
-                                 "--work-dir", tmp_path / f"worker{number}", url)  # fmt: skip
-            threading.Thread(target=worker.stderr.read, daemon=True).start()
-            started.append(worker)
-        yield sessions.get(url, **{"spark.executor.memory": "512m"})
-    finally:
-        sessions.stop()
-        for process in started:
-            process.terminate()
-            process.wait()

@@ -295,10 +295,3 @@ def test_executor_is_killed(cluster, folder):
     assert any("training goes on from its last checkpoint" in line for line in lines)
     assert trained.history["loss"] == pytest.approx(whole.history["loss"], abs=1e-5)
     assert trained.history["val_loss"] == pytest.approx(whole.history["val_loss"], abs=1e-5)
-
-
-@needs_mpich
-@pytest.mark.skipif(os.environ.get("SAPWOOD_SOAK") != "1", reason="a standalone master takes minutes on a busy machine: ./run soak")
-def test_standalone_master(standalone, folder, tmp_path):
-    trained = estimator().fit(frame_of(standalone))
-    expect_same(mpirun(folder, "hlf", tmp_path / "run"), trained)

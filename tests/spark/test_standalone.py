@@ -16,13 +16,16 @@ from conftest import BUILD, CLASSES, COMMAND, SAMPLE, SOURCE, load_json, sample_
 
 pyspark = pytest.importorskip("pyspark")
 MPIEXEC = shutil.which("mpiexec.mpich") or shutil.which("mpiexec.hydra")
-pytestmark = pytest.mark.skipif(
-    bool(servers.missing("xrootd", "setpriv"))
-    or not MPIEXEC
-    or not (BUILD / "lib/libsapwood-xrootd.so").exists()
-    or not (BUILD / "spark/sapwood-spark.jar").exists(),
-    reason="needs the Spark connector, MPICH, Debian's xrootd-server, and a build with libxrootd-client-dev",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        bool(servers.missing("xrootd", "setpriv"))
+        or not MPIEXEC
+        or not (BUILD / "lib/libsapwood-xrootd.so").exists()
+        or not (BUILD / "spark/sapwood-spark.jar").exists(),
+        reason="needs the Spark connector, MPICH, Debian's xrootd-server, and a build with libxrootd-client-dev",
+    ),
+    pytest.mark.skipif(os.environ.get("SAPWOOD_SOAK") != "1", reason="six JVMs: ./run soak standalone"),
+]
 
 HOME = Path(pyspark.__file__).parent
 QUICK = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # to start, which is most of what six JVMs do here
