@@ -21,13 +21,13 @@ CLASSES = ("qcd", "ttbar", "wjets")
 
 
 # What two processes of pytest (-n 2) take in turn is a group: the tests of a file share its fixtures, those of Spark a session. Long ones come first.
-LONG = ["spark", "notebooks/test_notebooks.py", "cluster", "test_support_table.py", "root/test_judged.py", "standalone"]
+LONG = ["spark", "notebooks/test_notebooks.py", "cluster", "test_support_table.py", "root/test_judged.py"]
 
 
 def group(item):
     names = getattr(item, "fixturenames", ())
     if "sessions" in names:
-        return next((kind for kind in ("standalone", "cluster") if kind in names), "spark")
+        return "cluster" if "cluster" in names else "spark"
     return str(item.path.relative_to(SOURCE / "tests"))
 
 
