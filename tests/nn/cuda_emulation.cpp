@@ -1,6 +1,7 @@
 /* The fibers of cuda_emulation.h. */
 #include "cuda_emulation.h"
 
+#include <csetjmp>
 #include <memory>
 #include <ucontext.h>
 #include <vector>
@@ -30,9 +31,12 @@ struct warp_state {
     unsigned generation = 0;
 };
 
+/* Where to go on. Contexts start a fiber; after that jumps go between stacks, since they save no signals, which is a call of the kernel. */
 struct fiber {
     place at;
     ucontext_t context;
+    jmp_buf spot;
+    bool started;
     std::unique_ptr<char[]> stack;
     block_state *block;
     warp_state *warp;
@@ -40,7 +44,7 @@ struct fiber {
     void *fake_stack = nullptr;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler_spot;
 fiber *running;
 const std::function<void()> *body;
 long progress;
@@ -68,7 +72,7 @@ void enter() {
     running->done = true;
     progress++;
     start_switch(nullptr, scheduler_bottom, scheduler_size);
-    swapcontext(&running->context, &scheduler);
+    _longjmp(scheduler_spot, 1);
 }
 
 void resume(fiber &f) {
@@ -76,7 +80,12 @@ void resume(fiber &f) {
     running = &f;
     here = &f.at;
     start_switch(&save, f.stack.get(), STACK);
-    swapcontext(&scheduler, &f.context);
+    if (_setjmp(scheduler_spot) == 0) {
+        if (f.started)
+            _longjmp(f.spot, 1);
+        f.started = true;
+        setcontext(&f.context);
+    }
     finish_switch(save, nullptr, nullptr);
 }
 
@@ -106,7 +115,7 @@ void init_fiber(fiber &f, unsigned number, unsigned thread, block_state &block, 
             block.shared};
     f.block = &block;
     f.warp = &warp;
-    f.done = false;
+    f.done = f.started = false;
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.get();
     f.context.uc_stack.ss_size = STACK;
@@ -155,7 +164,8 @@ dim3 grid, blocks;
 void yield() {
     start_switch(&running->fake_stack, scheduler_bottom, scheduler_size);
     fiber *self = running;
-    swapcontext(&self->context, &scheduler);
+    if (_setjmp(self->spot) == 0)
+        _longjmp(scheduler_spot, 1);
     finish_switch(self->fake_stack, &scheduler_bottom, &scheduler_size);
 }
 
@@ -202,3 +212,9 @@ void launch(dim3 grid_, dim3 block, size_t shared, bool cooperative, const std::
 }
 
 } // namespace emulated
+
+/* For tests in C. */
+extern "C" long emulated_graph_launches();
+long emulated_graph_launches() {
+    return emulated::graph_launches;
+}

@@ -4,7 +4,8 @@
  * A block's threads are fibers that take turns; a cooperative launch has all its blocks alive at a time. Barriers, shuffles, ldmatrix
  * and mma move data between threads with the layouts of the PTX manual. What a kernel forgets to wait for shows up, since a fiber runs
  * until it waits: a thread that reads too early reads what was there before. Shared memory starts as NaN and ends in a guard.
- * A launch whose threads all wait for ever ends the program with a message.
+ * A launch whose threads all wait for ever ends the program with a message. What a stream gets while it is captured is kept with its
+ * arguments, and runs when the graph does; memory cannot be had meanwhile.
  */
 #ifndef SAP_CUDA_EMULATION_H
 #define SAP_CUDA_EMULATION_H
@@ -17,6 +18,8 @@
 #include <cstring>
 
 #include <functional>
+#include <tuple>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -68,6 +71,10 @@ const uint64_t (*exchange(const uint64_t *mine, int words))[16];
 void yield();
 void launch(dim3 grid, dim3 block, size_t shared, bool cooperative, const std::function<void()> &kernel);
 
+using work = std::function<void()>;
+inline int captures;        /* streams that are being captured */
+inline long graph_launches;
+
 } // namespace emulated
 
 #define threadIdx (emulated::here->thread)
@@ -117,11 +124,12 @@ static inline uint32_t __float_as_uint(float value) {
 /* ---- The runtime ------------------------------------------------------------------------------------------ */
 
 typedef int cudaError_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotSupported = 801 };
-typedef struct emulated_stream *cudaStream_t;
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorStreamCaptureUnsupported = 900 };
 typedef struct emulated_event *cudaEvent_t;
-typedef struct emulated_graph *cudaGraph_t;
-typedef std::function<void()> *cudaGraphExec_t;
+typedef std::vector<emulated::work> *cudaGraph_t, *cudaGraphExec_t;
+typedef struct emulated_stream {
+    cudaGraph_t capture; /* NULL: none */
+} * cudaStream_t;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct cudaDeviceProp {
@@ -157,6 +165,8 @@ static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     return cudaSuccess;
 }
 template <class T> static inline cudaError_t cudaMalloc(T **out, size_t bytes) {
+    if (emulated::captures > 0)
+        return cudaErrorStreamCaptureUnsupported;
     *out = (T *)aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*out)
         return cudaErrorMemoryAllocation;
@@ -173,24 +183,66 @@ template <class T> static inline cudaError_t cudaMallocHost(T **out, size_t byte
 static inline cudaError_t cudaFreeHost(void *p) {
     return cudaFree(p);
 }
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+namespace emulated {
+/* Does it, or keeps it where the stream is captured. */
+static inline void submit(cudaStream_t stream, const work &what) {
+    if (stream->capture)
+        stream->capture->push_back(what);
+    else
+        what();
+}
+} // namespace emulated
+
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
+                                          cudaStream_t stream) {
     if (bytes)
-        memcpy(to, from, bytes);
+        emulated::submit(stream, [=] { memcpy(to, from, bytes); });
     return cudaSuccess;
 }
-static inline cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
+static inline cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
     if (bytes)
-        memset(to, value, bytes);
+        emulated::submit(stream, [=] { memset(to, value, bytes); });
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamCreate(cudaStream_t *out) {
-    *out = nullptr;
+    *out = new emulated_stream{nullptr};
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+static inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete stream;
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    return stream->capture ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+enum { cudaStreamCaptureModeThreadLocal = 1 };
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int) {
+    stream->capture = new std::vector<emulated::work>();
+    emulated::captures++;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
+    *out = stream->capture;
+    stream->capture = nullptr;
+    emulated::captures--;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+    *out = new std::vector<emulated::work>(*graph);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+    emulated::graph_launches++;
+    for (const emulated::work &node : *graph)
+        emulated::submit(stream, node);
     return cudaSuccess;
 }
 enum { cudaEventDisableTiming = 2 };
@@ -214,10 +266,20 @@ template <class F> static inline cudaError_t cudaFuncSetAttribute(F, int, int) {
     return cudaSuccess;
 }
 
+namespace emulated {
+/* Arguments are taken now, the kernel may run later. */
+template <class... P, class... A>
+static inline void launch_on(cudaStream_t stream, dim3 shape, dim3 block, size_t shared, bool cooperative,
+                             void (*kernel)(P...), A... given) {
+    std::tuple<P...> arguments{(P)given...};
+    submit(stream, [=] { launch(shape, block, shared, cooperative, [=] { std::apply(kernel, arguments); }); });
+}
+} // namespace emulated
+
 #define SAP_LAUNCH(kernel, grid_, block_, shared_, stream_, ...)                                                       \
-    ((void)(stream_), emulated::launch(grid_, block_, shared_, false, [=] { kernel(__VA_ARGS__); }))
+    emulated::launch_on(stream_, grid_, block_, shared_, false, kernel, __VA_ARGS__)
 #define SAP_LAUNCH_TOGETHER(kernel, grid_, block_, shared_, stream_, ...)                                              \
-    ((void)(stream_), emulated::launch(grid_, block_, shared_, true, [=] { kernel(__VA_ARGS__); }), cudaSuccess)
+    (emulated::launch_on(stream_, grid_, block_, shared_, true, kernel, __VA_ARGS__), cudaSuccess)
 #define SAP_SHARED(name) char *name = emulated::here->shared
 
 #endif

@@ -9,6 +9,7 @@ static sap_error error;
 
 /* The engine that is tested: cuda_emulation's, or the plug-in's. */
 extern const sap_cuda_table sap_plugin_cuda;
+extern long emulated_graph_launches(void);
 
 #define DROPOUT(name, rate) "{\"class_name\": \"Dropout\", \"config\": {\"name\": \"" name "\", \"rate\": " rate "}}"
 #define CALL(class, name, config, inputs)                                                                              \
@@ -232,8 +233,10 @@ static void test_stack_training(void **state) {
 static void test_general_training(void **state) {
     (void)state;
     check_training(GENERAL_NET, &adam, true);
+    assert_int_equal(emulated_graph_launches(), STEPS - 1); /* all but the first step, the smaller one too */
     check_training(GENERAL_NET, &momentum, false);
     check_training(DROPOUT_NET, &adam, false);
+    assert_int_equal(emulated_graph_launches(), 3 * (STEPS - 1));
 }
 
 static void test_measure(void **state) {

@@ -44,12 +44,28 @@ __global__ void __launch_bounds__(SCAN) find_tiles(sequences s, int64_t tiles, i
         first[tiles] = sums[thread];
 }
 
-__device__ inline float input_at(const cell_call &p, int64_t i) {
-    return p.half ? low_bf16(((const uint16_t *)p.x)[i]) : ((const float *)p.x)[i];
+/* Where the rows of a batch come from. */
+struct input_source {
+    const void *x;
+    bool half;              /* x is bf16, else float32 */
+    const int64_t *offsets; /* of the rows that the device keeps; NULL: x is the batch's own */
+    const int32_t *order;
+};
+
+__device__ inline input_source source_of(const cell_call &p) {
+    if (p.x)
+        return {p.x, false, nullptr, nullptr};
+    const row_set &set = p.now->set;
+    return {set.x[p.input], set.half[p.input], set.offsets[p.input], p.now->order};
+}
+
+__device__ inline float input_at(const input_source &from, int64_t i) {
+    return from.half ? low_bf16(((const uint16_t *)from.x)[i]) : ((const float *)from.x)[i];
 }
 
 /* Block (x, y): steps from x · TILE_STEPS on of tile y. */
 __global__ void __launch_bounds__(SAP_THREADS) fill_tiles(const __grid_constant__ cell_call p) {
+    const input_source from = source_of(p);
     int64_t tile = blockIdx.y;
     int32_t begin = p.tile_first[tile], steps = p.tile_first[tile + 1] - begin;
     int32_t first = (int32_t)blockIdx.x * TILE_STEPS, count = min((int32_t)TILE_STEPS, steps - first);
@@ -60,8 +76,8 @@ __global__ void __launch_bounds__(SAP_THREADS) fill_tiles(const __grid_constant_
         int64_t r = tile * SAP_CELL_TILE + column;
         float value = 0;
         if (f < p.width && r < *p.at.rows && t < row_steps(p.at, r)) {
-            int64_t row = p.offsets ? p.offsets[p.order[r]] : first_step(p.at, r);
-            value = input_at(p, (row + (p.backwards ? row_steps(p.at, r) - 1 - t : t)) * p.width + f);
+            int64_t row = from.offsets ? from.offsets[from.order[r]] : first_step(p.at, r);
+            value = input_at(from, (row + (p.backwards ? row_steps(p.at, r) - 1 - t : t)) * p.width + f);
         }
         p.tiles[(int64_t)(begin + first) * rows * SAP_CELL_TILE + e] = (uint16_t)to_bf16(value);
     }

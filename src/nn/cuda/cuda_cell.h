@@ -16,11 +16,9 @@ struct cell_call {
     int32_t width, units;
     sequences at;                                  /* of the batch */
     const float *kernel, *recurrent_kernel, *bias; /* as in `recurrent`; bias NULL: none */
-    /* Where the rows of the batch come from. */
-    const void *x;
-    bool half;              /* x is bf16, else float32 */
-    const int64_t *offsets; /* of the rows that the device keeps; NULL: x is the batch's own */
-    const int32_t *order;
+    const float *x; /* (positions, width); NULL: input `input` of the rows that the device keeps */
+    const step_now *now;
+    int32_t input;
     /* Tiles */
     int32_t *tile_first; /* (tiles + 1) sum of the steps of the tiles before */
     uint16_t *tiles;     /* the input: step s of tile i at (tile_first[i] + s) · input rows · 8 */

@@ -8,12 +8,16 @@ namespace {
 enum { SCAN_THREADS = 1024 };
 
 /* One block. Offsets by a scan: each thread sums a run of rows, then the runs before it are added. */
-__global__ void __launch_bounds__(SCAN_THREADS)
-    begin(row_set set, const int32_t *order, int32_t rows, int32_t inputs, uint64_t key, batch_space batch) {
+__global__ void __launch_bounds__(SCAN_THREADS) begin(const __grid_constant__ step_now now, int32_t rows,
+                                                      int32_t inputs, uint64_t key, batch_space batch, step_now *kept) {
     SAP_SHARED(raw);
     int32_t *sums = (int32_t *)raw; /* [SCAN_THREADS] */
     int thread = (int)threadIdx.x, each = (rows + SCAN_THREADS - 1) / SCAN_THREADS;
     int first = min(thread * each, rows), end = min(first + each, rows);
+    const row_set &set = now.set;
+    const int32_t *order = now.order;
+    if (thread == 0)
+        *kept = now;
     for (int r = first; r < end; r++) {
         int32_t from = order[r];
         batch.label[r] = set.label ? set.label[from] : 0;
@@ -62,10 +66,13 @@ __device__ inline float number(uint16_t x) {
 
 /* A warp a row. */
 template <class T>
-__global__ void gather(const T *x, const int64_t *offsets, const int32_t *order, int32_t rows, int64_t values,
+__global__ void gather(const step_now *now, int input, const int32_t *rows, int64_t values,
                        const int32_t *batch_offsets, float *y) {
+    const T *x = (const T *)now->set.x[input];
+    const int64_t *offsets = now->set.offsets[input];
+    const int32_t *order = now->order;
     int lane = (int)threadIdx.x % 32;
-    for (int64_t r = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; r < rows;
+    for (int64_t r = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; r < *rows;
          r += (int64_t)gridDim.x * blockDim.x / 32) {
         int64_t from = offsets ? offsets[order[r]] : order[r];
         int64_t to = batch_offsets ? batch_offsets[r] : r;
@@ -82,22 +89,21 @@ __global__ void halve(int64_t n, const float *x, uint16_t *y) {
 
 } // namespace
 
-void launch_begin(cudaStream_t stream, const row_set &set, const int32_t *order, int32_t rows, int32_t inputs,
-                  uint64_t key, const batch_space &batch) {
-    SAP_LAUNCH(begin, dim3(1), dim3(SCAN_THREADS), SCAN_THREADS * sizeof(int32_t), stream, set, order, rows, inputs,
-               key, batch);
+void launch_begin(cudaStream_t stream, const step_now &now, int32_t rows, int32_t inputs, uint64_t key,
+                  const batch_space &batch, step_now *kept) {
+    SAP_LAUNCH(begin, dim3(1), dim3(SCAN_THREADS), SCAN_THREADS * sizeof(int32_t), stream, now, rows, inputs, key,
+               batch, kept);
 }
 
-void launch_gather(cudaStream_t stream, const row_set &set, int input, const int32_t *order, int32_t rows,
-                   int64_t values, const int32_t *batch_offsets, float *y) {
-    dim3 blocks(blocks_for(rows, SAP_THREADS / 32)), threads(SAP_THREADS);
-    const int64_t *offsets = set.offsets[input];
-    if (set.half[input])
-        SAP_LAUNCH(gather<uint16_t>, blocks, threads, 0, stream, (const uint16_t *)set.x[input], offsets, order, rows,
-                   values, batch_offsets, y);
+void launch_gather(cudaStream_t stream, const step_now *now, const batch_space &batch, int64_t most_rows, int input,
+                   bool half, int64_t values, float *y) {
+    dim3 blocks(blocks_for(most_rows, SAP_THREADS / 32)), threads(SAP_THREADS);
+    if (half)
+        SAP_LAUNCH(gather<uint16_t>, blocks, threads, 0, stream, now, input, batch.counts, values, batch.offsets[input],
+                   y);
     else
-        SAP_LAUNCH(gather<float>, blocks, threads, 0, stream, (const float *)set.x[input], offsets, order, rows, values,
-                   batch_offsets, y);
+        SAP_LAUNCH(gather<float>, blocks, threads, 0, stream, now, input, batch.counts, values, batch.offsets[input],
+                   y);
 }
 
 void launch_halve(cudaStream_t stream, int64_t n, const float *x, uint16_t *y) {

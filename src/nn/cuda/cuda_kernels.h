@@ -53,12 +53,20 @@ struct batch_space {
     uint64_t *key;                     /* (batch) of each event, for random numbers */
 };
 
-/* Takes rows order[0 … rows) of the set: counts, offsets, labels, keys. */
-void launch_begin(cudaStream_t stream, const row_set &set, const int32_t *order, int32_t rows, int32_t inputs,
-                  uint64_t key, const batch_space &batch);
-/* y (positions, values): the rows, or steps, of one input. */
-void launch_gather(cudaStream_t stream, const row_set &set, int input, const int32_t *order, int32_t rows,
-                   int64_t values, const int32_t *batch_offsets, float *y);
+/* What differs from step to step but for the batch itself. It stands on the device, so that what is launched for a step is the same for
+ * every step. */
+struct step_now {
+    row_set set;
+    const int32_t *order; /* (rows of the batch) numbers of rows of the set */
+    sap_cuda_update update;
+};
+
+/* Takes rows now.order[0 … rows) of the set: counts, offsets, labels, keys; *kept = now */
+void launch_begin(cudaStream_t stream, const step_now &now, int32_t rows, int32_t inputs, uint64_t key,
+                  const batch_space &batch, step_now *kept);
+/* y (positions, values): the rows, or steps, of one input; half: the set has it as bf16. */
+void launch_gather(cudaStream_t stream, const step_now *now, const batch_space &batch, int64_t most_rows, int input,
+                   bool half, int64_t values, float *y);
 /* y: bf16 of x, n numbers */
 void launch_halve(cudaStream_t stream, int64_t n, const float *x, uint16_t *y);
 
@@ -139,7 +147,7 @@ void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const l
 struct optimizer_call {
     int64_t count;
     sap_cuda_optimizer settings;
-    sap_cuda_update update;
+    const sap_cuda_update *update; /* on the device */
     const float *gradients;
     float *values, *slots[2];
 };

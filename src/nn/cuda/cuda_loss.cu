@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
 __global__ void optimize(optimizer_call p) {
     FOR_EACH (i, p.count) {
         float m = p.slots[0] ? p.slots[0][i] : 0, v = p.slots[1] ? p.slots[1][i] : 0;
-        optimizer_step(p.settings, p.update, p.gradients[i], &m, &v, &p.values[i]);
+        optimizer_step(p.settings, *p.update, p.gradients[i], &m, &v, &p.values[i]);
         if (p.slots[0])
             p.slots[0][i] = m;
         if (p.slots[1])

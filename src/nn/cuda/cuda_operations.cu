@@ -386,10 +386,9 @@ cell_call cell_of(const call &c) {
     p.bias = value_at(c.e, op->weights[2]);
     p.x = c.x;
     if (sequence >= 0 && c.e->plan->inputs[sequence].tensor == op->inputs[0]) { /* as the device keeps it */
-        p.x = c.e->now.x[sequence];
-        p.half = c.e->now.half[sequence];
-        p.offsets = c.e->now.offsets[sequence];
-        p.order = c.e->now_order;
+        p.x = nullptr;
+        p.now = c.e->now.as<step_now>();
+        p.input = sequence;
     }
     p.last = c.y;
     p.d_last = c.dy;

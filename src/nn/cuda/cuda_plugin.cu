@@ -73,6 +73,7 @@ sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     SAP_TRY(e->row_loss.reserve(batch * sizeof(float), err));
     SAP_TRY(e->row_correct.reserve(batch * sizeof(int32_t), err));
     SAP_TRY(e->sums.reserve(sizeof(totals), err));
+    SAP_TRY(e->now.reserve(sizeof(step_now), err));
     e->batch_offsets.resize(inputs);
     e->space = {e->counts.as<int32_t>(), {}, e->batch_label.as<int32_t>(), e->batch_key.as<uint64_t>()};
     for (size_t i = 0; i < inputs; i++) {
@@ -91,6 +92,17 @@ struct step_counts {
     int64_t rows, tiles;
 };
 
+/* The tensors move: what was captured is no longer theirs. */
+sap_status drop_graphs(sap_cuda_engine *e, sap_error *err) {
+    CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
+    for (step_graph &g : e->graphs) {
+        if (g.ready)
+            CUDA_TRY(cudaGraphExecDestroy(g.ready), e->plan->name);
+        g.ready = nullptr;
+    }
+    return SAP_OK;
+}
+
 bool grow(int64_t wanted, int64_t *capacity) {
     if (wanted <= *capacity)
         return false;
@@ -98,16 +110,19 @@ bool grow(int64_t wanted, int64_t *capacity) {
     return true;
 }
 
-/* Room for the tensors of a batch with so many steps of each ragged input. */
-sap_status reserve_tensors(sap_cuda_engine *e, const std::vector<step_counts> &steps, sap_error *err) {
+/* Room for the tensors of a batch with so many steps of each ragged input, none of its rows longer than `longest` says. */
+sap_status reserve_tensors(sap_cuda_engine *e, const std::vector<step_counts> &steps,
+                           const std::vector<int64_t> &longest, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
     bool fits = e->y[(size_t)plan->output].data != nullptr;
     for (size_t i = 0; i < steps.size(); i++) {
         bool grown = grow(steps[i].rows, &e->step_capacity[i]), tiled = grow(steps[i].tiles, &e->tile_capacity[i]);
-        fits = fits && !grown && !tiled;
+        fits = fits && !grown && !tiled && longest[i] <= e->longest[i];
+        e->longest[i] = std::max(e->longest[i], longest[i]);
     }
     if (fits)
         return SAP_OK;
+    SAP_TRY(drop_graphs(e, err));
     for (int32_t t = 0; t < plan->tensor_count; t++) {
         bool loose = false;
         for (int32_t i = 0; i < plan->input_count; i++)
@@ -159,6 +174,7 @@ void init_rows(const sap_cuda_engine *e, kept_rows *rows) {
     rows->x.resize(inputs);
     rows->offsets.resize(inputs);
     rows->steps.assign(inputs, {0});
+    rows->longest.assign(inputs, 0);
 }
 
 sap_status open_stack(sap_cuda_engine *e, sap_error *err) {
@@ -215,6 +231,9 @@ void close_engine(sap_cuda_engine *e) {
         (void)cudaStreamSynchronize(e->stream);
     if (e->copies)
         (void)cudaStreamSynchronize(e->copies);
+    for (const step_graph &g : e->graphs)
+        if (g.ready)
+            (void)cudaGraphExecDestroy(g.ready);
     for (stage &s : e->stages) {
         if (s.copied)
             (void)cudaEventDestroy(s.copied);
@@ -285,6 +304,7 @@ sap_status reserve_rows(sap_cuda_engine *e, kept_rows *set, int64_t rows, const 
         if (e->plan->inputs[i].ragged)
             SAP_TRY(set->offsets[i].reserve((size_t)(rows + 1) * sizeof(int64_t), err));
         set->steps[i].assign(1, 0);
+        set->longest[i] = 0;
     }
     SAP_TRY(set->label.reserve((size_t)rows * sizeof(int32_t), err));
     SAP_TRY(set->identity.reserve((size_t)rows * sizeof(uint64_t), err));
@@ -328,6 +348,8 @@ sap_status append(sap_cuda_engine *e, kept_rows *set, const sap_cuda_rows *rows,
             std::vector<int64_t> &steps = set->steps[i];
             first = steps.back();
             count = rows->offsets[i][rows->rows];
+            for (int64_t r = 0; r < rows->rows; r++)
+                set->longest[i] = std::max(set->longest[i], rows->offsets[i][r + 1] - rows->offsets[i][r]);
             for (int64_t r = 1; r <= rows->rows; r++)
                 steps.push_back(first + rows->offsets[i][r]);
             CUDA_TRY(cudaMemcpyAsync(set->offsets[i].as<int64_t>() + set->rows, steps.data() + set->rows,
@@ -380,48 +402,45 @@ struct step {
     sap_cuda_update update; /* RUN_TRAIN */
 };
 
-step_counts count_steps(const step *s, size_t input, int64_t *longest) {
+step_counts count_steps(const step *s, size_t input) {
     const std::vector<int64_t> &steps = s->set->steps[input];
     step_counts sum = {0, 0};
     int64_t tile = 0;
-    *longest = 0;
     for (int64_t r = 0; r < s->rows; r++) {
         size_t row = (size_t)(s->host_order ? s->host_order[r] : r);
         int64_t length = steps[row + 1] - steps[row];
         tile = r % 8 == 0 || length > tile ? length : tile;
         sum.rows += length;
         sum.tiles += r % 8 == 7 || r == s->rows - 1 ? tile : 0;
-        *longest = length > *longest ? length : *longest;
     }
     return sum;
 }
 
-sap_status fill_inputs(sap_cuda_engine *e, const step *s, sap_error *err) {
+/* Makes room for the batch, and tells the device which it is. */
+sap_status begin_step(sap_cuda_engine *e, const step *s, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
     std::vector<step_counts> steps((size_t)plan->input_count, {0, 0});
     for (size_t i = 0; i < steps.size(); i++)
         if (plan->inputs[i].ragged)
-            steps[i] = count_steps(s, i, &e->longest[i]);
-    SAP_TRY(reserve_tensors(e, steps, err));
-    row_set set = view(e, s->set);
-    e->now = set;
-    e->now_order = s->order;
-    launch_begin(e->stream, set, s->order, (int32_t)s->rows, plan->input_count, s->key, e->space);
-    for (int32_t i = 0; i < plan->input_count; i++)
-        if (!e->loose_input[(size_t)i])
-            launch_gather(e->stream, set, i, s->order, (int32_t)s->rows, plan->inputs[i].values, e->space.offsets[i],
-                          e->y[(size_t)plan->inputs[i].tensor].as<float>());
+            steps[i] = count_steps(s, i);
+    SAP_TRY(reserve_tensors(e, steps, s->set->longest, err));
+    launch_begin(e->stream, {view(e, s->set), s->order, s->update}, (int32_t)s->rows, plan->input_count, s->key,
+                 e->space, e->now.as<step_now>());
     CUDA_TRY(cudaGetLastError(), plan->name);
     return SAP_OK;
 }
 
-sap_status run_step(sap_cuda_engine *e, const step *s, sap_error *err) {
+/* Launches all of a step behind its beginning: nothing here may depend on the batch. */
+sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
-    bool differentiate = s->mode == RUN_TRAIN || s->mode == RUN_DIFFERENTIATE;
-    SAP_TRY(fill_inputs(e, s, err));
+    bool differentiate = mode == RUN_TRAIN || mode == RUN_DIFFERENTIATE;
+    for (int32_t i = 0; i < plan->input_count; i++)
+        if (!e->loose_input[(size_t)i])
+            launch_gather(e->stream, e->now.as<step_now>(), e->space, e->batch, i, halved(e, (size_t)i),
+                          plan->inputs[i].values, e->y[(size_t)plan->inputs[i].tensor].as<float>());
     for (operation &o : e->operations)
-        SAP_TRY(forward_operation(e, &o, s->mode, err));
-    if (s->mode == RUN_PREDICT)
+        SAP_TRY(forward_operation(e, &o, mode, err));
+    if (mode == RUN_PREDICT)
         return SAP_OK;
     loss_call loss = {plan->classes,
                       plan->logits,
@@ -437,16 +456,44 @@ sap_status run_step(sap_cuda_engine *e, const step *s, sap_error *err) {
                  plan->name);
         for (size_t i = e->operations.size(); i-- > 0;)
             if (plan->tensors[e->operations[i].op->output].differentiate)
-                SAP_TRY(backward_operation(e, &e->operations[i], s->mode, err));
+                SAP_TRY(backward_operation(e, &e->operations[i], mode, err));
     }
-    if (s->mode == RUN_TRAIN)
+    if (mode == RUN_TRAIN)
         launch_optimizer(e->stream, {plan->trainable_count,
                                      plan->optimizer,
-                                     s->update,
+                                     &e->now.as<step_now>()->update,
                                      e->gradients.as<float>(),
                                      e->values.as<float>(),
                                      {e->slots[0].as<float>(), e->slots[1].as<float>()}});
     CUDA_TRY(cudaGetLastError(), plan->name);
+    return SAP_OK;
+}
+
+sap_status capture_step(sap_cuda_engine *e, run_mode mode, cudaGraphExec_t *out, sap_error *err) {
+    cudaGraph_t graph = nullptr;
+    CUDA_TRY(cudaStreamBeginCapture(e->stream, cudaStreamCaptureModeThreadLocal), e->plan->name);
+    sap_status status = launch_step(e, mode, err);
+    cudaError_t error = cudaStreamEndCapture(e->stream, &graph);
+    if (status == SAP_OK && error == cudaSuccess)
+        error = cudaGraphInstantiate(out, graph, 0);
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    if (status == SAP_OK)
+        CUDA_TRY(error, e->plan->name);
+    return status;
+}
+
+sap_status run_step(sap_cuda_engine *e, const step *s, sap_error *err) {
+    SAP_TRY(begin_step(e, s, err));
+    step_graph *graph = &e->graphs[s->mode];
+    bool repeats = s->mode == RUN_TRAIN || s->mode == RUN_MEASURE;
+    if (!repeats || !graph->loaded) {
+        graph->loaded = true;
+        return launch_step(e, s->mode, err);
+    }
+    if (!graph->ready)
+        SAP_TRY(capture_step(e, s->mode, &graph->ready, err));
+    CUDA_TRY(cudaGraphLaunch(graph->ready, e->stream), e->plan->name);
     return SAP_OK;
 }
 

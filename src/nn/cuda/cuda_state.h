@@ -51,6 +51,7 @@ struct kept_rows {
     int64_t rows = 0;
     std::vector<device_memory> x, offsets;
     std::vector<std::vector<int64_t>> steps; /* (inputs) first step of each row, and the end; of ragged inputs */
+    std::vector<int64_t> longest;            /* (inputs) most steps of a row */
     device_memory label, identity;
     bool identified = false, labelled = false;
 };
@@ -63,6 +64,15 @@ struct stage {
     std::vector<int32_t> sorted; /* the same on the host: the longest rows first */
     cudaEvent_t copied = nullptr, used = nullptr;
     bool busy = false;
+};
+
+enum run_mode { RUN_PREDICT, RUN_MEASURE, RUN_DIFFERENTIATE, RUN_TRAIN, RUN_MODES };
+
+/* What is launched for a step of one mode, as long as the memory for its tensors stays where it is. */
+struct step_graph {
+    cudaGraphExec_t ready = nullptr;
+    bool loaded =
+        false; /* a step ran without it, so the device has the kernels' code, which cannot be loaded in a capture */
 };
 
 /* A use of a layer in the engine. */
@@ -85,11 +95,11 @@ struct sap_cuda_engine {
     std::vector<device_memory> y, dy;   /* (tensors) */
     std::vector<int64_t> step_capacity; /* (inputs) steps of a batch that the tensors hold */
     std::vector<int64_t> tile_capacity; /* (inputs) steps of the tiles of a batch */
-    std::vector<int64_t> longest;       /* (inputs) steps of the batch in hand */
+    std::vector<int64_t> longest;       /* (inputs) steps that a row may have */
     std::vector<bool> loose_input;      /* (inputs) nobody takes it row by row: it is not gathered */
     bool sorts = false;                 /* rows better come the longest first */
-    row_set now;                        /* where the rows of the batch in hand come from */
-    const int32_t *now_order = nullptr;
+    device_memory now;                  /* step_now */
+    step_graph graphs[RUN_MODES];
     std::vector<operation> operations;
 
     device_memory counts, batch_label, batch_key, row_loss, row_correct;
@@ -111,8 +121,6 @@ struct sap_cuda_engine {
 };
 
 /* ---- Operations (cuda_operations.cu) ------------------------------------------------------------------------ */
-
-enum run_mode { RUN_PREDICT, RUN_MEASURE, RUN_DIFFERENTIATE, RUN_TRAIN };
 
 /* Positions of a tensor: on the device, and at most. */
 extent positions(const sap_cuda_engine *e, int32_t tensor, int64_t factor);
