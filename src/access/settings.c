@@ -1,4 +1,5 @@
 /* The one table of times and limits of access, and their reading from the environment. docs/access.md shows the table. */
+#include "../base/numbers.h"
 #include "access_internal.h"
 
 #include <ctype.h>
@@ -60,7 +61,7 @@ const sap_setting *sap_settings_at(size_t index) {
 /* "250", "1.5", "64 kB", "8MB": powers of a thousand. */
 static bool parse_number(const char *text, bool bytes, double *out) {
     char *end;
-    *out = strtod(text, &end);
+    *out = sap_real_parse(text, &end);
     if (end == text)
         return false;
     while (isspace((unsigned char)*end))

@@ -1,4 +1,5 @@
 /* Communicators: which kind it is, and operations that wait for the other ranks with an eye on the watchdog. */
+#include "../base/numbers.h"
 #include "comm_internal.h"
 
 #include <errno.h>
@@ -215,7 +216,7 @@ static sap_status find_timeout(double asked, double *out, sap_error *err) {
     char *end = NULL;
     *out = asked > 0 ? asked : 60;
     if (asked <= 0 && text && *text) {
-        *out = strtod(text, &end);
+        *out = sap_real_parse(text, &end);
         if (end == text || *end || !(*out > 0) || !isfinite(*out))
             return sap_error_set(err, SAP_EARGUMENT, "SAPWOOD_TIMEOUT: \"%s\" is not a number of seconds", text);
     }

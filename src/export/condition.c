@@ -1,5 +1,6 @@
 /* Conditions on entries: from text to a tree of operations, and the check of its types against columns.
  * The grammar is C's, with C's precedence; include/sapwood/export.h describes it. */
+#include "../base/numbers.h"
 #include "export_internal.h"
 
 #include <errno.h>
@@ -87,7 +88,7 @@ static node *parse_number(parser *p) {
     if (digits && !errno && !(*end && strchr(".eE", *end)))
         n->operation = SAP_NODE_INT;
     else
-        n->real = strtod(p->at, &end);
+        n->real = sap_real_parse(p->at, &end);
     p->at = end;
     return is_name(*p->at) ? refuse(p, "a number is followed by a letter") : n;
 }

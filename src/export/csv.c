@@ -1,9 +1,9 @@
 /* Export to CSV (RFC 4180): one line an entry, one value a column; what is nested stands as JSON in its field. */
+#include "../base/numbers.h"
 #include "export_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,9 +12,8 @@ enum { FLUSH_AT = 1 << 18 };
 typedef struct csv {
     char *path;
     FILE *file;
-    sap_text line;  /* lines that are not written yet */
-    sap_text json;  /* one nested value */
-    locale_t plain; /* numbers with a decimal point, whatever the program has set */
+    sap_text line; /* lines that are not written yet */
+    sap_text json; /* one nested value */
 } csv;
 
 /* ---- Values ------------------------------------------------------------------------------------------------ */
@@ -25,7 +24,7 @@ static void put(sap_text *out, const char *text) {
 
 /* The shortest decimal that reads back to the same value; what is no number as Python's JSON has it, or as everybody else. */
 static void put_real(sap_text *out, double value, bool single, bool json) {
-    char text[40];
+    char text[SAP_REAL_TEXT];
     if (isnan(value)) {
         put(out, json ? "NaN" : "nan");
         return;
@@ -35,11 +34,7 @@ static void put_real(sap_text *out, double value, bool single, bool json) {
         put(out, json ? "Infinity" : "inf");
         return;
     }
-    for (int digits = single ? 6 : 15; digits <= 17; digits++) {
-        (void)snprintf(text, sizeof text, "%.*g", digits, value);
-        if (single ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value)
-            break;
-    }
+    sap_real_shortest(text, value, single);
     put(out, text);
 }
 
@@ -172,8 +167,6 @@ static void close_writer(void *writer) {
     csv *w = writer;
     if (w->file)
         (void)fclose(w->file);
-    if (w->plain)
-        freelocale(w->plain);
     sap_text_release(&w->line);
     sap_text_release(&w->json);
     free(w->path);
@@ -185,10 +178,9 @@ static sap_status create(const char *path, const sap_field *fields, int32_t coun
     if (!w)
         return sap_error_memory(err, path);
     w->path = strdup(path);
-    w->plain = newlocale(LC_ALL_MASK, "C", NULL);
     w->file = fopen(path, "we");
     sap_status status = !w->file ? sap_error_errno(err, path) : SAP_OK;
-    if (status == SAP_OK && (!w->path || !w->plain))
+    if (status == SAP_OK && (!w->path))
         status = sap_error_memory(err, path);
     for (int32_t i = 0; i < count; i++) {
         put(&w->line, i ? "," : "");
@@ -205,7 +197,6 @@ static sap_status create(const char *path, const sap_field *fields, int32_t coun
 static sap_status write_batch(void *writer, sap_batch *batch, sap_error *err) {
     csv *w = writer;
     sap_status status = SAP_OK;
-    locale_t before = uselocale(w->plain);
     for (int64_t i = 0; i < batch->length && status == SAP_OK; i++) {
         for (int32_t k = 0; k < batch->count; k++) {
             put(&w->line, k ? "," : "");
@@ -215,7 +206,6 @@ static sap_status write_batch(void *writer, sap_batch *batch, sap_error *err) {
         if (w->line.length >= FLUSH_AT || w->line.failed)
             status = flush(w, err);
     }
-    (void)uselocale(before);
     return status;
 }
 

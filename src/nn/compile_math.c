@@ -1,5 +1,6 @@
 /* Elementary functions of compiled models: what their C source gets instead of the mathematical library, so that its results are
  * those of our kernels (kernels_vector.h has the same formulas) and no argument takes longer than another. */
+#include "../base/numbers.h"
 #include "model_compile.h"
 
 static const struct {
@@ -260,8 +261,8 @@ void sap_source_helpers(const sap_source *source, sap_text *out) {
 }
 
 const char *sap_source_number(sap_source *source, float value) {
-    char text[40];
-    (void)snprintf(text, sizeof text, "%.9g", (double)value);
+    char text[SAP_REAL_TEXT];
+    sap_real_print(text, (double)value, 9);
     return sap_source_text(source, "%s%sF", text, strpbrk(text, ".e") ? "" : ".0");
 }
 

@@ -1,5 +1,6 @@
 /* Features as a recipe computes them, in C source, become what the network was trained on: the arithmetic of the dataset module's
  * dense form. */
+#include "../base/numbers.h"
 #include "model_compile.h"
 
 bool sap_scaling_has_constants(const sap_feature *feature) {
@@ -8,8 +9,11 @@ bool sap_scaling_has_constants(const sap_feature *feature) {
 
 static void emit_doubles(sap_text *out, const char *name, const double *values, int32_t count) {
     sap_text_add(out, "    static const double %s[%d] = {", name, count);
-    for (int32_t i = 0; i < count; i++)
-        sap_text_add(out, "%s%.17g", i ? ", " : "", values[i]);
+    for (int32_t i = 0; i < count; i++) {
+        char text[SAP_REAL_TEXT];
+        sap_real_print(text, values[i], 17);
+        sap_text_add(out, "%s%s", i ? ", " : "", text);
+    }
     sap_text_add(out, "};\n");
 }
 

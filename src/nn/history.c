@@ -1,5 +1,6 @@
 /* The history of a training: names, values by epoch, and its CSV form. */
 #include "history.h"
+#include "../base/numbers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -97,14 +98,9 @@ void sap_history_set(sap_history *history, const char *name, double value) {
 
 /* ---- CSV ------------------------------------------------------------------------------------------------ */
 
-/* The shortest text that reads back as the same number, as Python prints it. */
 static void put_number(sap_text *text, double value) {
-    char digits[40];
-    for (int precision = 15; precision <= 17; precision++) {
-        (void)snprintf(digits, sizeof digits, "%.*g", precision, value);
-        if (strtod(digits, NULL) == value)
-            break;
-    }
+    char digits[SAP_REAL_TEXT];
+    sap_real_shortest(digits, value, false);
     sap_text_add(text, ",%s", digits);
 }
 

@@ -1,5 +1,6 @@
 /* sap_model_compile: a model as one plain C file, with its weights, for programs that can have nothing else. */
 #include "model_compile.h"
+#include "../base/numbers.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -91,8 +92,8 @@ const char *sap_source_array(const sap_emission *e, const char *what, int64_t ro
     for (int64_t r = 0; r < (rows ? rows : 1); r++) {
         sap_text_add(out, rows ? "    {" : "    ");
         for (int64_t c = 0; c < columns; c++) {
-            char text[40]; /* not sap_source_number: there may be millions */
-            (void)snprintf(text, sizeof text, "%.9g", (double)values[r * columns + c]);
+            char text[SAP_REAL_TEXT]; /* not sap_source_number: there may be millions */
+            sap_real_print(text, (double)values[r * columns + c], 9);
             sap_text_add(out, "%s%s%sF",
                          c == 0  ? ""
                          : c % 8 ? ", "

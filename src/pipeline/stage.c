@@ -1,4 +1,5 @@
 /* A stage with the options that it was given; what all stages share. */
+#include "../base/numbers.h"
 #include "pipeline_internal.h"
 
 #include <ctype.h>
@@ -54,7 +55,7 @@ static sap_status check_value(const sap_stage *stage, const sap_option *option, 
             expected = "a whole number >= 0";
         break;
     case SAP_OPTION_REAL: {
-        double number = strtod(value, &end);
+        double number = sap_real_parse(value, &end);
         if (end == value || *end || errno || !isfinite(number) || number < 0)
             expected = "a number >= 0";
         break;
@@ -127,7 +128,7 @@ uint64_t sap_stage_count(const sap_stage *stage, const char *name) {
 
 double sap_stage_real(const sap_stage *stage, const char *name) {
     const char *text = sap_stage_text(stage, name);
-    return text ? strtod(text, NULL) : 0;
+    return text ? sap_real_parse(text, NULL) : 0;
 }
 
 bool sap_stage_switch(const sap_stage *stage, const char *name) {

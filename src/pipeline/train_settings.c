@@ -1,5 +1,6 @@
 /* The options of `train` as loss, optimizer, schedule and callbacks. */
 #include "train_settings.h"
+#include "../base/numbers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ static sap_status read_class_weights(const sap_stage *stage, const sap_dataset *
                 found = k;
         }
         char *end = NULL;
-        double weight = equals ? strtod(equals + 1, &end) : 0;
+        double weight = equals ? sap_real_parse(equals + 1, &end) : 0;
         if (found == classes || end == equals + 1 || *end || !(weight >= 0 && weight < 1e30))
             return sap_error_set(err, SAP_EARGUMENT,
                                  "train: --class-weight should be LABEL=X with a label of the dataset and a number >= "
@@ -85,10 +86,10 @@ static sap_status read_boundaries(const sap_stage *stage, double first, sap_sche
     values[0] = first;
     while (at && *at && schedule->boundary_count < BOUNDARIES_MOST) {
         char *end;
-        boundaries[schedule->boundary_count++] = strtod(at, &end);
+        boundaries[schedule->boundary_count++] = sap_real_parse(at, &end);
         bool right = end != at && *end == ':';
         at = end + right;
-        values[schedule->boundary_count] = right ? strtod(at, &end) : 0;
+        values[schedule->boundary_count] = right ? sap_real_parse(at, &end) : 0;
         if (!right || end == at || (*end && *end != ','))
             return sap_error_set(err, SAP_EARGUMENT,
                                  "train: --boundaries should be STEP:RATE,STEP:RATE,…, but is \"%s\"",

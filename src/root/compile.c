@@ -1,5 +1,6 @@
 /* From members of streamer info to steps of read programs, and from those to types of columns.
  * docs/format/ttree.md, § Values. */
+#include "../base/numbers.h"
 #include "root_internal.h"
 
 #include <ctype.h>
@@ -48,12 +49,12 @@ static double parse_bound(const char *text, size_t length) {
     buffer[n] = '\0';
     const char *pi = strstr(buffer, "pi");
     if (!pi)
-        return strtod(buffer, NULL);
+        return sap_real_parse(buffer, NULL);
     double value = 3.14159265358979323846;
     if (strstr(buffer, "twopi") || strstr(buffer, "2*pi") || strstr(buffer, "2pi"))
         value *= 2;
     if (pi[2] == '/')
-        value /= strtod(pi + 3, NULL);
+        value /= sap_real_parse(pi + 3, NULL);
     return buffer[0] == '-' ? -value : value;
 }
 
