@@ -1,14 +1,15 @@
-"""The recipe on Spark beside the command line, and beside a Python function an event: events a second.
+"""The recipe on Spark beside the command line, beside plain PySpark, and beside the published notebooks: events a second.
 
-    bench/spark_prepare.py [--data FOLDER] [--rounds N] [--copies N]
+    bench/spark_prepare.py [--data FOLDER] [--rounds N] [--copies N] [--notebook-rounds N]
 
-FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times. Everything runs on the same cores: Spark as local[2] with one thread a task,
-the command line with two threads. Spark's times are those of its jobs, once a first one has started workers. Peers: SQL with
-higher-order functions and a Python function an event (examples/spark/topology_pyspark.py), over the Spark source `root`. Rounds alternate; medians are reported.
+FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times by what is quick, once by what is not. Everything runs on the same
+cores: Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one
+has started workers. Beside Sapwood, all of them over the Spark source `root`: SQL with higher-order functions and a Python function an event
+(examples/spark/topology_pyspark.py), and the notebooks of arXiv:1909.10389 written anew (bench/published_notebooks.py). Rounds alternate;
+medians are reported, of ratios too. Prints and writes bench/results/spark_prepare.md and .json.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -21,8 +22,8 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = SOURCE / "build/release"
 sys.path[:0] = [str(SOURCE / "bench"), str(SOURCE / "examples/spark"), str(BUILD / "python")]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(BUILD / "python"), str(SOURCE / "examples/spark")])
-from machine import describe_machine, write_results  # noqa: E402
+os.environ["PYTHONPATH"] = os.pathsep.join([str(BUILD / "python"), str(SOURCE / "examples/spark"), str(SOURCE / "bench")])
+from machine import RESULTS, describe_machine, write_results  # noqa: E402
 
 CLASSES = ("qcd", "ttbar", "wjets")
 
@@ -57,12 +58,55 @@ def timed(frame, events):
     return events / (time.perf_counter() - start)
 
 
+def notebooks(spark, frames, events):
+    """Events/s of the published notebooks, from ROOT files to their training and test set; of the first of them alone."""
+    import published_notebooks
+
+    with tempfile.TemporaryDirectory() as out:
+        start = time.perf_counter()
+        published_notebooks.ingest(frames, f"{out}/ingested")
+        middle = time.perf_counter()
+        published_notebooks.prepare(spark, f"{out}/ingested", f"{out}/prepared")
+        return events / (time.perf_counter() - start), events / (middle - start)
+
+
+COMMAND, RAW = "command line: prepare", "command line: features in file order (--raw)"
+FEATURES, WRITE = "Spark: prepare, features thrown away", "Spark: prepare and write"
+SQL, PYTHON = "plain PySpark: SQL with higher-order functions, 14 features", "plain PySpark: a Python function an event"
+INGESTION, NOTEBOOKS = "published notebooks: ingestion", "published notebooks: ingestion and preparation"
+RATIOS = (  # what, beside what, asked
+    (WRITE, COMMAND, 0.7),
+    (FEATURES, RAW, 0.7),
+    (WRITE, NOTEBOOKS, 50),
+    (FEATURES, INGESTION, 50),
+    (FEATURES, PYTHON, None),
+    (FEATURES, SQL, None),
+)
+
+
+def ratio(table, ours, theirs):
+    """The median over the rounds that both have."""
+    return statistics.median(a / b for a, b in zip(table[ours], table[theirs]))
+
+
+def write_page(machine, command, table, events):
+    lines = ["# The recipe on Spark", "", f"{machine['cpu']}, {machine['cores']} cores; `{command}`; Spark {machine['packages']['pyspark']}, local[2]; {events:,} events", ""]
+    lines += ["| | events/s | rounds |", "|---|---|---|"]
+    lines += [f"| {name} | {statistics.median(rates):,.0f} | {', '.join(f'{rate:,.0f}' for rate in rates)} |" for name, rates in table.items()]
+    lines += ["", "| | ratio | asked |", "|---|---|---|"]
+    lines += [f"| {ours} / {theirs} | **{ratio(table, ours, theirs):.2f}** | {asked or ''} |" for ours, theirs, asked in RATIOS if theirs in table]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (RESULTS / "spark_prepare.md").write_text(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(os.environ.get("SAPWOOD_DATA", SOURCE.parent / "shared/data")) / "delphes-sample"
     parser.add_argument("--data", type=Path, default=default if default.is_dir() else SOURCE / "examples/topology/data")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=20)
+    parser.add_argument("--copies", type=int, default=40)
+    parser.add_argument("--notebook-rounds", type=int, default=1, help="of the published notebooks, which take minutes; 0: none")
     given = parser.parse_args()
 
     import sapwood
@@ -78,23 +122,30 @@ def main():
     prepared = sapwood.spark.prepare(samples, spark=spark)
     read = spark.read.format("root").option("tree", "Delphes").load(list(paths.values()))
     rows = read.withColumn("file", F.lit("x")).withColumn("entry", F.lit(0))
+    frames = [spark.read.format("root").option("tree", "Delphes").load(path) for path in paths.values()]
     prepared.count()  # starts the workers
     table = {}
-    for _ in range(given.rounds):
-        for name, rate in (
-            ("command line: prepare", lambda: command_line(samples, events)),
-            ("command line: features in file order (--raw)", lambda: command_line(samples, events, "--raw")),
-            ("Spark: prepare, features thrown away", lambda: timed(prepared, events)),
-            ("Spark: prepare and write", lambda: spark_write(prepared, events)),
-            ("Spark: SQL with higher-order functions, 14 features", lambda: timed(topology_pyspark.high_level_features_sql(rows), once)),
-            ("Spark: a Python function an event", lambda: timed(topology_pyspark.features_udf(rows), once)),
-        ):
-            table.setdefault(name, []).append(rate())
-            print(f"{name:55} {table[name][-1]:12.1f}", flush=True)
-    medians = {name: {"events_per_second": statistics.median(rates), "all": rates} for name, rates in table.items()}
-    write_results("spark_prepare", describe_machine("pyspark", "pyarrow"), " ".join(["bench/spark_prepare.py", *sys.argv[1:]]), medians)
-    print(json.dumps(medians, indent=1))
+
+    def note(name, rate):
+        table.setdefault(name, []).append(rate)
+        print(f"{name:62} {rate:12.1f}", file=sys.stderr, flush=True)
+
+    for turn in range(given.rounds):
+        note(COMMAND, command_line(samples, events))
+        note(WRITE, spark_write(prepared, events))
+        note(RAW, command_line(samples, events, "--raw"))
+        note(FEATURES, timed(prepared, events))
+        note(SQL, timed(topology_pyspark.high_level_features_sql(rows), once))
+        note(PYTHON, timed(topology_pyspark.features_udf(rows), once))
+        if turn < given.notebook_rounds:
+            whole, ingestion = notebooks(spark, frames, once)
+            note(NOTEBOOKS, whole)
+            note(INGESTION, ingestion)
     spark.stop()
+    machine, command = describe_machine("pyspark", "pyarrow"), " ".join(["bench/spark_prepare.py", *sys.argv[1:]])
+    medians = {name: {"events_per_second": statistics.median(rates), "all": rates} for name, rates in table.items()}
+    write_results("spark_prepare", machine, command, medians)
+    write_page(machine, command, table, events)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """SapwoodEstimator beside `mpirun -n 2 sapwood train`: seconds from `fit` to the first step, and samples a second.
 
-    python bench/spark_training.py [--rounds 3] [--copies 40]
+    python bench/spark_training.py [--rounds 3] [--copies 40] [--networks hlf,inclusive_gru]
 
-Both train the same rows, made by `sapwood prepare --balance no` of the sample (copied, under other file names, so that an epoch takes long enough), with two ranks of one thread.
-Spark is local-cluster[2,1,2048]: two executors, processes of their own. The first fit of a session finds cold JVMs; the later ones are the rule. Rates are medians over the epochs but the first, the two
-in alternating rounds.
+Both train the same rows, made by `sapwood prepare --balance no` of the sample (copied, under other file names, so that an epoch takes long
+enough), with two ranks of one thread. Spark is local-cluster[2,1,2048]: two executors, processes of their own; its DataFrame is made of the
+same ROOT files and cached. The first fit of a session finds cold JVMs and says so in the table; the later ones are the rule. Rates are
+medians over the epochs but the first, the two in alternating rounds. Prints and writes bench/results/spark_training.md and .json.
 """
 
 import argparse
@@ -57,10 +58,26 @@ def start_session():
     return sapwood.spark.session(master="local-cluster[2,1,2048]", app="bench", config=config, memory="1g")
 
 
+def write_page(machine, command, results):
+    lines = ["# Training inside Spark", "", f"{machine['cpu']}, {machine['cores']} cores; `{command}`; two ranks of one thread, batches of 128, Spark "
+             f"{machine['packages']['pyspark']}, local-cluster[2,1,2048]", "",
+             "| network | rows | from `fit` to the first step, s: cold | warm (asked: under 5) | Estimator, samples/s | mpirun -n 2 | ratio (asked: 0.9) |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for network, found in results.items():
+        cold, *warm = found["startup_seconds"]
+        rates = {name: statistics.median(values) for name, values in found["samples_per_second"].items()}
+        lines.append(f"| {network} | {found['rows']:,} | {cold:.1f} | {', '.join(f'{seconds:.1f}' for seconds in warm)} | {rates['estimator']:,.0f} | "
+                     f"{rates['mpirun']:,.0f} | **{found['ratio']:.2f}** |")  # fmt: skip
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (bench_machine.RESULTS / "spark_training.md").write_text(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=40)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     given = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as name:
@@ -73,7 +90,8 @@ def main():
 
         frame = prepare(samples, spark=spark).cache()
         frame.count()
-        for network, epochs in NETWORKS.items():
+        for network in given.networks.split(","):
+            epochs = NETWORKS[network]
             estimator = SapwoodEstimator(model=ROOT / f"models/{network}.keras", num_workers=2, epochs=epochs, validation_split=0.2, verbose=0, threads=1)
             startups, ratios, rates = [], [], {"estimator": [], "mpirun": []}
             rows = sum(part["rows"] for part in json.loads((work / "data/dataset.json").read_text())["parts"] if part["split"] == "train")
@@ -83,11 +101,14 @@ def main():
                 rates["estimator"].append(rate(rows, model.history["seconds"]))
                 rates["mpirun"].append(rate(rows, train_by_mpirun(work / "data", network, epochs, work / f"{network}{turn}")))
                 ratios.append(rates["estimator"][-1] / rates["mpirun"][-1])
+                print(f"{network}: first step after {startups[-1]:.2f} s; {rates['estimator'][-1]:,.0f} samples/s, mpirun {rates['mpirun'][-1]:,.0f}",
+                      file=sys.stderr, flush=True)  # fmt: skip
             results[network] = {"rows": rows, "startup_seconds": startups, "samples_per_second": rates, "ratio": statistics.median(ratios)}
-            print(network, json.dumps(results[network]), flush=True)
         spark.stop()
-    command = "python bench/spark_training.py " + " ".join(sys.argv[1:])
-    bench_machine.write_results("spark_training", bench_machine.describe_machine("pyspark", "pyarrow"), command.strip(), results)
+    command = " ".join(["bench/spark_training.py", *sys.argv[1:]])
+    machine = bench_machine.describe_machine("pyspark", "pyarrow")
+    bench_machine.write_results("spark_training", machine, command, results)
+    write_page(machine, command, results)
 
 
 if __name__ == "__main__":

@@ -89,5 +89,20 @@ def trained(sapwood, dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_inclusive(tmp_path_factory) -> Path:
+    """A small classifier on particles and features, whose sequences may have any length."""
+    keras = pytest.importorskip("keras")
+    path = tmp_path_factory.mktemp("models") / "small.keras"
+    keras.utils.set_random_seed(1)
+    particles, hlf = keras.Input((None, 19), name="particles"), keras.Input((14,), name="hlf")
+    x = keras.layers.GRU(6)(keras.layers.Masking()(particles))
+    x = keras.layers.Dense(8, activation="relu", kernel_regularizer=keras.regularizers.L2(1e-3))(keras.layers.Concatenate()([x, hlf]))
+    model = keras.Model([particles, hlf], keras.layers.Dense(3, activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(0.01, clipnorm=0.5), keras.losses.CategoricalCrossentropy(label_smoothing=0.1))
+    model.save(path)
+    return path
+
+
 def load_json(path):
     return json.loads(Path(path).read_text())

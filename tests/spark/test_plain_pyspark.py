@@ -50,3 +50,50 @@ def test_all_three_agree(spark, events, monkeypatch):
     for mine, his in zip(native["particles"].to_pylist(), python["particles"].to_pylist(), strict=True):
         assert len(mine) == len(his) and np.allclose(mine, his, rtol=2e-6, atol=2e-6)
     sys.modules.pop("topology_pyspark")
+
+
+class Row:
+    """As Spark gives one to a Python function."""
+
+    def __init__(self, fields):
+        self.__dict__.update(fields)
+
+    def __getitem__(self, name):
+        return self.__dict__[name]
+
+
+def rows_of_events(names, table):
+    """Events whose collections are lists of rows."""
+    for event in table.to_pylist():
+        fields = {}
+        for collection in COLLECTIONS:
+            members = {name.partition(".")[2]: event[name] for name in names if name.startswith(collection + ".")}
+            fields[collection] = [Row(dict(zip(members, values, strict=True))) for values in zip(*members.values(), strict=True)]
+        yield Row(fields | {"Electron_size": len(fields["Electron"]), "MuonTight_size": len(fields["MuonTight"])})
+
+
+def test_the_published_notebooks(monkeypatch):
+    """What the benchmark of the recipe on Spark has beside it computes the convention "paper"."""
+    import sapwood
+    from sapwood import _core
+    from sapwood.spark.tasks import record_batch
+
+    monkeypatch.syspath_prepend(SOURCE / "bench")
+    import published_notebooks
+
+    recipe, path = _core.recipe("topology", "paper"), str(SAMPLE / "ttbar.root")
+    names = [wanted["name"] for wanted in json.loads(recipe.json())["inputs"]]
+    native = {row["entry"]: row for row in record_batch(recipe.open(path, None, 0, 1).next()).slice(0, EVENTS).to_pylist()}
+    selected = 0
+    for entry, event in enumerate(rows_of_events(names, sapwood.open(path)["Delphes"].arrow(names, 0, EVENTS // 3))):
+        found = published_notebooks.event_features(event)
+        assert (found is not None) == (entry in native)
+        if found is None:
+            continue
+        selected += 1
+        assert np.allclose(found[0], native[entry]["hlf"], rtol=2e-6, atol=2e-6)
+        assert len(found[1]) == 801
+        filled = np.array([row for row in found[1] if any(row)])
+        assert np.allclose(filled, np.reshape(native[entry]["particles"], (-1, 19)), rtol=2e-6, atol=2e-5)
+    assert 0 < selected < EVENTS // 3
+    sys.modules.pop("published_notebooks")

@@ -91,22 +91,8 @@ def test_killed_interrupted_and_resumed_with_other_numbers_of_workers(sapwood, d
     sapwood("evaluate", "--run", run, "--data", dataset)
 
 
-def inclusive(path):
-    """A small classifier on particles and features, whose sequences may have any length."""
-    import keras
-
-    keras.utils.set_random_seed(1)
-    particles, hlf = keras.Input((None, 19), name="particles"), keras.Input((14,), name="hlf")
-    x = keras.layers.GRU(6)(keras.layers.Masking()(particles))
-    x = keras.layers.Dense(8, activation="relu", kernel_regularizer=keras.regularizers.L2(1e-3))(keras.layers.Concatenate()([x, hlf]))
-    model = keras.Model([particles, hlf], keras.layers.Dense(3, activation="softmax")(x))
-    model.compile(keras.optimizers.Adam(0.01, clipnorm=0.5), keras.losses.CategoricalCrossentropy(label_smoothing=0.1))
-    model.save(path)
-
-
-def test_two_workers_train_the_inclusive_model(dataset, tmp_path):
-    inclusive(tmp_path / "small.keras")
-    options = {"data": dataset, "model": tmp_path / "small.keras", "epochs": 2, "batch": 64, "steps_per_epoch": 3, "auc": True,
+def test_two_workers_train_the_inclusive_model(dataset, small_inclusive, tmp_path):
+    options = {"data": dataset, "model": small_inclusive, "epochs": 2, "batch": 64, "steps_per_epoch": 3, "auc": True,
                "class_weight": ["qcd=0.5", "ttbar=2"]}
     lines = []
     ours = sapwood.train(**options, out=tmp_path / "ours", progress=None)

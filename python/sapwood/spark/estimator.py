@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ class SapwoodEstimator(Estimator, MLWritable, MLReadable):
     # ---- Fitting ----
 
     def _fit(self, dataset: Any) -> SapwoodModel:
+        begun = time.time()
         if not self._bytes:
             raise ValueError("no model: SapwoodEstimator(model=…)")
         if self._value("num_workers") < 1 or self._value("num_workers") > SHARDS:
@@ -138,7 +140,8 @@ class SapwoodEstimator(Estimator, MLWritable, MLReadable):
                   out=self._value("out"), epochs_wanted=callbacks.look, gpu=self._value("device") == "cuda",
                   threads=self._value("threads"), environment=self._value("environment"), **more)  # fmt: skip
         callbacks.begin()
-        result = Training(frame, job, restarts=self._value("max_restarts"), on_line=self._show, on_epoch=callbacks.end_epoch).run()
+        result = Training(frame, job, begun=begun, restarts=self._value("max_restarts"), on_line=self._show,
+                          on_epoch=callbacks.end_epoch).run()  # fmt: skip
         callbacks.end()
         if result.startup is not None:
             self._show(f"first step after {result.startup:.2f} s, all in {result.seconds:.2f} s")

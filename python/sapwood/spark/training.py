@@ -245,7 +245,7 @@ def run_task(job: Job, batches: Iterator[Any]) -> Iterator[Any]:
 
 @dataclass
 class Result:
-    """files: of the run folder, by name. startup: seconds from the call to the first step; restarts: how often the stage began again."""
+    """files: of the run folder, by name. startup: seconds from `fit` to the first step; restarts: how often the stage began again."""
 
     files: dict[str, bytes]
     startup: float | None
@@ -324,10 +324,11 @@ class _Stage(threading.Thread):
 
 
 class Training:
-    """Runs a job on the partitions of `frame`: pieces, or nothing, for each rank."""
+    """Runs a job on the partitions of `frame`: pieces, or nothing, for each rank. begun: time.time() when it was asked for."""
 
-    def __init__(self, frame: Any, job: Job, *, restarts: int, on_line: Callable[[str], None], on_epoch: Callable[[int, dict, bytes], bool]) -> None:
-        self._frame, self._job, self._spark = frame, job, frame.sparkSession
+    def __init__(self, frame: Any, job: Job, *, begun: float, restarts: int, on_line: Callable[[str], None],
+                 on_epoch: Callable[[int, dict, bytes], bool]) -> None:  # fmt: skip
+        self._frame, self._job, self._spark, self._begun = frame, job, frame.sparkSession, begun
         self._most, self._on_line, self._on_epoch = restarts, on_line, on_epoch
         self._checkpoint: tuple[str, bytes] | None = None
         self._first: float | None = None  # when the first epoch ended, by the driver's clock
@@ -335,15 +336,14 @@ class Training:
         self._dataset = b"{}"
 
     def run(self) -> Result:
-        begun = time.time()
         for restarts in range(self._most + 1):
             wait_for_slots(self._spark, self._job.count, _RESTART_PATIENCE if restarts else _SLOT_PATIENCE)
             try:
                 stage = self._attempt()
             except _Enough as enough:
-                return Result(self._files(enough.model), None, time.time() - begun, restarts)
+                return Result(self._files(enough.model), None, time.time() - self._begun, restarts)
             if stage.error is None:
-                return Result(stage.files, self._startup(begun, stage.files), time.time() - begun, restarts)
+                return Result(stage.files, self._startup(stage.files), time.time() - self._begun, restarts)
             if restarts == self._most or not _is_lost(stage.error):
                 raise _readable(stage.error)
             where = "its last checkpoint" if self._checkpoint or self._job.out else "the beginning"
@@ -393,12 +393,12 @@ class Training:
                   for number, logs in enumerate(self._logs)]  # fmt: skip
         return {"model.keras": model, "history.json": json.dumps(epochs).encode(), "dataset.json": self._dataset}
 
-    def _startup(self, begun: float, files: Mapping[str, bytes]) -> float | None:
+    def _startup(self, files: Mapping[str, bytes]) -> float | None:
         """The first epoch's end, less the seconds that it took."""
         history = json.loads(files["history.json"])
         if self._first is None or not history:
             return None
-        return self._first - history[0]["seconds"] - begun
+        return self._first - history[0]["seconds"] - self._begun
 
 
 def _reason(error: BaseException) -> str:
