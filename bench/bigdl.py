@@ -53,7 +53,9 @@ def bigdl(environment, path, rows, batch):
     if java is None:
         raise SystemExit(f"{environment} has no BigDL: see the first lines of {__file__}")
     python = environment / "bin/python"
-    variables = {"JAVA_HOME": str(java), "PYSPARK_PYTHON": str(python), "SPARK_LOCAL_IP": "127.0.0.1"}
+    home = subprocess.run([python, "-c", "import sys; print(sys.base_prefix)"], capture_output=True, text=True, check=True).stdout.strip()
+    # BigDL takes the folder of its Python for PYTHONHOME, which a virtual environment cannot be.
+    variables = {"JAVA_HOME": str(java), "PYSPARK_PYTHON": str(python), "PYTHONHOME": home, "SPARK_LOCAL_IP": "127.0.0.1"}
     clean = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "PYTHONPATH")}
     command = [str(python), __file__, "--train", str(path), str(batch), str(EPOCHS)]
     done = subprocess.run(command, env=clean | variables, capture_output=True, text=True)
