@@ -176,10 +176,10 @@ def prepare(spark, ingested, folder):
 
     data = spark.read.parquet(ingested)
     counts = {row["label"]: row["count"] for row in data.groupBy("label").count().collect()}
-    data = data.withColumn("hfeatures_dense", F.udf(lambda vector: Vectors.dense(vector), VectorUDT())("hfeatures"))
+    data = data.withColumn("hfeatures_dense", F.udf(lambda vector: Vectors.dense(vector), VectorUDT(), useArrow=False)("hfeatures"))
     encoder = OneHotEncoder(inputCols=["label"], outputCols=["encoded_label"], dropLast=False)
     data = Pipeline(stages=[encoder, MinMaxScaler(inputCol="hfeatures_dense", outputCol="HLF_input")]).fit(data).transform(data)
-    data = data.withColumn("GRU_input", F.udf(order_and_scale, "array<array<double>>")("lfeatures"))
+    data = data.withColumn("GRU_input", F.udf(order_and_scale, "array<array<double>>", useArrow=False)("lfeatures"))
     least = min(counts.values())
     thinned = [data.where(F.col("label") == label).sample(False, least / count) for label, count in sorted(counts.items())]
     balanced = thinned[0]
