@@ -29,7 +29,7 @@ typedef struct sap_table_options {
     bool identity;    /* two columns more, behind the others: `file` (its base name) and `entry` (number in its tree) */
     const struct ArrowSchema
         *schema;                /* the schema, when it is known; NULL: read from the files. Borrowed for the call */
-    const char *const *columns; /* (column_count) of sap_table_schema_read: these columns and fields alone, by their
+    const char *const *columns; /* (column_count) of sap_table_schema_read: these columns and fields, by their
                                    paths ("Jet", "Jet.PT"); one that is not there is an error */
     size_t column_count;        /* 0: all */
 } sap_table_options;

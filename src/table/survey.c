@@ -206,16 +206,29 @@ sap_status sap_table_open(const char *const *urls, size_t count, const sap_table
     return make_table(urls, count, options, true, run, out, err);
 }
 
+/* Of the schema what is named, and the entries' identity. */
+static sap_status choose_columns(sap_table *t, const sap_table_options *o, sap_error *err) {
+    const sap_outline *outline = t->reference ? t->reference->outline : NULL;
+    const char *where = t->reference ? t->reference->shown.url : "the schema given", **paths;
+    size_t count = o->column_count;
+    sap_field whole = t->schema;
+    paths = sap_arena_array(&t->arena, count + 2, sizeof(const char *));
+    if (!paths)
+        return sap_error_memory(err, where);
+    memcpy(paths, o->columns, count * sizeof(const char *));
+    for (int32_t i = 0; outline && i < outline->count; i++)
+        if (outline->children[i].kind == SAP_OUTLINE_FILE || outline->children[i].kind == SAP_OUTLINE_ENTRY)
+            paths[count++] = outline->children[i].field.name;
+    return sap_schema_choose(&t->arena, &whole, paths, count, where, &t->schema, err);
+}
+
 sap_status sap_table_schema_read(const char *const *urls, size_t count, const sap_table_options *options,
                                  const sap_run *run, struct ArrowSchema *out, sap_error *err) {
     sap_table *t = NULL;
     SAP_TRY(make_table(urls, count, options, options && options->merge, run, &t, err));
     sap_status status = SAP_OK;
-    if (options && options->column_count) {
-        const char *where = t->reference ? t->reference->shown.url : "the schema given";
-        sap_field whole = t->schema;
-        status = sap_schema_choose(&t->arena, &whole, options->columns, options->column_count, where, &t->schema, err);
-    }
+    if (options && options->column_count)
+        status = choose_columns(t, options, err);
     if (status == SAP_OK)
         status = sap_schema_export(t->schema.children, t->schema.count, out, err);
     sap_table_close(t);

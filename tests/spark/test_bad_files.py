@@ -229,6 +229,74 @@ def test_server_that_dies_and_comes_back(spark, folder, served):
     assert back, "the server was needed"
 
 
+class Running:
+    """A query on a thread of its own, whose server is frozen once the query is planned; and its tasks."""
+
+    def __init__(self, frame, server):
+        self.context = frame.sparkSession.sparkContext._jsc.sc()
+        self.rows = self.failure = None
+        before = set(self.tasks("RUNNING"))
+        frame._jdf.queryExecution().executedPlan()
+        server.freeze()
+        self.thread = threading.Thread(target=self._collect, args=(frame,))
+        self.thread.start()
+        self.task = until(lambda: next(iter(set(self.tasks("RUNNING")) - before), None))
+        time.sleep(0.5)  # it is in the C library by then, waiting for the server
+
+    def _collect(self, frame):
+        try:
+            self.rows = frame.collect()
+        except Exception as failure:  # noqa: BLE001 - the test looks at it
+            self.failure = failure
+
+    def tasks(self, status):
+        store, found = self.context.statusStore(), []
+        stages = store.stageList(None)
+        for i in range(stages.size()):
+            tasks = store.taskList(stages.apply(i).stageId(), stages.apply(i).attemptId(), 100)
+            found += [tasks.apply(k).taskId() for k in range(tasks.size()) if tasks.apply(k).status() == status]
+        return found
+
+
+def until(condition, seconds=60):
+    """What the condition gives once it holds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+    return found
+
+
+@needs_server
+@pytest.mark.parametrize("source", ["root", "root_python"])
+def test_task_that_is_killed_alone(spark, server, source):
+    """While its server does not answer: the read ends, its memory is given back, Spark runs the task again; and a job that is cancelled ends."""
+    from sapwood.spark import register
+
+    register(spark, name="root_python")
+    read = spark.read.format(source).option("columns", "Jet.PT,Jet_size").option("targetSize", "1g")
+    frame = read.load(server.url("*.root")).selectExpr(*SUMS)
+    expected = frame.collect()
+    memory = spark._jvm.org.apache.spark.sql.util.ArrowUtils.rootAllocator()
+    held = memory.getAllocatedMemory()
+    query = Running(frame, server)
+    try:
+        query.context.killTaskAttempt(query.task, True, "by the test")
+        until(lambda: query.task in query.tasks("KILLED"), 30)  # the deadline of access is 120 seconds
+        assert until(lambda: query.tasks("RUNNING")) != [query.task]
+        server.thaw()
+        query.thread.join()
+        assert query.rows == expected and query.failure is None
+        again = Running(read.load(server.url("*.root")).selectExpr(*SUMS), server)
+        spark.sparkContext.cancelAllJobs()
+        again.thread.join(30)
+        assert "cancelled" in str(again.failure)
+        until(lambda: again.task not in again.tasks("RUNNING"), 30)
+    finally:
+        server.thaw()
+    until(lambda: memory.getAllocatedMemory() == held, 30)
+
+
 # ---- A cluster -------------------------------------------------------------------------------------------------------------------
 
 
