@@ -26,8 +26,12 @@ typedef struct sap_table_options {
     const char *tree; /* path of the tree in each file; NULL: the only one */
     bool merge;       /* the schema is that of all files together; else the first one's */
     bool skip_bad;    /* files that cannot be opened are left out, not an error */
+    bool identity;    /* two columns more, behind the others: `file` (its base name) and `entry` (number in its tree) */
     const struct ArrowSchema
-        *schema; /* the schema, when it is known; NULL: read from the files. Borrowed for the call */
+        *schema;                /* the schema, when it is known; NULL: read from the files. Borrowed for the call */
+    const char *const *columns; /* (column_count) of sap_table_schema_read: these columns and fields, by their
+                                   paths ("Jet", "Jet.PT"); one that is not there is an error */
+    size_t column_count;        /* 0: all */
 } sap_table_options;
 
 /* What is known of a file. Borrowed from the table. */
@@ -86,6 +90,7 @@ typedef struct sap_table_reader_options {
         *wanted;              /* a struct of the columns wanted, by their names and of their types or wider ones, with
                                          those of their fields that are wanted. Borrowed for the call */
     bool lenient;             /* what the file lacks is null; else an error */
+    bool identity;            /* as of the table: `file` and `entry` are columns */
     const char *where;        /* entries to keep, see export.h; columns are named as in the tree, or by their
                                          paths in the table ("event.run"). NULL: all */
     const char *const *hints; /* (hint_count) entries for which one of these does not hold may be left out too; one

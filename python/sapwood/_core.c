@@ -50,6 +50,38 @@ bool core_texts(PyObject *list, bool bytes, const char ***out, size_t *count) {
     return true;
 }
 
+static void free_schema(PyObject *capsule) {
+    struct ArrowSchema *schema = PyCapsule_GetPointer(capsule, "arrow_schema");
+    if (schema && schema->release)
+        schema->release(schema);
+    free(schema);
+}
+
+PyObject *core_schema_capsule(struct ArrowSchema *schema) {
+    PyObject *capsule = PyCapsule_New(schema, "arrow_schema", free_schema);
+    if (!capsule) {
+        schema->release(schema);
+        free(schema);
+    }
+    return capsule;
+}
+
+static void free_array(PyObject *capsule) {
+    struct ArrowArray *array = PyCapsule_GetPointer(capsule, "arrow_array");
+    if (array && array->release)
+        array->release(array);
+    free(array);
+}
+
+PyObject *core_array_capsule(struct ArrowArray *array) {
+    PyObject *capsule = PyCapsule_New(array, "arrow_array", free_array);
+    if (!capsule) {
+        array->release(array);
+        free(array);
+    }
+    return capsule;
+}
+
 PyObject *core_raise(const sap_error *err) {
     if (err->status == SAP_EMEMORY)
         return PyErr_NoMemory();
@@ -399,7 +431,8 @@ PyMODINIT_FUNC PyInit__core(void) {
         PyModule_AddFunctions(module, core_table_functions) != 0 ||
         PyModule_AddFunctions(module, core_event_functions) != 0 || !core_nn_init() ||
         PyModule_AddFunctions(module, core_nn_functions) != 0 || !core_spread_init() ||
-        PyModule_AddFunctions(module, core_spread_functions) != 0 ||
+        PyModule_AddFunctions(module, core_spread_functions) != 0 || !core_table_reader_init() ||
+        PyModule_AddFunctions(module, core_table_reader_functions) != 0 ||
         PyModule_AddIntConstant(module, "SHARDS", SAP_DATASET_SHARDS) != 0 ||
         PyModule_AddObjectRef(module, "Error", error_type) != 0 ||
         PyModule_AddObjectRef(module, "NotFoundError", missing_type) != 0)

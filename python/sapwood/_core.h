@@ -19,6 +19,10 @@ PyObject *core_numbers(const int64_t *numbers, size_t count);
  * with an exception set. */
 bool core_texts(PyObject *list, bool bytes, const char ***out, size_t *count);
 
+/* Capsules "arrow_schema", "arrow_array" of what was malloc'ed, which becomes theirs, also when NULL is returned with an exception set. */
+PyObject *core_schema_capsule(struct ArrowSchema *schema);
+PyObject *core_array_capsule(struct ArrowArray *array);
+
 /* Raises what `err` says, with the attribute `status`. Returns NULL. */
 PyObject *core_raise(const sap_error *err);
 
@@ -61,6 +65,11 @@ bool core_nn_init(void);
 
 extern PyMethodDef core_spread_functions[];
 bool core_spread_init(void);
+
+/* ---- Tables of many files, in parts (_table_reader.c) ------------------------------------------------------------- */
+
+extern PyMethodDef core_table_reader_functions[];
+bool core_table_reader_init(void);
 
 /* For objects of heap types: memory for one, and giving it back with the hold on the type. */
 void *core_new_object(PyTypeObject *type);

@@ -8,26 +8,11 @@ static PyTypeObject *recipe_type, *features_type, *packer_type, *shard_type, *wr
 
 /* ---- Arrow's capsules ------------------------------------------------------------------------------------------- */
 
-static void free_schema(PyObject *capsule) {
-    struct ArrowSchema *schema = PyCapsule_GetPointer(capsule, "arrow_schema");
-    if (schema && schema->release)
-        schema->release(schema);
-    free(schema);
-}
-
-static void free_array(PyObject *capsule) {
-    struct ArrowArray *array = PyCapsule_GetPointer(capsule, "arrow_array");
-    if (array && array->release)
-        array->release(array);
-    free(array);
-}
-
 /* Columns as a pair of capsules: the batch becomes empty. */
 static PyObject *give_columns(const sap_field *fields, size_t count, sap_batch *batch) {
     sap_error err = {0};
     struct ArrowSchema *schema = calloc(1, sizeof *schema);
     struct ArrowArray *array = calloc(1, sizeof *array);
-    PyObject *first = NULL, *second = NULL, *pair = NULL;
     sap_status status = schema && array ? SAP_OK : sap_error_set(&err, SAP_EMEMORY, "features");
     if (status == SAP_OK)
         status = sap_schema_export(fields, (int32_t)count, schema, &err);
@@ -36,22 +21,14 @@ static PyObject *give_columns(const sap_field *fields, size_t count, sap_batch *
     if (status != SAP_OK) {
         if (schema && schema->release)
             schema->release(schema);
-        (void)core_raise(&err);
-        goto done;
+        free(schema);
+        free(array);
+        return core_raise(&err);
     }
-    first = PyCapsule_New(schema, "arrow_schema", free_schema);
-    second = PyCapsule_New(array, "arrow_array", free_array);
-    if (first)
-        schema = NULL;
-    if (second)
-        array = NULL;
-    if (first && second)
-        pair = PyTuple_Pack(2, first, second);
-done:
+    PyObject *first = core_schema_capsule(schema), *second = core_array_capsule(array);
+    PyObject *pair = first && second ? PyTuple_Pack(2, first, second) : NULL;
     Py_XDECREF(first);
     Py_XDECREF(second);
-    free(schema);
-    free(array);
     return pair;
 }
 

@@ -45,8 +45,8 @@ JNIEXPORT jlong JNICALL Java_sapwood_spark_NativeReader_create(JNIEnv *env, jcla
 
 JNIEXPORT void JNICALL Java_sapwood_spark_NativeReader_open(JNIEnv *env, jclass class, jlong handle, jbyteArray url,
                                                             jbyteArray tree, jlong begin, jlong end, jlong schema,
-                                                            jboolean lenient, jbyteArray where, jobjectArray hints,
-                                                            jlong batch_size) {
+                                                            jboolean lenient, jboolean identity, jbyteArray where,
+                                                            jobjectArray hints, jlong batch_size) {
     (void)class;
     reading *r = reading_of(handle);
     jni_texts conditions = {0};
@@ -62,6 +62,7 @@ JNIEXPORT void JNICALL Java_sapwood_spark_NativeReader_open(JNIEnv *env, jclass 
                                                   .end = end,
                                                   .wanted = (const struct ArrowSchema *)(uintptr_t)schema,
                                                   .lenient = lenient,
+                                                  .identity = identity,
                                                   .where = where_text,
                                                   .hints = conditions.items,
                                                   .hint_count = conditions.count,

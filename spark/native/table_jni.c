@@ -14,20 +14,20 @@ static struct ArrowSchema *schema_at(jlong address) {
 
 /* What both ways of opening are given. */
 typedef struct asked {
-    jni_texts urls;
+    jni_texts urls, columns;
     char *tree;
     sap_table_options options;
     sap_pool *pool;
 } asked;
 
-static bool take_asked(JNIEnv *env, jobjectArray urls, jbyteArray tree, jboolean merge, jboolean skip, jint threads,
-                       asked *a) {
+static bool take_asked(JNIEnv *env, jobjectArray urls, jbyteArray tree, jboolean merge, jboolean skip,
+                       jboolean identity, jint threads, asked *a) {
     bool failed = false;
     sap_error error = {0};
     if (!jni_texts_take(env, urls, &a->urls))
         return false;
     a->tree = jni_bytes(env, tree, &failed);
-    a->options = (sap_table_options){.tree = a->tree, .merge = merge, .skip_bad = skip};
+    a->options = (sap_table_options){.tree = a->tree, .merge = merge, .skip_bad = skip, .identity = identity};
     if (!failed && sap_pool_open(threads, &a->pool, &error) != SAP_OK) {
         jni_throw(env, &error);
         return false;
@@ -37,18 +37,22 @@ static bool take_asked(JNIEnv *env, jobjectArray urls, jbyteArray tree, jboolean
 
 static void release_asked(asked *a) {
     jni_texts_release(&a->urls);
+    jni_texts_release(&a->columns);
     free(a->tree);
     sap_pool_close(a->pool);
 }
 
 JNIEXPORT void JNICALL Java_sapwood_spark_Survey_readSchema(JNIEnv *env, jclass class, jobjectArray urls,
                                                             jbyteArray tree, jboolean merge, jboolean skip,
-                                                            jint threads, jlong out) {
+                                                            jboolean identity, jobjectArray columns, jint threads,
+                                                            jlong out) {
     (void)class;
     asked a = {0};
     sap_error error = {0};
-    if (take_asked(env, urls, tree, merge, skip, threads, &a)) {
+    if (take_asked(env, urls, tree, merge, skip, identity, threads, &a) && jni_texts_take(env, columns, &a.columns)) {
         sap_run run = {.pool = a.pool};
+        a.options.columns = a.columns.items;
+        a.options.column_count = a.columns.count;
         if (sap_table_schema_read(a.urls.items, a.urls.count, &a.options, &run, schema_at(out), &error) != SAP_OK)
             jni_throw(env, &error);
     }
@@ -56,12 +60,13 @@ JNIEXPORT void JNICALL Java_sapwood_spark_Survey_readSchema(JNIEnv *env, jclass 
 }
 
 JNIEXPORT jlong JNICALL Java_sapwood_spark_Survey_open(JNIEnv *env, jclass class, jobjectArray urls, jbyteArray tree,
-                                                       jboolean merge, jboolean skip, jlong schema, jint threads) {
+                                                       jboolean merge, jboolean skip, jboolean identity, jlong schema,
+                                                       jint threads) {
     (void)class;
     asked a = {0};
     sap_error error = {0};
     sap_table *table = NULL;
-    if (take_asked(env, urls, tree, merge, skip, threads, &a)) {
+    if (take_asked(env, urls, tree, merge, skip, identity, threads, &a)) {
         sap_run run = {.pool = a.pool};
         a.options.schema = schema_at(schema);
         if (sap_table_open(a.urls.items, a.urls.count, &a.options, &run, &table, &error) != SAP_OK)

@@ -93,6 +93,10 @@ static sap_status find(finder *f, const sap_outline *outline, const sap_field *w
             return wrong_type(f, wanted, &outline->field, "");
         out->kind = SAP_FIT_RECORD;
         return find_fields(f, outline, wanted, items, out);
+    case SAP_OUTLINE_FILE:
+    case SAP_OUTLINE_ENTRY:
+        out->kind = outline->kind == SAP_OUTLINE_FILE ? SAP_FIT_FILE : SAP_FIT_ENTRY;
+        return wanted->type == outline->field.type ? SAP_OK : wrong_type(f, wanted, &outline->field, "");
     default:
         if (wanted->type != SAP_LIST || wanted->children[0].type != SAP_RECORD)
             return wrong_type(f, wanted, &outline->field, "");
@@ -111,7 +115,7 @@ sap_status sap_fit_make(const sap_outline *outline, const sap_field *wanted, boo
 /* ---- Making ------------------------------------------------------------------------------------------------ */
 
 typedef struct maker {
-    const sap_column *const *columns;
+    const sap_fit_input *input;
     const char *where;
     struct sap_storage *storage;
     sap_error *err;
@@ -182,7 +186,7 @@ static sap_status items_of(const maker *m, const sap_column *lists, const int32_
 
 static sap_status make_values(const maker *m, const sap_fit *fit, const int32_t *offsets, int64_t entries,
                               sap_column *out) {
-    const sap_column *column = m->columns[fit->column];
+    const sap_column *column = m->input->columns[fit->column];
     if (!fit->item)
         return sap_values_fit(column, fit->wanted, m->where, m->storage, out, m->err);
     sap_column items;
@@ -190,14 +194,26 @@ static sap_status make_values(const maker *m, const sap_fit *fit, const int32_t 
     return sap_values_fit(&items, fit->wanted, m->where, m->storage, out, m->err);
 }
 
+static sap_status make_entries(const maker *m, const sap_fit *fit, sap_column *out) {
+    size_t bytes = (size_t)m->input->length * sizeof *m->input->entries;
+    int64_t *numbers = sap_storage_alloc(m->storage, bytes);
+    if (!numbers)
+        return sap_error_memory(m->err, m->where);
+    memcpy(numbers, m->input->entries, bytes);
+    SAP_TRY(sap_column_init(m->storage, fit->wanted, out, m->err));
+    out->length = m->input->length;
+    out->values = numbers;
+    return SAP_OK;
+}
+
 static sap_status make_collection(const maker *m, const sap_fit *fit, int64_t length, sap_column *out) {
     SAP_TRY(sap_column_init(m->storage, fit->wanted, out, m->err));
     out->length = length;
     const sap_fit *first = first_list(fit);
     if (first)
-        SAP_TRY(rebase(m, m->columns[first->column]->offsets, length, &out->offsets));
+        SAP_TRY(rebase(m, m->input->columns[first->column]->offsets, length, &out->offsets));
     else
-        SAP_TRY(count_offsets(m, m->columns[fit->column], &out->offsets));
+        SAP_TRY(count_offsets(m, m->input->columns[fit->column], &out->offsets));
     return make_fields(m, fit, &fit->wanted->children[0], length ? out->offsets[length] : 0, out->offsets, length,
                        &out->children[0]);
 }
@@ -212,13 +228,17 @@ static sap_status make(const maker *m, const sap_fit *fit, int64_t length, const
         return make_values(m, fit, offsets, entries, out);
     case SAP_FIT_RECORD:
         return make_fields(m, fit, fit->wanted, length, offsets, entries, out);
+    case SAP_FIT_FILE:
+        return sap_values_repeat(fit->wanted, m->input->file, m->input->file_length, length, m->storage, out, m->err);
+    case SAP_FIT_ENTRY:
+        return make_entries(m, fit, out);
     default:
         return make_collection(m, fit, length, out);
     }
 }
 
-sap_status sap_fit_run(const sap_fit *fit, const sap_column *const *columns, int64_t length, const char *where,
-                       struct sap_storage *storage, sap_column *out, sap_error *err) {
-    maker m = {columns, where, storage, err};
-    return make(&m, fit, length, NULL, length, out);
+sap_status sap_fit_run(const sap_fit *fit, const sap_fit_input *input, const char *where, struct sap_storage *storage,
+                       sap_column *out, sap_error *err) {
+    maker m = {input, where, storage, err};
+    return make(&m, fit, input->length, NULL, input->length, out);
 }

@@ -28,6 +28,26 @@ sap_status sap_values_null(const sap_field *wanted, int64_t length, struct sap_s
     return SAP_OK;
 }
 
+sap_status sap_values_repeat(const sap_field *wanted, const char *text, size_t bytes, int64_t length,
+                             struct sap_storage *storage, sap_column *out, sap_error *err) {
+    if (length > 0 && bytes > (size_t)(INT32_MAX / length))
+        return sap_error_set(err, SAP_EUNSUPPORTED, "a name of %zu bytes is too long for a column", bytes);
+    int32_t *offsets = sap_storage_alloc(storage, (size_t)(length + 1) * sizeof *offsets);
+    char *texts = sap_storage_alloc(storage, (size_t)length * bytes + 1);
+    if (!offsets || !texts)
+        return sap_error_memory(err, wanted->name);
+    offsets[0] = 0;
+    for (int64_t i = 0; i < length; i++) {
+        memcpy(texts + offsets[i], text, bytes);
+        offsets[i + 1] = offsets[i] + (int32_t)bytes;
+    }
+    SAP_TRY(sap_column_init(storage, wanted, out, err));
+    out->length = length;
+    out->offsets = offsets;
+    out->values = texts;
+    return SAP_OK;
+}
+
 /* ---- Numbers -------------------------------------------------------------------------------------------------- */
 
 /* A decimal of Arrow is two words, the lower first. */

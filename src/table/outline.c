@@ -208,13 +208,31 @@ static sap_status add_branches(maker *s, size_t begin, size_t end, const group *
     return SAP_OK;
 }
 
-sap_status sap_outline_make(sap_tree *tree, sap_arena *arena, sap_outline *out, sap_error *err) {
+static bool add_identity(sap_arena *arena, sap_outline *parent) {
+    static const sap_outline columns[] = {
+        {.kind = SAP_OUTLINE_FILE, .field = {.name = "file", .type = SAP_STRING}},
+        {.kind = SAP_OUTLINE_ENTRY, .field = {.name = "entry", .type = SAP_INT64}},
+    };
+    bool well = true;
+    for (size_t i = 0; i < sizeof columns / sizeof *columns && well; i++) {
+        sap_outline *out = &parent->children[parent->count];
+        *out = columns[i];
+        out->field.name = unique_name(arena, parent->children, parent->count, out->field.name);
+        well = out->field.name != NULL;
+        parent->count += well;
+    }
+    return well;
+}
+
+sap_status sap_outline_make(sap_tree *tree, bool identity, sap_arena *arena, sap_outline *out, sap_error *err) {
     maker s = {tree, arena, err};
     size_t count = sap_tree_branch_count(tree);
-    *out = (sap_outline){.kind = SAP_OUTLINE_RECORD, .children = sap_arena_array(arena, count + 1, sizeof *out)};
+    *out = (sap_outline){.kind = SAP_OUTLINE_RECORD, .children = sap_arena_array(arena, count + 2, sizeof *out)};
     if (!out->children)
         return sap_error_memory(err, "table");
     SAP_TRY(add_branches(&s, 0, count, &(group){0}, out));
+    if (identity && !add_identity(arena, out))
+        return sap_error_memory(err, "table");
     return seal(arena, out, "") ? SAP_OK : sap_error_memory(err, "table");
 }
 

@@ -49,7 +49,7 @@ static sap_status note_schema(sap_table *t, sap_surveyed *f, sap_tree *tree, sap
     sap_arena scratch = {0};
     bool first = !t->reference;
     sap_outline *outline = sap_arena_alloc(&f->arena, sizeof *outline);
-    sap_status status = outline ? sap_outline_make(tree, first ? &f->arena : &scratch, outline, err)
+    sap_status status = outline ? sap_outline_make(tree, t->identity, first ? &f->arena : &scratch, outline, err)
                                 : sap_error_memory(err, f->shown.url);
     if (status == SAP_OK && first) {
         t->reference = f;
@@ -174,6 +174,7 @@ static sap_status open_table(sap_table *t, const char *const *urls, size_t count
     sap_table_options o = options ? *options : (sap_table_options){0};
     t->merge = o.merge;
     t->skip_bad = o.skip_bad;
+    t->identity = o.identity;
     t->given = o.schema != NULL;
     t->tree = o.tree ? sap_arena_text(&t->arena, o.tree, strlen(o.tree)) : NULL;
     if (o.tree && !t->tree)
@@ -205,11 +206,31 @@ sap_status sap_table_open(const char *const *urls, size_t count, const sap_table
     return make_table(urls, count, options, true, run, out, err);
 }
 
+/* Of the schema what is named, and the entries' identity. */
+static sap_status choose_columns(sap_table *t, const sap_table_options *o, sap_error *err) {
+    const sap_outline *outline = t->reference ? t->reference->outline : NULL;
+    const char *where = t->reference ? t->reference->shown.url : "the schema given", **paths;
+    size_t count = o->column_count;
+    sap_field whole = t->schema;
+    paths = sap_arena_array(&t->arena, count + 2, sizeof(const char *));
+    if (!paths)
+        return sap_error_memory(err, where);
+    memcpy(paths, o->columns, count * sizeof(const char *));
+    for (int32_t i = 0; outline && i < outline->count; i++)
+        if (outline->children[i].kind == SAP_OUTLINE_FILE || outline->children[i].kind == SAP_OUTLINE_ENTRY)
+            paths[count++] = outline->children[i].field.name;
+    return sap_schema_choose(&t->arena, &whole, paths, count, where, &t->schema, err);
+}
+
 sap_status sap_table_schema_read(const char *const *urls, size_t count, const sap_table_options *options,
                                  const sap_run *run, struct ArrowSchema *out, sap_error *err) {
     sap_table *t = NULL;
     SAP_TRY(make_table(urls, count, options, options && options->merge, run, &t, err));
-    sap_status status = sap_schema_export(t->schema.children, t->schema.count, out, err);
+    sap_status status = SAP_OK;
+    if (options && options->column_count)
+        status = choose_columns(t, options, err);
+    if (status == SAP_OK)
+        status = sap_schema_export(t->schema.children, t->schema.count, out, err);
     sap_table_close(t);
     return status;
 }

@@ -10,9 +10,11 @@
 /* ---- Outlines: a tree as a table --------------------------------------------------------------------------- */
 
 typedef enum sap_outline_kind {
-    SAP_OUTLINE_COLUMN,    /* a branch with values */
-    SAP_OUTLINE_RECORD,    /* a split object */
-    SAP_OUTLINE_COLLECTION /* a split collection: the columns below are lists of the same lengths */
+    SAP_OUTLINE_COLUMN,     /* a branch with values */
+    SAP_OUTLINE_RECORD,     /* a split object */
+    SAP_OUTLINE_COLLECTION, /* a split collection: the columns below are lists of the same lengths */
+    SAP_OUTLINE_FILE,       /* the file's base name */
+    SAP_OUTLINE_ENTRY       /* the entry's number */
 } sap_outline_kind;
 
 typedef struct sap_outline {
@@ -25,8 +27,9 @@ typedef struct sap_outline {
     int32_t count;
 } sap_outline;
 
-/* The whole tree as a record. All memory is the arena's; the tree must live as long. */
-SAP_MUST_CHECK sap_status sap_outline_make(sap_tree *tree, sap_arena *arena, sap_outline *out, sap_error *err);
+/* The whole tree as a record; with its entries' identity, if that is wanted. All memory is the arena's; the tree must live as long. */
+SAP_MUST_CHECK sap_status sap_outline_make(sap_tree *tree, bool identity, sap_arena *arena, sap_outline *out,
+                                           sap_error *err);
 /* The child of that name, or NULL. */
 const sap_outline *sap_outline_child(const sap_outline *outline, const char *name);
 /* What stands at "a.b.c"; NULL: nothing. */
@@ -48,16 +51,22 @@ SAP_MUST_CHECK bool sap_field_merge(sap_arena *arena, sap_field *into, const sap
 /* The child of that name, or NULL. */
 const sap_field *sap_field_child(const sap_field *field, const char *name);
 
+/* The part of a record that the paths lead to, in its own order; one that leads nowhere is an error. Names and types stay those of `schema`. */
+SAP_MUST_CHECK sap_status sap_schema_choose(sap_arena *arena, const sap_field *schema, const char *const *paths,
+                                            size_t count, const char *where, sap_field *out, sap_error *err);
+
 /* ---- Fitting: what was read, as it is wanted ----------------------------------------------------------------- */
 
 /* A column or field that is wanted, and where it comes from. */
 typedef struct sap_fit {
     const sap_field *wanted;
     enum {
-        SAP_FIT_NULL,      /* the file lacks it */
-        SAP_FIT_VALUES,    /* of a column that was read, or of a part of one */
-        SAP_FIT_RECORD,    /* a split object: its fields come from columns of their own */
-        SAP_FIT_COLLECTION /* a split collection: one child, the record of an item */
+        SAP_FIT_NULL,       /* the file lacks it */
+        SAP_FIT_VALUES,     /* of a column that was read, or of a part of one */
+        SAP_FIT_RECORD,     /* a split object: its fields come from columns of their own */
+        SAP_FIT_COLLECTION, /* a split collection: one child, the record of an item */
+        SAP_FIT_FILE,
+        SAP_FIT_ENTRY
     } kind;
     const sap_outline *outline;
     int32_t
@@ -77,10 +86,22 @@ typedef struct sap_fit_columns {
 SAP_MUST_CHECK sap_status sap_fit_make(const sap_outline *outline, const sap_field *wanted, bool lenient,
                                        const char *where, sap_arena *arena, sap_fit *out, sap_fit_columns *columns,
                                        sap_error *err);
-/* The wanted columns of a batch. columns: (columns->count) those that were read; their memory must live as long as the storage, where what
- * is made lies. */
-SAP_MUST_CHECK sap_status sap_fit_run(const sap_fit *fit, const sap_column *const *columns, int64_t length,
-                                      const char *where, struct sap_storage *storage, sap_column *out, sap_error *err);
+/* What was read of some entries. */
+typedef struct sap_fit_input {
+    const sap_column *const
+        *columns; /* (columns->count) their memory must live as long as the storage, where what is made lies */
+    int64_t length;
+    const char *file; /* its base name: (file_length) bytes */
+    size_t file_length;
+    const int64_t *entries; /* (length) their numbers; NULL where no SAP_FIT_ENTRY is */
+} sap_fit_input;
+
+/* The wanted columns of a batch. */
+SAP_MUST_CHECK sap_status sap_fit_run(const sap_fit *fit, const sap_fit_input *input, const char *where,
+                                      struct sap_storage *storage, sap_column *out, sap_error *err);
+/* One text over and over. */
+SAP_MUST_CHECK sap_status sap_values_repeat(const sap_field *wanted, const char *text, size_t bytes, int64_t length,
+                                            struct sap_storage *storage, sap_column *out, sap_error *err);
 /* Values as another type that holds them. `out` has a name. */
 SAP_MUST_CHECK sap_status sap_values_fit(const sap_column *from, const sap_field *wanted, const char *where,
                                          struct sap_storage *storage, sap_column *out, sap_error *err);

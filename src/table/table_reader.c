@@ -23,6 +23,7 @@ struct sap_table_reader {
     int32_t *place;           /* (columns.count) among those of `tested`; below 0: -1 less that among those of `rest` */
     int64_t at, end;          /* without a column to read: entries that are left */
     int64_t read, kept;
+    bool numbered; /* the entries' numbers are wanted */
 };
 
 /* ---- Opening --------------------------------------------------------------------------------------------- */
@@ -165,8 +166,10 @@ static sap_status open_all(sap_table_reader *r, const sap_table_reader_options *
         return sap_error_set(err, SAP_EDATA,
                              "%s: entries [%lld, %lld) of %lld: the file is not the one that was planned with",
                              r->where, (long long)o->begin, (long long)r->end, (long long)entries);
-    SAP_TRY(sap_outline_make(r->tree, &r->arena, &r->outline, err));
+    SAP_TRY(sap_outline_make(r->tree, o->identity, &r->arena, &r->outline, err));
     SAP_TRY(sap_fit_make(&r->outline, &r->wanted, o->lenient, r->where, &r->arena, &r->fit, &r->columns, err));
+    for (int32_t i = 0; i < r->fit.count; i++)
+        r->numbered = r->numbered || r->fit.children[i].kind == SAP_FIT_ENTRY;
     SAP_TRY(join_conditions(r, o, err));
     return r->at < r->end ? open_readers(r, o, err) : SAP_OK;
 }
@@ -204,7 +207,22 @@ void sap_table_reader_close(sap_table_reader *r) {
 typedef struct pieces {
     sap_batch tested, rest;
     int64_t length;
+    int64_t *entries; /* (length) their numbers, if they are wanted */
 } pieces;
+
+/* Notes the numbers of the entries from `first` on that are kept; keep NULL: all. */
+static sap_status note_entries(const sap_table_reader *r, pieces *p, int64_t first, const uint8_t *keep,
+                               sap_error *err) {
+    if (!r->numbered || p->length == 0)
+        return SAP_OK;
+    p->entries = malloc((size_t)p->length * sizeof *p->entries);
+    if (!p->entries)
+        return sap_error_memory(err, r->where);
+    for (int64_t i = 0, n = 0; n < p->length; i++)
+        if (!keep || keep[i])
+            p->entries[n++] = first + i;
+    return SAP_OK;
+}
 
 /* Keeps of the batch's entries [begin, end) those that `keep` (of entry `begin` on) says; NULL: all. */
 static sap_status narrow(sap_batch *batch, int64_t begin, int64_t end, const uint8_t *keep, sap_error *err) {
@@ -255,6 +273,7 @@ static sap_status read_kept(sap_table_reader *r, pieces *p, uint8_t **mask, sap_
         SAP_TRY(sap_reader_next(r->rest, &p->rest, err));
     }
     const uint8_t *keep = kept < behind - first ? *mask + first : NULL;
+    SAP_TRY(note_entries(r, p, p->tested.first_entry + first, keep, err));
     SAP_TRY(narrow(&p->tested, first, behind, keep, err));
     return narrow(&p->rest, 0, p->rest.length, keep, err);
 }
@@ -281,13 +300,14 @@ static sap_status read_pieces(sap_table_reader *r, pieces *p, sap_error *err) {
         return status;
     }
     if (!r->rest) {
+        int64_t first = r->at;
         count_rows(r, p);
-        return SAP_OK;
+        return note_entries(r, p, first, NULL, err);
     }
     SAP_TRY(sap_reader_next(r->rest, &p->rest, err));
     p->length = p->rest.length;
     r->read += p->length;
-    return SAP_OK;
+    return note_entries(r, p, p->rest.first_entry, NULL, err);
 }
 
 /* The wanted columns as a batch that owns what was read. */
@@ -298,7 +318,9 @@ static sap_status shape(sap_table_reader *r, pieces *p, sap_batch *out, sap_erro
         int32_t place = r->place[i];
         r->found[i] = place < 0 ? &p->rest.columns[-1 - place] : &p->tested.columns[place];
     }
-    sap_status status = sap_fit_run(&r->fit, r->found, p->length, r->where, out->storage, &top, err);
+    sap_fit_input input = {.columns = r->found, .length = p->length, .entries = p->entries};
+    input.file = sap_url_name(sap_file_name(r->file), &input.file_length);
+    sap_status status = sap_fit_run(&r->fit, &input, r->where, out->storage, &top, err);
     if (status != SAP_OK) {
         sap_batch_release(out);
         return status;
@@ -329,6 +351,7 @@ sap_status sap_table_reader_next(sap_table_reader *r, struct ArrowArray *out, sa
         status = sap_batch_export(&batch, out, err);
     if (status != SAP_OK || p.length == 0)
         r->at = r->end; /* there is no more */
+    free(p.entries);
     sap_batch_release(&p.tested);
     sap_batch_release(&p.rest);
     sap_batch_release(&batch);

@@ -14,7 +14,7 @@ typedef struct sap_surveyed {
 struct sap_table {
     sap_arena arena;
     const char *tree;
-    bool merge, skip_bad, given;
+    bool merge, skip_bad, identity, given;
     sap_surveyed *files;
     size_t file_count, file_capacity;
     const sap_surveyed *reference; /* the first file that opened */

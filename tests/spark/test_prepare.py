@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import CLASSES, SAMPLE, load_json, sample_options
+from test_bad_files import folder, needs_server, served, server  # noqa: F401
 
 SAMPLES = {name: str(SAMPLE / f"{name}.root") for name in CLASSES}
 
@@ -136,6 +137,48 @@ def test_events_of_a_frame_give_the_same_rows(spark, dataset, events, tmp_path):
     assert_same_events(tmp_path / "one", dataset)
     steps = load_json(dataset / "dataset.json")["selection"]
     assert load_json(tmp_path / "one/dataset.json")["selection"] == steps
+
+
+@pytest.mark.parametrize("source", ["root", "root_python"])
+def test_frames_of_the_source_give_the_same_rows(spark, dataset, tmp_path, source):
+    """Each event has the identity that it has on the command line: option("identity")."""
+    from sapwood.spark import prepare, register, write
+
+    register(spark, name="root_python")
+    inputs = {wanted["name"] for wanted in prepare_inputs()}
+    read = spark.read.format(source).option("identity", True).option("columns", json.dumps([*inputs])).option("targetSize", "300k")
+    write(prepare({name: read.load(path) for name, path in SAMPLES.items()}), tmp_path / "set")
+    assert_same_events(tmp_path / "set", dataset)
+
+
+def prepare_inputs():
+    from sapwood import _core
+
+    return json.loads(_core.recipe("topology", None).json())["inputs"]
+
+
+def test_one_sample_needs_no_name(spark):
+    from sapwood.spark import prepare
+
+    path = SAMPLES["ttbar"]
+    named = prepare({"ttbar": path}, spark=spark)
+    kept = named.count()
+    assert kept > 0
+    events = spark.read.format("root").option("identity", True).load(path)
+    for prepared, name in [(prepare(path, spark=spark), "events"), (prepare([path], samples=["ttbar"], spark=spark), "ttbar"), (prepare(events, samples=["tt"]), "tt")]:
+        assert [tuple(row) for row in prepared.groupBy("sample", "label").count().collect()] == [(name, 0, kept)]
+    with pytest.raises(ValueError, match="are not one"):
+        prepare(path, samples=["a", "b"], spark=spark)
+    with pytest.raises(ValueError, match="identity"):
+        prepare(events.drop("entry"))
+
+
+@needs_server
+def test_servers_files(spark, server):  # noqa: F811
+    from sapwood.spark import prepare
+
+    local, remote = (prepare(path, samples=["qcd"], spark=spark).drop("particles") for path in (SAMPLES["qcd"], server.url("qcd*.root")))
+    assert sorted(remote.collect()) == sorted(local.collect())
 
 
 def test_rows_made_from_prepared_ones_are_written_as_they_are(spark, dataset, tmp_path):

@@ -103,6 +103,39 @@ static void test_what_is_not_there(void **state) {
     wanted.release(&wanted);
 }
 
+static void test_entries_are_numbered(void **state) {
+    (void)state;
+    const sap_field fields[] = {{.name = "entry", .type = SAP_INT64}, {.name = "file", .type = SAP_STRING}};
+    struct ArrowSchema wanted;
+    make_wanted(fields, 2, &wanted);
+    static const char *const conditions[] = {NULL, "Jet_size >= 6"};
+    for (int i = 0; i < 2; i++) {
+        const sap_table_reader_options options = {
+            .url = urls[1], .begin = 10, .wanted = &wanted, .where = conditions[i], .identity = true};
+        sap_table_reader *reader;
+        struct ArrowArray array;
+        int64_t before = 9, count = 0;
+        assert_ok(sap_table_reader_open(&options, NULL, &reader, err));
+        for (;;) {
+            assert_ok(sap_table_reader_next(reader, &array, err));
+            if (!array.release)
+                break;
+            const int32_t *ends = array.children[1]->buffers[1];
+            for (int64_t k = 0; k < array.length; k++, count++) {
+                int64_t entry = ((const int64_t *)array.children[0]->buffers[1])[k];
+                assert_true(i ? entry > before : entry == before + 1);
+                assert_memory_equal((const char *)array.children[1]->buffers[2] + ends[k], "ttbar.root", 10);
+                assert_int_equal(ends[k + 1], ends[k] + 10);
+                before = entry;
+            }
+            array.release(&array);
+        }
+        assert_true(count > 0);
+        sap_table_reader_close(reader);
+    }
+    wanted.release(&wanted);
+}
+
 static void test_parts_cover_every_entry_once(void **state) {
     (void)state;
     struct ArrowSchema wanted;
@@ -149,6 +182,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_collection_is_a_list_of_records),
         cmocka_unit_test(test_what_is_not_there),
+        cmocka_unit_test(test_entries_are_numbered),
         cmocka_unit_test(test_parts_cover_every_entry_once),
         cmocka_unit_test(test_files_that_do_not_open_are_left_out),
     };

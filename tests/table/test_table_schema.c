@@ -93,12 +93,34 @@ static void test_arrow_and_back(void **state) {
     sap_arena_release(&arena);
 }
 
+static void test_columns_are_chosen_by_their_paths(void **state) {
+    (void)state;
+    static const sap_field item = {.name = "item", .type = SAP_RECORD, .count = 2, .children = bc};
+    static const sap_field dotted = {.name = "c.d", .type = SAP_INT16};
+    const sap_field all[] = {{.name = "Jet", .type = SAP_LIST, .count = 1, .children = &item},
+                             {.name = "event", .type = SAP_RECORD, .count = 2, .children = ab},
+                             {.name = "c", .type = SAP_RECORD, .count = 2, .children = ab},
+                             dotted};
+    const sap_field schema = {.name = "", .type = SAP_RECORD, .count = 4, .children = all};
+    const char *const some[] = {"event.a", "c.d", "Jet.c", "event.a"}, *const none[] = {"Jet.b", "event.bb"};
+    sap_arena arena = {0};
+    sap_field out;
+    char text[200];
+    assert_ok(sap_schema_choose(&arena, &schema, some, 4, "here", &out, err));
+    (void)sap_field_text(&out, text, sizeof text);
+    assert_string_equal(text, "record{Jet: list<record{c: list<float32>}>, event: record{a: int16}, c.d: int16}");
+    assert_error(SAP_ENOTFOUND, "here: no column \"event.bb\"; nearest: b",
+                 sap_schema_choose(&arena, &schema, none, 2, "here", &out, err));
+    sap_arena_release(&arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers_merge_into_the_smallest_type_that_holds_both),
         cmocka_unit_test(test_records_merge_field_by_field),
         cmocka_unit_test(test_what_does_not_merge_is_named),
         cmocka_unit_test(test_arrow_and_back),
+        cmocka_unit_test(test_columns_are_chosen_by_their_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@ _HOMES = {
     "Scorer": "scoring",
     "jar": "session",
     "prepare": "preparation",
+    "register": "source",
     "session": "session",
     "tensorflow_fit": "tensorflow_fit",
     "write": "writing",

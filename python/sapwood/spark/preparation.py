@@ -20,7 +20,7 @@ ABOUT = "sapwood"  # key of a feature's definition in its column's metadata
 
 
 def prepare(
-    events: Mapping[str, Paths | DataFrame] | DataFrame,
+    events: Mapping[str, Paths | DataFrame] | Paths | DataFrame,
     recipe: str | os.PathLike = "topology",
     convention: str | None = None,
     *,
@@ -35,7 +35,9 @@ def prepare(
 
     events: {"qcd": "root://host//data/qcd*.root", "ttbar": […]}, paths as the command line takes them, read by the tasks themselves; or
         {"qcd": DataFrame, …}; or one DataFrame with a column "sample". DataFrames hold an event a row: the recipe's inputs as columns
-        ("MissingET_size", "Jet.PT") or in collections (a field PT of an array<struct> Jet), and who the event is: `file` and `entry`.
+        ("MissingET_size", "Jet.PT") or in collections (a field PT of an array<struct> Jet), and who the event is: `file` and `entry`, which
+        `spark.read.format("root")` gives with option("identity", True). Paths alone, and a DataFrame without a column "sample", are
+        one sample, called as `samples` says, else "events".
     recipe: "topology", or the path of a C file, which is compiled here and travels with the job.
     convention: a variant of the recipe; None: its default.
     samples: names of the samples in the order of their labels; None: as in `events`, of one DataFrame in alphabetical order.
@@ -47,6 +49,8 @@ def prepare(
     sequence its rows one after another, as computed. `sapwood.spark.write` makes a training set of it.
     """
     shipped = tasks.Recipe.find(recipe, convention)
+    if "sample" not in events.columns if _is_frame(events) else not isinstance(events, Mapping):
+        events = {_only(samples): events}
     if not isinstance(events, Mapping):
         return _of_frames(shipped, _identified(events, "sample", file, entry, shipped), samples)
     if not events:
@@ -64,6 +68,13 @@ def prepare(
     if any(_is_frame(value) for value in events.values()):
         raise TypeError("prepare: either all samples are given as paths, or all as DataFrames")
     return _of_files(shipped, {name: events[name] for name in names}, tree, partition_bytes, spark)
+
+
+def _only(samples: Sequence[str] | None) -> str:
+    """The name of the one sample that events are which do not say."""
+    if samples is not None and len(samples) != 1:
+        raise ValueError(f"samples: {list(samples)} are not one, and the events do not say which is which: give {{name: paths}}, or a column \"sample\"")
+    return samples[0] if samples else "events"
 
 
 # ---- Schemas -----------------------------------------------------------------------------------------------------------
@@ -192,7 +203,8 @@ def _identified(events: DataFrame, sample: str | Column, file: str | Column, ent
 
     for name in (sample, file, entry):
         if isinstance(name, str) and name not in events.columns:
-            raise ValueError(f"the events have no column {name!r}: a sample, a file and an entry say which event is which, and its fate hangs on that")
+            raise ValueError(f"the events have no column {name!r}: a sample, a file and an entry say which event is which, and its fate hangs on that; "
+                             'format("root") has them with option("identity", True)')
     identity = [(F.col(f"`{c}`") if isinstance(c, str) else c).alias(name) for c, name in ((sample, "sample"), (file, "file"), (entry, "entry"))]
     identity[2] = identity[2].cast("bigint").alias("entry")
     return events.select(*identity, *inputs_of(events, recipe))

@@ -12,7 +12,7 @@ final class NativeReader implements AutoCloseable {
   /** Opens entries [begin, end) of a file. schema: address of an ArrowSchema of the wanted columns. The slice before is closed. */
   void open(RootPartition.Slice slice, RootReaderFactory what, long schema) {
     open(handle, Texts.encode(slice.url()), Texts.encode(what.options.tree), slice.begin(), slice.end(), schema, what.lenient,
-        Texts.encode(what.options.where), Texts.encode(what.conditions), what.options.batchSize);
+        what.options.identity, Texts.encode(what.options.where), Texts.encode(what.conditions), what.options.batchSize);
   }
 
   /** The next batch into the ArrowArray at that address; false: there is no more. */
@@ -42,8 +42,8 @@ final class NativeReader implements AutoCloseable {
 
   private static native long create();
 
-  private static native void open(long reader, byte[] url, byte[] tree, long begin, long end, long schema, boolean lenient, byte[] where,
-      byte[][] hints, long batchSize);
+  private static native void open(long reader, byte[] url, byte[] tree, long begin, long end, long schema, boolean lenient, boolean identity,
+      byte[] where, byte[][] hints, long batchSize);
 
   private static native boolean next(long reader, long array);
 

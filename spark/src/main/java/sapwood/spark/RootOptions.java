@@ -20,6 +20,10 @@ final class RootOptions implements Serializable {
   final String tree;
   /** The schema is that of all files together. */
   final boolean mergeSchema;
+  /** Two columns more: file and entry. */
+  final boolean identity;
+  /** Paths of the columns and fields that the schema has; none: all. */
+  final String[] columns;
   /** Files that cannot be read are left out. */
   final boolean skipBadFiles;
   /** Stored bytes of a partition; 0: what Spark's own readers of files take. */
@@ -35,6 +39,8 @@ final class RootOptions implements Serializable {
     paths = paths(options);
     tree = options.get("tree");
     mergeSchema = options.getBoolean("mergeSchema", false);
+    identity = options.getBoolean("identity", false);
+    columns = columns(options.getOrDefault("columns", ""));
     skipBadFiles = choice(options, "badFiles", "fail", "skip");
     targetSize = size(options, "targetSize", "0");
     batchSize = size(options, "batchSize", "0");
@@ -47,11 +53,7 @@ final class RootOptions implements Serializable {
     List<String> out = new ArrayList<>();
     String list = options.get("paths");
     if (list != null) {
-      try {
-        out.addAll(Arrays.asList(new ObjectMapper().readValue(list, String[].class)));
-      } catch (JsonProcessingException failure) {
-        throw new IllegalArgumentException("option paths: a JSON list of texts is expected, but it is " + list, failure);
-      }
+      out.addAll(list("paths", list));
     }
     String path = options.containsKey("path") ? options.get("path") : options.get("location");
     if (path != null) {
@@ -61,6 +63,22 @@ final class RootOptions implements Serializable {
       throw new IllegalArgumentException("root: no path is given: load(\"events.root\"), or option path");
     }
     return out.toArray(new String[0]);
+  }
+
+  private static List<String> list(String name, String json) {
+    try {
+      return Arrays.asList(new ObjectMapper().readValue(json, String[].class));
+    } catch (JsonProcessingException failure) {
+      throw new IllegalArgumentException("option " + name + ": a JSON list of texts is expected, but it is " + json, failure);
+    }
+  }
+
+  /** A list with commas, or as JSON where names hold commas. */
+  private static String[] columns(String text) {
+    if (text.strip().startsWith("[")) {
+      return list("columns", text).toArray(new String[0]);
+    }
+    return Arrays.stream(text.split(",")).map(String::strip).filter(word -> !word.isEmpty()).toArray(String[]::new);
   }
 
   private static boolean choice(CaseInsensitiveStringMap options, String name, String no, String yes) {

@@ -30,7 +30,7 @@ final class Survey {
     Natives.load();
     try (BufferAllocator allocator = allocator(); WantedSchema schema = new WantedSchema(allocator, given)) {
       table = open(Texts.encode(options.paths), Texts.encode(options.tree), options.mergeSchema, options.skipBadFiles,
-          schema.address(), THREADS);
+          options.identity, schema.address(), THREADS);
     }
     long handle = table;
     CLEANER.register(this, () -> close(handle));
@@ -54,7 +54,8 @@ final class Survey {
   static StructType readSchema(RootOptions options) {
     Natives.load();
     try (BufferAllocator allocator = allocator(); ArrowSchema schema = ArrowSchema.allocateNew(allocator)) {
-      readSchema(Texts.encode(options.paths), Texts.encode(options.tree), options.mergeSchema, options.skipBadFiles, THREADS, schema.memoryAddress());
+      readSchema(Texts.encode(options.paths), Texts.encode(options.tree), options.mergeSchema, options.skipBadFiles, options.identity,
+          Texts.encode(options.columns), THREADS, schema.memoryAddress());
       return Schemas.toSpark(Data.importSchema(allocator, schema, null));
     }
   }
@@ -79,9 +80,10 @@ final class Survey {
     return ArrowUtils.rootAllocator().newChildAllocator("sapwood", 0, Long.MAX_VALUE);
   }
 
-  private static native void readSchema(byte[][] urls, byte[] tree, boolean merge, boolean skip, int threads, long out);
+  private static native void readSchema(byte[][] urls, byte[] tree, boolean merge, boolean skip, boolean identity, byte[][] columns,
+      int threads, long out);
 
-  private static native long open(byte[][] urls, byte[] tree, boolean merge, boolean skip, long schema, int threads);
+  private static native long open(byte[][] urls, byte[] tree, boolean merge, boolean skip, boolean identity, long schema, int threads);
 
   private static native void close(long table);
 
