@@ -9,6 +9,7 @@ autocast, packed sequences where lengths differ, and the small dense network in 
 """
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -32,10 +33,30 @@ SITTINGS = {
     "GRU, 801 particles, batch 16,896": ("inclusive_gru", "GRU", 16896, 67_584, 801, None),
     "GRU, 59 to 801 particles, batch 4,096": ("inclusive_gru", "GRU", 4096, 65_536, 430, None),
     "LSTM, 801 particles, batch 128": ("inclusive_lstm", "LSTM", 128, 4_096, 801, None),
-    "LSTM, 801 particles, batch 4,096": ("inclusive_lstm", "LSTM", 4096, 32_768, 801, None),
+    "LSTM, 801 particles, batch 4,096": ("inclusive_lstm", "LSTM", 4096, 32_768, 801, 15 * 78_000),
 }
 INPUTS = {"hlf": {"hlf": 14}, "inclusive_gru": {"hlf": 14, "particles": 19}, "inclusive_lstm": {"hlf": 14, "particles": 19}}
-LOOK = "import json, sys, torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
+LOOK = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
+
+
+def gpu_count():
+    """As the driver says, before PyTorch is installed to no end."""
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def what_is_missing(build):
+    """None: all is there that a sitting needs."""
+    if not gpu_count():
+        return "no GPU is here (the NVIDIA driver finds none)"
+    for path in (build / "bin" / "train_driver", build / "lib" / "libsapwood-cuda.so"):
+        if not path.exists():
+            return f"{path} is not there: build with `cmake --preset cuda` (requirements/cuda.txt has the compiler), or name the build with --build"
+    return None
 
 
 def gpu_name(python):
@@ -185,11 +206,19 @@ def main():
     if options.peer:
         torch_peer(json.loads(options.peer))
         return
+    names = [name for name in SITTINGS if not options.only or options.only in name]
+    if not names:
+        parser.error(f"no sitting's name holds {options.only!r}; there are: {'; '.join(SITTINGS)}")
+    if options.epochs < 2:
+        parser.error("--epochs: at least 2, since the first does not count")
+    missing = what_is_missing(ROOT / options.build)
+    if missing:
+        sys.exit(f"bench/gpu.py: {missing}")
     python = train.peers_python()
     gpu = gpu_name(python)
     if not gpu:
-        sys.exit("bench/gpu.py: PyTorch finds no GPU here")
-    sittings = [sit(options, name, python) for name in SITTINGS if not options.only or options.only in name]
+        sys.exit("bench/gpu.py: PyTorch finds no GPU here, though the driver does")
+    sittings = [sit(options, name, python) for name in names]
     machine = bench_machine.describe_machine("numpy")
     machine["gpu"] = gpu
     machine["packages"] |= train.versions(python, ["torch"])

@@ -528,22 +528,6 @@ const sap_layer_class sap_class_gru = RECURRENT("GRU", parse_recurrent);
 const sap_layer_class sap_class_lstm = RECURRENT("LSTM", parse_recurrent);
 const sap_layer_class sap_class_bidirectional = RECURRENT("Bidirectional", parse_bidirectional);
 
-bool sap_recurrent_use_of(const sap_layer *layer, sap_recurrent_use *out) {
-    const recurrent_settings *s = layer->settings;
-    const cell_settings *c = &s->cells[0];
-    *out = (sap_recurrent_use){
-        .lstm = c->cell == SAP_CELL_LSTM,
-        .reverse = c->reverse,
-        .sequences = s->sequences,
-        .units = c->units,
-        .activation = c->activation,
-        .recurrent_activation = c->recurrent_activation,
-        .dropout = c->dropout > c->recurrent_dropout ? c->dropout : c->recurrent_dropout,
-    };
-    bool put_back = s->sequences && c->reverse; /* and then a state's place is not its step's */
-    return s->count == 1 && !put_back && (c->cell == SAP_CELL_GRU || c->cell == SAP_CELL_LSTM);
-}
-
 /* ---- What others are told ------------------------------------------------------------------------------- */
 
 sap_recurrent_layer sap_recurrent_describe(const sap_layer *layer) {
@@ -559,6 +543,7 @@ sap_recurrent_layer sap_recurrent_describe(const sap_layer *layer) {
         out.cells[i].cell = c->cell;
         out.cells[i].reverse = c->reverse;
         out.cells[i].units = c->units;
+        out.cells[i].dropout = c->dropout > c->recurrent_dropout ? c->dropout : c->recurrent_dropout;
         out.cells[i].activation = c->activation;
         out.cells[i].recurrent_activation = c->recurrent_activation;
         out.cells[i].kernel = &weights[0];

@@ -247,16 +247,6 @@ SAP_MUST_CHECK sap_status sap_build_same(sap_layer *layer, const sap_shape *inpu
 SAP_MUST_CHECK sap_status sap_build_last_axis(sap_layer *layer, const sap_shape *inputs, int32_t count, bool first,
                                               sap_shape *out, sap_error *err);
 
-/* A GRU (reset_after) or LSTM of one direction, for those who run it elsewhere. */
-typedef struct sap_recurrent_use {
-    bool lstm, reverse, sequences;
-    int64_t units;
-    sap_activation activation, recurrent_activation;
-    double dropout; /* the larger of its two */
-} sap_recurrent_use;
-/* false: it is of another kind. */
-bool sap_recurrent_use_of(const sap_layer *layer, sap_recurrent_use *out);
-
 /* ---- Models --------------------------------------------------------------------------------------------- */
 
 /* Which steps of a sequence count: those where some number of a step of the node's output differs from `value`. Made

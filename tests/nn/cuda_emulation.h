@@ -72,7 +72,7 @@ void yield();
 void launch(dim3 grid, dim3 block, size_t shared, bool cooperative, const std::function<void()> &kernel);
 
 using work = std::function<void()>;
-inline int captures;        /* streams that are being captured */
+inline int captures; /* streams that are being captured */
 inline long graph_launches;
 
 } // namespace emulated

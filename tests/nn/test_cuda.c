@@ -45,7 +45,7 @@ static void open_fixture(fixture *f, const char *json, const sap_optimizer *opti
     make_examples(&f->random, rows, width);
     sap_optimizer full;
     assert_ok(sap_optimizer_check(optimizer, &full, &error));
-    assert_ok(sap_cuda_plan_make(f->model, &full, true, &f->arena, &f->plan, &error));
+    assert_ok(sap_cuda_plan_make(f->model, NULL, &full, true, &f->arena, &f->plan, &error));
     assert_ok(sap_plugin_cuda.open(&f->plan, batch, &f->engine, &error));
     assert_ok(sap_plugin_cuda.put(f->engine, f->model->values, NULL, &error));
 }

@@ -201,7 +201,7 @@ static void check_net(net *n, const int32_t *lengths, bool exact, double toleran
                           .inputs = &input,
                           .output = 2,
                           .classes = CLASSES,
-                          .logits = true,
+                          .loss = {.from_logits = true, .keep = 1},
                           .value_count = n->count,
                           .trainable_count = n->count,
                           .exact = exact};

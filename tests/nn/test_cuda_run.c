@@ -82,6 +82,25 @@ static void test_sequences(void **state) {
                 true, 1e-5);
 }
 
+#define BOTH_WAYS(cell, rest)                                                                                          \
+    LAYER("Bidirectional", "\"name\": \"b\", \"layer\": {\"class_name\": \"" cell                                      \
+                           "\", \"config\": {\"name\": \"r\", \"units\": 3, \"return_sequences\": " rest)
+
+static void test_bidirectional(void **state) {
+    (void)state;
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " BOTH_WAYS(
+                    "LSTM", "false}}, \"merge_mode\": \"concat\"") ", " DENSE("d", "3", "softmax")),
+                true, 1e-5);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " BOTH_WAYS(
+                    "GRU", "false}}, \"merge_mode\": \"concat\"") ", " DENSE("d", "3", "softmax")),
+                false, 0.01); /* both on tensor cores */
+    check_model(
+        SEQUENTIAL(SEQUENCE_INPUT
+                   ", " DENSE("e", "4", "tanh") ", " BOTH_WAYS("GRU", "true}}, \"merge_mode\": \"ave\"") ", " LAYER(
+                       "Flatten", "\"name\": \"f\"") ", " DENSE("d", "3", "softmax")),
+        true, 1e-5);
+}
+
 #define KERAS_TENSOR(name)                                                                                             \
     "{\"class_name\": \"__keras_tensor__\", \"config\": {\"keras_history\": [\"" name "\", 0, 0]}}"
 #define CALLED(class, name, settings, inputs)                                                                          \
@@ -119,6 +138,8 @@ static void test_attention(void **state) {
                     "GlobalMaxPooling1D", "p", "", KERAS_TENSOR("d")) ", " OUT("p")),
                 true, 1e-5);
 }
+
+#define BATCH_NORMALIZED(title) LAYER("BatchNormalization", "\"name\": \"" title "\", \"momentum\": 0.7")
 
 /* Two epochs from kept rows, and from batches on the way, end at the CPU's weights. */
 static void check_training(const char *json, bool keep) {
@@ -189,9 +210,67 @@ static void test_training(void **state) {
         "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"dropout\": 0.3",
         KERAS_TENSOR("m") ", " KERAS_TENSOR("m")) ", " NORMALIZED("a") ", " CALLED("GlobalAveragePooling1D", "p", "",
                                                                                    KERAS_TENSOR("n")) ", " OUT("p"));
+    static const char normalized[] = SEQUENTIAL(
+        SEQUENCE_INPUT ", " MASKING ", " BATCH_NORMALIZED("i") ", " DENSE("h", "5", "tanh") ", " BATCH_NORMALIZED(
+            "j") ", " RECURRENT("GRU") ", " BATCH_NORMALIZED("k") ", " DENSE("d", "3", "softmax"));
+    check_training(normalized, true);
+    check_training(normalized, false);
     check_training(recurrent, true);
     check_training(recurrent, false);
     check_training(attention, true);
+}
+
+/* Loss, share of right answers and gradients of one batch. */
+static void check_loss(const char *json, const sap_loss *loss, int32_t classes) {
+    sap_model *model = NULL;
+    sap_cuda *cuda = NULL;
+    sap_program *program = NULL;
+    random_examples r;
+    make_examples(&r, ROWS, 14);
+    for (int64_t row = 0; row < ROWS; row++)
+        r.label[row] = (int32_t)(row % classes);
+    assert_ok(open_text(json, 5, &model, &error));
+    float *expected = aligned_alloc(64, (size_t)(model->trainable_count + 16) / 16 * 64);
+    float *found = calloc((size_t)model->trainable_count, sizeof *found);
+    sap_batch_result result;
+    sap_loss_sums sums;
+    assert_ok(sap_program_open(model, SAP_DIFFERENTIATE, loss, NULL, NULL, &program, &error));
+    assert_ok(sap_program_run(program, &r.examples, 0, expected, NULL, &result, &error));
+    assert_ok(sap_cuda_open(model, loss, NULL, ROWS, true, &cuda, &error));
+    assert_ok(sap_cuda_gradient(cuda, &r.examples, found, &sums, &error));
+    assert_near(found, expected, model->trainable_count, 1e-5);
+    assert_true(sums.count == ROWS && sums.correct == result.outputs[0].correct);
+    assert_true(fabs(sums.loss - result.outputs[0].loss) <= 1e-5 * result.outputs[0].loss);
+    sap_program_close(program);
+    sap_cuda_close(cuda);
+    sap_model_close(model);
+    free(expected);
+    free(found);
+    free_examples(&r);
+}
+
+#define ENDING(units, activation)                                                                                      \
+    SEQUENTIAL(INPUT("x", "14") ", " DENSE("a", "6", "tanh") ", " DENSE("b", units, activation))
+
+static void test_losses(void **state) {
+    (void)state;
+    static const sap_loss smooth = {.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY, .label_smoothing = 0.1};
+    static const sap_loss raw = {.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY, .from_logits = true};
+    static const sap_loss sparse = {.kind = SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY};
+    static const sap_loss binary = {.kind = SAP_LOSS_BINARY_CROSSENTROPY, .label_smoothing = 0.2};
+    static const sap_loss squared = {.kind = SAP_LOSS_MEAN_SQUARED_ERROR};
+    static const sap_loss absolute = {.kind = SAP_LOSS_MEAN_ABSOLUTE_ERROR};
+    static const sap_loss huber = {.kind = SAP_LOSS_HUBER, .delta = 0.4};
+    check_loss(ENDING("3", "softmax"), &smooth, 3);
+    check_loss(ENDING("3", "linear"), &raw, 3);
+    check_loss(ENDING("3", "softplus"), &smooth, 3); /* of what no activation is left to it */
+    check_loss(ENDING("3", "softplus"), &sparse, 3);
+    check_loss(ENDING("1", "sigmoid"), &binary, 2);
+    check_loss(ENDING("3", "sigmoid"), &binary, 3);
+    check_loss(ENDING("1", "softplus"), &binary, 2);
+    check_loss(ENDING("1", "sigmoid"), &squared, 2);
+    check_loss(ENDING("1", "linear"), &absolute, 4);
+    check_loss(ENDING("3", "softmax"), &huber, 3);
 }
 
 /* sap_train on the GPU and on the CPU: the same history and weights. */
@@ -240,9 +319,9 @@ static void test_refusals(void **state) {
                         1, &model, &error));
     assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
     assert_contains(error.message, "SimpleRNN");
-    sap_loss smooth = {.label_smoothing = 0.1};
-    assert_int_equal(sap_cuda_open(model, &smooth, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
-    assert_contains(error.message, "label smoothing");
+    sap_loss weighted = {.class_weight = (const double[]){1, 2, 1}, .class_count = 3};
+    assert_int_equal(sap_cuda_open(model, &weighted, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_contains(error.message, "class weights");
     sap_model_close(model);
 }
 
@@ -254,8 +333,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences), cmocka_unit_test(test_attention), cmocka_unit_test(test_training),
-        cmocka_unit_test(test_loop),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional), cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_training),      cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

@@ -1,4 +1,4 @@
-/* Attention between the steps of each row, layer normalisation, and pooling over steps, on the device. */
+/* Attention between the steps of each row, normalisation of layers and batches, and pooling over steps, on the device. */
 #ifndef SAP_CUDA_ATTENTION_H
 #define SAP_CUDA_ATTENTION_H
 
@@ -39,6 +39,25 @@ struct normalization {
 void launch_normalization(cudaStream_t stream, const normalization &p);
 void launch_normalization_gradient(cudaStream_t stream, const normalization &p);
 int64_t normalization_work(int64_t most, int64_t width);
+
+/* Of each of `width` features over all positions: y = (x - mean) / sqrt(variance + epsilon) · gamma + beta; gamma, beta may be NULL. */
+struct batch_normalization {
+    extent n; /* positions */
+    int64_t most, width;
+    bool own; /* mean and variance of the batch, from which the moving ones learn; else the moving ones */
+    double epsilon, momentum;
+    const float *gamma, *beta, *x;
+    float *moving_mean, *moving_variance;
+    float *y, *statistic; /* (2, width): mean and 1 / deviation */
+    const float *dy;
+    float *dx; /* NULL: not wanted */
+    bool add;
+    double *work;          /* batch_normalization_work numbers */
+    float *dgamma, *dbeta; /* added to; NULL: not wanted */
+};
+void launch_batch_normalization(cudaStream_t stream, const batch_normalization &p);
+void launch_batch_normalization_gradient(cudaStream_t stream, const batch_normalization &p);
+int64_t batch_normalization_work(int64_t most, int64_t width);
 
 /* y (rows, width): the mean, or the largest, of the steps (positions, width) of each row; 0 where there is none. */
 struct pooling {

@@ -99,6 +99,15 @@ typedef struct sap_cuda_result {
     int64_t bad_step; /* the first step of the call whose loss was not finite, from 1; 0: none */
 } sap_cuda_result;
 
+/* The loss of the output, with the formulas of losses_plain.c; labels are class numbers, or numbers where there is one value. */
+typedef struct sap_cuda_loss {
+    sap_loss_kind kind;
+    bool from_logits;
+    float keep, share; /* label smoothing: target · keep + share */
+    float delta;       /* Huber */
+    float threshold;   /* above it an output of one value means 1 */
+} sap_cuda_loss;
+
 typedef struct sap_cuda_plan {
     const char *name; /* of the model, for messages */
     int32_t tensor_count, op_count, input_count;
@@ -107,7 +116,7 @@ typedef struct sap_cuda_plan {
     const sap_cuda_input *inputs;
     int32_t output;  /* tensor */
     int64_t classes; /* values of it */
-    bool logits;     /* it holds logits */
+    sap_cuda_loss loss;
     int64_t value_count, trainable_count;
     sap_cuda_optimizer optimizer;
     bool exact; /* float32 everywhere; else products of recurrent layers take bf16 and sum in float32 */

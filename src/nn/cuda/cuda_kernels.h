@@ -134,7 +134,7 @@ struct totals {
 
 struct loss_call {
     int64_t classes;
-    bool logits;
+    sap_cuda_loss loss;
     const float *y;       /* (rows, classes) */
     const int32_t *label; /* (rows) */
     float *dy;            /* NULL: not wanted */

@@ -220,6 +220,38 @@ void normalization_backward(const call &c) {
     launch_normalization_gradient(c.stream, normalization_of(c));
 }
 
+batch_normalization batch_normalization_of(const call &c) {
+    batch_normalization p = {};
+    p.n = rows_of(c);
+    p.most = c.most * c.places;
+    p.width = c.op->units;
+    p.own = c.mode == RUN_TRAIN && c.op->trainable;
+    p.epsilon = c.op->epsilon;
+    p.momentum = c.op->momentum;
+    p.gamma = value_at(c.e, c.op->weights[0]);
+    p.beta = value_at(c.e, c.op->weights[1]);
+    p.moving_mean = value_at(c.e, c.op->weights[2]);
+    p.moving_variance = value_at(c.e, c.op->weights[3]);
+    p.x = c.x;
+    p.y = c.y;
+    p.statistic = c.o->z.as<float>();
+    p.dy = c.dy;
+    p.dx = c.dx;
+    p.add = c.o->add[0];
+    p.work = c.o->work.as<double>();
+    p.dgamma = c.op->trainable ? gradient_at(c.e, c.op->weights[0]) : nullptr;
+    p.dbeta = c.op->trainable ? gradient_at(c.e, c.op->weights[1]) : nullptr;
+    return p;
+}
+
+void batch_normalization_forward(const call &c) {
+    launch_batch_normalization(c.stream, batch_normalization_of(c));
+}
+
+void batch_normalization_backward(const call &c) {
+    launch_batch_normalization_gradient(c.stream, batch_normalization_of(c));
+}
+
 pooling pooling_of(const call &c) {
     return {steps_at(c.e, c.op->inputs[0], c.op->steps),
             c.op->units,
@@ -476,6 +508,7 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
     static const kind_functions merge = {merge_forward, merge_backward};
     static const kind_functions recurrence = {recurrent_forward, recurrent_backward};
     static const kind_functions normalizations = {normalization_forward, normalization_backward};
+    static const kind_functions batches = {batch_normalization_forward, batch_normalization_backward};
     static const kind_functions pools = {pooling_forward, pooling_backward};
     static const kind_functions attentions = {attention_forward, attention_backward};
     switch (kind) {
@@ -484,6 +517,8 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
         return &recurrence;
     case SAP_CUDA_LAYER_NORMALIZATION:
         return &normalizations;
+    case SAP_CUDA_BATCH_NORMALIZATION:
+        return &batches;
     case SAP_CUDA_POOL_AVERAGE:
     case SAP_CUDA_POOL_MAXIMUM:
         return &pools;
@@ -561,6 +596,11 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
     if (op->kind == SAP_CUDA_LAYER_NORMALIZATION) {
         SAP_TRY(o->z.reserve((size_t)(2 * most * values / op->units) * sizeof(float), err));
         return o->work.reserve((size_t)normalization_work(most * values / op->units, op->units) * sizeof(float), err);
+    }
+    if (op->kind == SAP_CUDA_BATCH_NORMALIZATION) {
+        int64_t numbers = batch_normalization_work(most * values / op->units, op->units);
+        SAP_TRY(o->z.reserve((size_t)(2 * op->units) * sizeof(float), err));
+        return o->work.reserve((size_t)numbers * sizeof(double), err);
     }
     if (keeps_z(op))
         SAP_TRY(o->z.reserve((size_t)(most * values) * sizeof(float), err));

@@ -1,6 +1,8 @@
 /* A model as flat lists of tensors and operations: what each class of layers is on the GPU. */
 #include "cuda_plan.h"
 
+#include "../recurrent_layer.h"
+
 #include <math.h>
 
 /* ---- Classes ------------------------------------------------------------------------------------------------ */
@@ -96,37 +98,61 @@ static sap_status make_pooling(const use *u, sap_cuda_op *op, sap_error *err) {
     return find_steps(u, 0, &op->steps, err);
 }
 
-static const char *recurrent_obstacle(const use *u, const sap_recurrent_use *cell, bool known, bool ragged) {
-    if (!known)
-        return "this kind of cell";
-    if (cell->dropout > 0)
-        return "dropout in its cell";
-    if (sap_activation_needs_input(cell->activation.kind) ||
-        sap_activation_needs_input(cell->recurrent_activation.kind))
-        return "these activations";
-    if (!ragged && (u->model->nodes[u->node->inputs[0]].mask >= 0 || u->node->masks))
-        return "masked sequences whose padding is looked at";
+/* With the statistics of the batch where it is trained, else with those that moved along. */
+static sap_status make_batch_normalization(const use *u, sap_cuda_op *op, sap_error *err) {
+    const sap_layer *layer = u->layer;
+    int64_t steps = 0;
+    if (u->model->nodes[u->node->inputs[0]].domain >= 0)
+        SAP_TRY(find_steps(u, 0, &steps, err));
+    const sap_layer_weight *weight = layer->weights;
+    op->kind = SAP_CUDA_BATCH_NORMALIZATION;
+    op->epsilon = layer->epsilon;
+    op->momentum = layer->momentum;
+    op->weights[0] = layer->scale ? weight++->offset : -1;
+    op->weights[1] = layer->center ? weight++->offset : -1;
+    op->weights[2] = weight[0].offset;
+    op->weights[3] = weight[1].offset;
+    return SAP_OK;
+}
+
+static const char *recurrent_obstacle(const sap_recurrent_layer *layer) {
+    if (layer->flipped) /* a state's place is not its step's */
+        return "this order of its steps";
+    for (int i = 0; i < layer->count; i++) {
+        if (layer->cells[i].cell != SAP_CELL_GRU && layer->cells[i].cell != SAP_CELL_LSTM)
+            return "this kind of cell";
+        if (layer->cells[i].dropout > 0)
+            return "dropout in its cell";
+        if (sap_activation_needs_input(layer->cells[i].activation.kind) ||
+            sap_activation_needs_input(layer->cells[i].recurrent_activation.kind))
+            return "these activations";
+    }
     return NULL;
 }
 
-static sap_status make_recurrent(const use *u, sap_cuda_op *op, sap_error *err) {
-    const sap_node *input = &u->model->nodes[u->node->inputs[0]];
-    bool ragged = u->model->domains[input->domain].ragged;
-    sap_recurrent_use cell;
-    const char *what = recurrent_obstacle(u, &cell, sap_recurrent_use_of(u->layer, &cell), ragged);
+/* One direction. */
+static sap_status make_direction(const use *u, const sap_recurrent_layer *layer, int number, sap_cuda_op *op,
+                                 sap_error *err) {
+    const char *what = recurrent_obstacle(layer);
     if (what)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with %s, on the GPU", u->layer->where, what);
-    op->kind = cell.lstm ? SAP_CUDA_LSTM : SAP_CUDA_GRU;
-    for (int32_t w = 0; w < u->layer->weight_count; w++)
-        op->weights[w] = u->layer->weights[w].offset;
-    op->units = cell.units;
-    op->activation = cell.activation;
-    op->recurrent_activation = cell.recurrent_activation;
-    op->steps = ragged ? 0 : input->shape.dims[0];
-    op->whole = cell.sequences;
-    op->backwards = cell.reverse;
+    SAP_TRY(find_steps(u, 0, &op->steps, err));
+    op->kind = layer->cells[number].cell == SAP_CELL_LSTM ? SAP_CUDA_LSTM : SAP_CUDA_GRU;
+    op->weights[0] = layer->cells[number].kernel->offset;
+    op->weights[1] = layer->cells[number].recurrent_kernel->offset;
+    op->weights[2] = layer->cells[number].bias ? layer->cells[number].bias->offset : -1;
+    op->units = layer->cells[number].units;
+    op->activation = layer->cells[number].activation;
+    op->recurrent_activation = layer->cells[number].recurrent_activation;
+    op->whole = layer->sequences;
+    op->backwards = layer->cells[number].reverse;
     op->reset_after = true;
     return SAP_OK;
+}
+
+static sap_status make_recurrent(const use *u, sap_cuda_op *op, sap_error *err) {
+    sap_recurrent_layer layer = sap_recurrent_describe(u->layer);
+    return make_direction(u, &layer, 0, op, err);
 }
 
 static const struct {
@@ -150,6 +176,7 @@ static const struct {
     {"GRU", make_recurrent},
     {"LSTM", make_recurrent},
     {"LayerNormalization", make_normalization},
+    {"BatchNormalization", make_batch_normalization},
     {"GlobalAveragePooling1D", make_pooling},
     {"GlobalMaxPooling1D", make_pooling},
 };
@@ -157,7 +184,7 @@ enum { CLASS_COUNT = sizeof classes / sizeof *classes };
 
 /* ---- The plan ----------------------------------------------------------------------------------------------- */
 
-static sap_status make_op(const use *u, bool logits, sap_cuda_op *op, sap_error *err) {
+static sap_status start_op(const use *u, sap_cuda_op *op, sap_error *err) {
     const sap_node *node = u->node;
     int32_t *inputs = sap_arena_array(u->arena, (size_t)node->input_count, sizeof *inputs);
     if (!inputs)
@@ -174,14 +201,54 @@ static sap_status make_op(const use *u, bool logits, sap_cuda_op *op, sap_error 
         .weights = {-1, -1, -1, -1},
         .trainable = u->layer->trainable,
         .activation = u->layer->activation,
-        .logits = logits,
         .key = u->layer->key * (uint32_t)SAP_LAYERS_MOST + (uint32_t)node->use,
     };
+    return SAP_OK;
+}
+
+static sap_status make_op(const use *u, bool logits, sap_cuda_op *op, sap_error *err) {
+    SAP_TRY(start_op(u, op, err));
+    op->logits = logits;
     for (size_t i = 0; i < CLASS_COUNT; i++)
         if (strcmp(classes[i].name, u->layer->class_of->name) == 0)
             return classes[i].make(u, op, err);
     return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the GPU cannot run this class of layers in this version",
                          u->layer->where);
+}
+
+/* ---- Bidirectional: two recurrent layers, and what their outputs become ---------------------------------------- */
+
+enum { DIRECTIONS = 2 };
+
+static sap_status make_bidirectional(const use *u, sap_cuda_plan *plan, sap_cuda_tensor *tensors, sap_cuda_op *ops,
+                                     sap_error *err) {
+    static const sap_cuda_kind kinds[] = {[SAP_MERGE_CONCAT] = SAP_CUDA_CONCATENATE,
+                                          [SAP_MERGE_SUM] = SAP_CUDA_ADD,
+                                          [SAP_MERGE_MUL] = SAP_CUDA_MULTIPLY,
+                                          [SAP_MERGE_AVE] = SAP_CUDA_AVERAGE};
+    sap_recurrent_layer layer = sap_recurrent_describe(u->layer);
+    int32_t *made = sap_arena_array(u->arena, DIRECTIONS, sizeof *made);
+    int64_t *part = sap_arena_array(u->arena, DIRECTIONS, sizeof *part), last = sap_shape_last(&u->node->shape);
+    if (!made || !part)
+        return sap_error_memory(err, u->model->name);
+    for (int i = 0; i < DIRECTIONS; i++) {
+        SAP_TRY(start_op(u, &ops[i], err));
+        SAP_TRY(make_direction(u, &layer, i, &ops[i], err));
+        part[i] = ops[i].units;
+        made[i] = ops[i].output = plan->tensor_count++;
+        tensors[made[i]] = tensors[u->node->tensor];
+        tensors[made[i]].values = tensors[u->node->tensor].values / last * part[i];
+        tensors[made[i]].differentiate = u->node->differentiate;
+    }
+    SAP_TRY(start_op(u, &ops[DIRECTIONS], err));
+    ops[DIRECTIONS].kind = kinds[layer.merge];
+    ops[DIRECTIONS].input_count = DIRECTIONS;
+    ops[DIRECTIONS].inputs = made;
+    ops[DIRECTIONS].part = part;
+    ops[DIRECTIONS].width = 1;
+    ops[DIRECTIONS].activation = (sap_activation){.kind = SAP_LINEAR};
+    plan->op_count += DIRECTIONS + 1;
+    return SAP_OK;
 }
 
 /* ---- Attention: four dense layers, and what lies between them ------------------------------------------------ */
@@ -321,6 +388,21 @@ static sap_status set_optimizer(const sap_model *model, const sap_optimizer *s, 
     return SAP_OK;
 }
 
+/* left: the activation that is left to the loss. */
+static sap_cuda_loss plan_loss(const sap_loss *loss, sap_activation_kind left, int64_t values) {
+    bool categorical = loss->kind == SAP_LOSS_CATEGORICAL_CROSSENTROPY;
+    return (sap_cuda_loss){
+        .kind = loss->kind,
+        .from_logits = left != SAP_LINEAR || loss->from_logits,
+        .keep = (float)(1 - loss->label_smoothing),
+        .share = (float)(loss->label_smoothing / (categorical ? (double)values : 2)),
+        .delta = loss->delta == 0 ? 1 : (float)loss->delta,
+        .threshold = left == SAP_SIGMOID   ? 0
+                     : left == SAP_SOFTMAX ? -INFINITY /* the softmax of a single value is 1 */
+                                           : 0.5F,
+    };
+}
+
 /* Regularisers and constraints are the CPU's alone. */
 static sap_status check_weights(const sap_model *model, sap_error *err) {
     for (int32_t i = 0; i < model->layer_count; i++) {
@@ -338,8 +420,8 @@ static sap_status check_weights(const sap_model *model, sap_error *err) {
     return SAP_OK;
 }
 
-sap_status sap_cuda_plan_make(const sap_model *model, const sap_optimizer *optimizer, bool exact, sap_arena *arena,
-                              sap_cuda_plan *out, sap_error *err) {
+sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer *optimizer, bool exact,
+                              sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
     *out = (sap_cuda_plan){
         .name = model->name,
         .value_count = model->value_count,
@@ -356,17 +438,23 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_optimizer *optim
     if (!needed || !ops)
         return sap_error_memory(err, model->name);
     const sap_node *last = &model->nodes[model->outputs[0]];
-    sap_activation_kind ending = last->layer->activation.kind;
-    out->logits = ending == SAP_SOFTMAX || ending == SAP_SIGMOID; /* as on the CPU: program.c */
+    static const sap_loss standard = {.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY};
+    loss = loss ? loss : &standard;
+    sap_activation_kind left = last->layer->activation.kind; /* as on the CPU: program_plan.c */
+    if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss->kind))
+        left = SAP_LINEAR;
     out->output = last->tensor;
     out->classes = sap_shape_values(&last->shape);
+    out->loss = plan_loss(loss, left, out->classes);
     out->ops = ops;
     for (int32_t n = 0; n < model->node_count; n++) {
         use u = {model, &model->nodes[n], model->nodes[n].layer, arena};
         if (needed[n] && strcmp(u.layer->class_of->name, "MultiHeadAttention") == 0)
             SAP_TRY(make_attention(&u, out, tensors, &ops[out->op_count], err));
+        else if (needed[n] && strcmp(u.layer->class_of->name, "Bidirectional") == 0)
+            SAP_TRY(make_bidirectional(&u, out, tensors, &ops[out->op_count], err));
         else if (needed[n] && !u.node->view && u.node->input_count > 0)
-            SAP_TRY(make_op(&u, out->logits && n == model->outputs[0], &ops[out->op_count++], err));
+            SAP_TRY(make_op(&u, left != SAP_LINEAR && n == model->outputs[0], &ops[out->op_count++], err));
     }
     if (!optimizer)
         return SAP_OK;

@@ -443,7 +443,7 @@ sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
     if (mode == RUN_PREDICT)
         return SAP_OK;
     loss_call loss = {plan->classes,
-                      plan->logits,
+                      plan->loss,
                       e->y[(size_t)plan->output].as<float>(),
                       e->space.label,
                       differentiate ? e->dy[(size_t)plan->output].as<float>() : nullptr,

@@ -31,20 +31,17 @@ struct sap_cuda {
 static sap_status check_loss(const sap_model *model, const sap_loss *loss, sap_error *err) {
     if (!loss)
         return SAP_OK;
-    const char *what =
-        loss->kind != SAP_LOSS_CATEGORICAL_CROSSENTROPY && loss->kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY
-            ? sap_loss_name(loss->kind)
-        : loss->label_smoothing != 0             ? "label smoothing"
-        : loss->class_weight                     ? "class weights"
-        : loss->from_logits                      ? "from_logits"
-        : loss->weight != 0 && loss->weight != 1 ? "a weighted loss"
-                                                 : NULL;
+    const char *what = loss->kind == SAP_LOSS_NONE              ? "no loss"
+                       : loss->class_weight                     ? "class weights"
+                       : loss->weight != 0 && loss->weight != 1 ? "a weighted loss"
+                                                                : NULL;
     if (what)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with %s, on the GPU", model->name, what);
     return SAP_OK;
 }
 
-static sap_status open_engine(sap_cuda *c, const sap_optimizer_state *state, bool exact, sap_error *err) {
+static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optimizer_state *state, bool exact,
+                              sap_error *err) {
     size_t inputs = (size_t)c->model->input_count;
     c->taken = sap_arena_array(&c->arena, inputs, sizeof *c->taken);
     c->x = sap_arena_array(&c->arena, inputs, sizeof *c->x);
@@ -56,7 +53,7 @@ static sap_status open_engine(sap_cuda *c, const sap_optimizer_state *state, boo
     const void *table;
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
-    SAP_TRY(sap_cuda_plan_make(c->model, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    SAP_TRY(sap_cuda_plan_make(c->model, loss, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
     SAP_TRY(sap_program_open(c->model, SAP_PREDICT, NULL, NULL, NULL, &c->program, err));
     SAP_TRY(c->table->open(&c->plan, c->batch, &c->engine, err));
     return c->table->put(c->engine, c->model->values, state ? state->slots : NULL, err);
@@ -70,7 +67,7 @@ sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap
         return sap_error_memory(err, model->name);
     c->model = model;
     c->batch = batch;
-    sap_status status = open_engine(c, state, exact, err);
+    sap_status status = open_engine(c, loss, state, exact, err);
     if (status != SAP_OK) {
         sap_cuda_close(c);
         return status;
@@ -143,8 +140,9 @@ static sap_status check_labels(const sap_cuda *c, const sap_examples *e, sap_err
     if (!e->label || e->targets || e->weight)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: examples %s, on the GPU", c->model->name,
                              e->weight ? "with weights" : "without class numbers");
+    bool number = c->plan.classes == 1 && c->plan.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
     for (int64_t r = 0; r < e->rows; r++)
-        if (e->label[r] < 0 || e->label[r] >= c->plan.classes)
+        if (e->label[r] < 0 || (!number && e->label[r] >= c->plan.classes))
             return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d; the model has %lld outputs",
                                  (long long)r, e->label[r], (long long)c->plan.classes);
     return SAP_OK;

@@ -6,7 +6,7 @@
 
 typedef struct sap_cuda sap_cuda;
 
-/* loss: of the model's one output; NULL: categorical cross-entropy, all that the GPU has in this version. state: the optimizer, NULL: no
+/* loss: of the model's one output; NULL: categorical cross-entropy. state: the optimizer, NULL: no
  * training. batch: most rows of a step. exact: float32 everywhere, else products of recurrent layers take bf16. The weights of the model and
  * the state's slots are copied to the GPU. SAP_EPLUGIN: no GPU; SAP_EUNSUPPORTED: something that only the CPU can do, named. */
 SAP_MUST_CHECK sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state,

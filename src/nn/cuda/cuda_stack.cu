@@ -302,7 +302,9 @@ bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out) {
         }
         at = op->output;
     }
-    if (out->layer_count == 0 || at != plan->output || !plan->logits || out->layers[out->layer_count - 1].drops)
+    bool categorical = plan->loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY && plan->loss.from_logits &&
+                       plan->loss.keep == 1 && plan->classes > 1;
+    if (out->layer_count == 0 || at != plan->output || !categorical || out->layers[out->layer_count - 1].drops)
         return false;
     stack_layer *end = &out->layers[out->layer_count]; /* the output's tile */
     end->x = (int32_t)places;
