@@ -17,7 +17,7 @@ enum {
 /* ---- Waiting ------------------------------------------------------------------------------------------------ */
 
 /* Ranks share cores with others: after a short while of asking again and again they sleep. */
-static void pause_for(double waited) {
+void sap_comm_pause(double waited) {
     static const double busy = 100e-6, longest = 500e-6;
     if (waited < busy) {
         (void)sched_yield();
@@ -46,7 +46,7 @@ static sap_status wait_for(sap_comm *comm, double begun, sap_error *err) {
             pthread_mutex_unlock(&comm->lock);
             return status;
         }
-        pause_for(sap_seconds() - begun);
+        sap_comm_pause(sap_seconds() - begun);
     }
 }
 
@@ -244,6 +244,7 @@ void sap_comm_close(sap_comm *comm, bool failed) {
     if (!comm)
         return;
     failed = comm->broken || (failed && !comm->agreed);
+    sap_comm_device_end(comm, failed);
     if (comm->has_thread)
         sap_watchdog_stop(comm, !failed);
     sap_witness_stop(comm->witness);

@@ -5,7 +5,7 @@ namespace {
 
 /* Cross-entropy of each row, as sap_kernels.crossentropy. */
 __global__ void crossentropy(const int32_t *rows, loss_call p) {
-    float scale = 1.0F / (float)*rows;
+    float scale = 1.0F / (float)p.now->batch_rows;
     FOR_EACH (r, *rows) {
         const float *y = p.y + r * p.classes;
         float *dy = p.dy ? p.dy + r * p.classes : nullptr;
@@ -55,13 +55,12 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
         }
     }
     if (thread == 0) {
-        totals *t = p.sums;
-        t->steps++;
+        totals *t = p.now->sums;
         t->rows += *rows;
         t->loss += loss[0];
         t->correct += correct[0];
         if (!isfinite(loss[0]) && t->bad_step == 0)
-            t->bad_step = t->steps;
+            t->bad_step = p.now->step;
     }
 }
 
@@ -76,6 +75,18 @@ __global__ void optimize(optimizer_call p) {
     }
 }
 
+__global__ void add_groups(int64_t count, int groups, const float *gradients, float *sum) {
+    FOR_EACH (i, count) {
+        float sums[SAP_CUDA_GROUPS];
+        for (int g = 0; g < groups; g++)
+            sums[g] = gradients[g * count + i];
+        for (int step = 1; step < groups; step *= 2)
+            for (int g = 0; g < groups; g += 2 * step)
+                sums[g] += sums[g + step];
+        sum[i] = sums[0] + 0.0F; /* -0 becomes 0, as it may have on its way between ranks */
+    }
+}
+
 } // namespace
 
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p) {
@@ -85,4 +96,9 @@ void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const l
 
 void launch_optimizer(cudaStream_t stream, const optimizer_call &p) {
     SAP_LAUNCH(optimize, dim3(blocks_for(p.count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, p);
+}
+
+void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum) {
+    SAP_LAUNCH(add_groups, dim3(blocks_for(count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, count, groups, gradients,
+               sum);
 }
