@@ -72,6 +72,8 @@ static sap_status start(sap_error *err) {
     (void)MPI_Initialized(&initialised);
 #ifdef OPEN_MPI /* its components look for its symbols among those of the whole program */
     (void)dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+    (void)setenv("OMPI_MCA_mpi_yield_when_idle", "0",
+                 0); /* who waits here sleeps by itself, which is better (comm.c) */
 #endif
     if (!initialised) {
         SAP_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided), "start", err));
