@@ -19,7 +19,7 @@ enum {
 /* Ranks share cores with others: after a short while of asking again and again they sleep. They do not yield: on a busy host that gives
  * the core to everybody else first, for milliseconds each, while one that sleeps is soon woken. */
 void sap_comm_pause(double waited) {
-    static const double busy = 50e-6, shortest = 5e-6, longest = 500e-6;
+    static const double busy = 100e-6, shortest = 5e-6, longest = 500e-6;
     if (waited < busy)
         return;
     double sleep = waited / 8 < shortest ? shortest : waited / 8 < longest ? waited / 8 : longest;
