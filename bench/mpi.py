@@ -1,6 +1,6 @@
 """Weak scaling of training with mpirun: a batch of so many events a rank, one core (or GPU) a rank.
 
-    python bench/mpi.py --data DATASET [--model inclusive_gru] [--batch 128] [--ranks 1,2] [--launchers mpich,openmpi] [--device cpu|cuda]
+    python bench/mpi.py --data DATASET [--model inclusive_gru] [--batch 512] [--ranks 1,2] [--launchers mpich,openmpi] [--device cpu|cuda]
                         [--epochs 6] [--steps 3] [--build build/release] [--out bench/results/mpi.md]
 
 Independent processes, started together, tell what as many cores of this machine give at once; ranks are compared with one process alone,
@@ -76,7 +76,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="inclusive_gru", help="of models/")
-    parser.add_argument("--batch", type=int, default=128, help="events a rank")
+    parser.add_argument("--batch", type=int, default=512, help="events a rank")
     parser.add_argument("--ranks", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--build", default="build/release")

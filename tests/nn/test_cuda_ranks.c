@@ -111,6 +111,8 @@ static void expect_close(const task *a, const task *b) {
     assert_int_equal(a->history[0].epochs, b->history[0].epochs);
     for (int64_t i = 0; i < a->history[0].epochs * a->history[0].count; i++) {
         double x = a->history[0].values[i], y = b->history[0].values[i];
+        if (isnan(x) && isnan(y))
+            continue; /* no validation in this epoch */
         if (!(fabs(x - y) < 2e-5))
             fail_msg("%s of epoch %d: %.9g and %.9g", a->history[0].names[i % a->history[0].count],
                      (int)(i / a->history[0].count), x, y);
@@ -168,7 +170,9 @@ static void a_fixed_order_changes_nothing(void **state) {
 /* Interrupted on rank 1 after an epoch, and taken up by one rank, and by more. */
 static void another_number_of_ranks_goes_on(void **state) {
     (void)state;
-    task whole = train(&tasks[0], SAP_DEVICE_CUDA, true, 1), part = tasks[0];
+    task part = tasks[0];
+    part.options.validation_freq = 9; /* none */
+    task whole = train(&part, SAP_DEVICE_CUDA, true, 1);
     fake_job jobs[FAKE_RANKS];
     char *checkpoint = strdup(scratch("checkpoint"));
     part.options.device = SAP_DEVICE_CUDA;
@@ -303,8 +307,10 @@ static int set_up(void **state) {
         steps[i] = (float)(2 * sap_unit(sap_mix(98, (uint64_t)i)) - 1);
     sap_train_options options = {.epochs = 2, .batch = BATCH, .seed = 3, .float32 = true};
     options.optimizer.learning_rate = 0.01;
+    options.validation_freq = 2;
     tasks[0] = (task){.net = net_file(DROPOUT_NET, "dropout.json"), .options = options};
     options.epochs = 1;
+    options.validation_freq = 1;
     tasks[1] = (task){.net = net_file(GRU_NET, "gru.json"), .sequences = true, .options = options};
     return 0;
 }
