@@ -1,4 +1,5 @@
 # Writes HEADER, which defines SAP_PLUGIN_ABI: a hash of the headers through which the library and its plug-ins know each other (SOURCES).
+cmake_minimum_required(VERSION 3.20)
 set(text "")
 foreach(source IN LISTS SOURCES)
   file(READ "${source}" one)

@@ -65,5 +65,12 @@ def spark(sessions):
 
 @pytest.fixture
 def cluster(sessions):
-    """Spark with two executors of one thread each, as processes of their own."""
-    return sessions.get("local-cluster[2,1,2048]", **{"spark.executor.memory": "1g"})
+    """Spark with two executors of one thread each, as processes of their own, each with one of two GPUs that a script makes up."""
+    script = Path(__file__).resolve().parent / "spark/gpus.sh"
+    return sessions.get("local-cluster[2,1,2048]", **{
+        "spark.executor.memory": "1g",
+        "spark.worker.resource.gpu.amount": "1",
+        "spark.worker.resource.gpu.discoveryScript": str(script),
+        "spark.executor.resource.gpu.amount": "1",
+        "spark.task.resource.gpu.amount": "1",
+    })

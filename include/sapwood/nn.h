@@ -62,7 +62,7 @@ SAP_API SAP_MUST_CHECK sap_status sap_model_predict(const sap_model *model, cons
 
 typedef enum sap_device {
     SAP_DEVICE_CPU = 0,
-    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is); one output with a categorical cross-entropy */
+    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is; of several ranks each its own); one output with a categorical cross-entropy */
 } sap_device;
 
 /* The same, kept ready for one call after another. The model must outlive it and keep its weights (a GPU has a copy of them); one thread at a

@@ -22,6 +22,7 @@ static part parts[] = {
     {.name = "cuda", .provides = "training and prediction on NVIDIA GPUs (the CUDA compiler)", .has_threads = true},
     {.name = "keras", .provides = "Keras model files (libhdf5 and libzip)"},
     {.name = "xrootd", .provides = "XRootD, root:// and roots:// (the client library libXrdCl)", .has_threads = true},
+    {.name = "nccl", .provides = "sums between GPUs (NCCL)"},
     {.name = "mpich", .provides = "training with many processes (MPICH and its kin)", .is_quiet = true},
     {.name = "openmpi", .provides = "training with many processes (Open MPI)", .is_quiet = true},
 };

@@ -4,8 +4,8 @@
 
 #include <errno.h>
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,14 +16,13 @@ enum {
 
 /* ---- Waiting ------------------------------------------------------------------------------------------------ */
 
-/* Ranks share cores with others: after a short while of asking again and again they sleep. */
-static void pause_for(double waited) {
-    static const double busy = 100e-6, longest = 500e-6;
-    if (waited < busy) {
-        (void)sched_yield();
+/* Ranks share cores with others: after a short while of asking again and again they sleep. They do not yield: on a busy host that gives
+ * the core to everybody else first, for milliseconds each, while one that sleeps is soon woken. */
+void sap_comm_pause(double waited) {
+    static const double busy = 100e-6, shortest = 5e-6, longest = 500e-6;
+    if (waited < busy)
         return;
-    }
-    double sleep = waited / 8 < longest ? waited / 8 : longest;
+    double sleep = waited / 8 < shortest ? shortest : waited / 8 < longest ? waited / 8 : longest;
     (void)nanosleep(&(struct timespec){0, (long)(sleep * 1e9)}, NULL);
 }
 
@@ -46,7 +45,7 @@ static sap_status wait_for(sap_comm *comm, double begun, sap_error *err) {
             pthread_mutex_unlock(&comm->lock);
             return status;
         }
-        pause_for(sap_seconds() - begun);
+        sap_comm_pause(sap_seconds() - begun);
     }
 }
 
@@ -159,6 +158,7 @@ static sap_status exchange_names(sap_comm *comm, sap_error *err) {
 }
 
 static sap_status open_state(sap_comm *comm, sap_error *err) {
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL); /* nanoseconds: this thread's naps are short, and 50 µs are the standard */
     SAP_TRY(comm->table->open(&comm->state, &comm->rank, &comm->size, err));
     comm->names = calloc((size_t)comm->size, sizeof *comm->names);
     if (!comm->names)
@@ -244,6 +244,7 @@ void sap_comm_close(sap_comm *comm, bool failed) {
     if (!comm)
         return;
     failed = comm->broken || (failed && !comm->agreed);
+    sap_comm_device_end(comm, failed);
     if (comm->has_thread)
         sap_watchdog_stop(comm, !failed);
     sap_witness_stop(comm->witness);

@@ -20,6 +20,23 @@ typedef struct sap_comm_beat {
     int64_t last;    /* 1: no more will come */
 } sap_comm_beat;
 
+enum { SAP_COMM_ID = 128 }; /* bytes by which the ranks of a device communicator find each other */
+
+/* Sums over ranks that each have a GPU of their own, of what lies on the GPUs. Functions are called by one thread at a time; none waits. */
+typedef struct sap_comm_device_table {
+    const char *name;
+    /* At rank 0; id: (SAP_COMM_ID). */
+    sap_status (*make_id)(void *id, sap_error *err);
+    /* Begins to bring the ranks together, for the device that is this thread's. */
+    sap_status (*open)(void **state, const void *id, int rank, int size, sap_error *err);
+    /* Whether what was begun on the host has been done; an error also for what went wrong on the device. */
+    sap_status (*test)(void *state, bool *done, sap_error *err);
+    /* Queues the sum, in place, on a stream (cudaStream_t). */
+    sap_status (*start_sum)(void *state, float *data, int64_t count, void *stream, sap_error *err);
+    /* failed: gives up what is under way, so that nothing on the device waits for other ranks any more. */
+    void (*close)(void *state, bool failed);
+} sap_comm_device_table;
+
 /* A kind of communicator. One operation is under way at a time. Functions are called by one thread at a time. */
 typedef struct sap_comm_table {
     const char *name;
@@ -33,11 +50,15 @@ typedef struct sap_comm_table {
     /* From the rank before; false: nothing has come. */
     bool (*receive_beat)(void *state, sap_comm_beat *beat);
     int64_t (*processor_time)(void); /* that this rank has used, in any unit; NULL: its process' own */
+    /* This rank's number among those of its host; NULL: they are all on one. */
+    int (*local_rank)(void *state);
+    const sap_comm_device_table *device; /* NULL: NCCL */
 } sap_comm_table;
 
 enum { SAP_COMM_NAME = 96 };
 
 typedef struct sap_witness sap_witness;
+typedef struct sap_comm_device sap_comm_device;
 
 struct sap_comm {
     const sap_comm_table *table;
@@ -58,10 +79,19 @@ struct sap_comm {
     atomic_bool waiting, lost;
     char failure[300]; /* that the watchdog found, if `lost` */
     bool last_received;
+
+    sap_comm_device *device; /* NULL: none open */
 };
 
 /* A communicator over a table, for sap_comm_open and tests. */
 SAP_MUST_CHECK sap_status sap_comm_make(const sap_comm_table *table, double timeout, sap_comm **out, sap_error *err);
+
+/* Waits a little before asking again; waited: seconds so far. */
+void sap_comm_pause(double waited);
+
+/* For the watchdog, which has the lock: looks after the device communicator, and gives it up when a rank is lost. */
+void sap_comm_device_watch(sap_comm *comm);
+void sap_comm_device_end(sap_comm *comm, bool failed);
 
 SAP_MUST_CHECK sap_status sap_watchdog_start(sap_comm *comm, sap_error *err);
 /* healthy: waits until the rank before has stopped too, so that no sign of life is left on its way. */

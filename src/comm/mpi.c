@@ -17,7 +17,7 @@ static struct {
     bool ready, open, failed;
     MPI_Comm work, beats;
     MPI_Request request, beat_request;
-    int rank, size;
+    int rank, size, local_rank;
     sap_comm_beat beat; /* on its way */
 } mpi;
 
@@ -72,6 +72,8 @@ static sap_status start(sap_error *err) {
     (void)MPI_Initialized(&initialised);
 #ifdef OPEN_MPI /* its components look for its symbols among those of the whole program */
     (void)dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+    (void)setenv("OMPI_MCA_mpi_yield_when_idle", "0",
+                 0); /* who waits here sleeps by itself, which is better (comm.c) */
 #endif
     if (!initialised) {
         SAP_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided), "start", err));
@@ -89,6 +91,10 @@ static sap_status start(sap_error *err) {
     (void)MPI_Comm_set_errhandler(mpi.beats, MPI_ERRORS_RETURN);
     (void)MPI_Comm_rank(mpi.work, &mpi.rank);
     (void)MPI_Comm_size(mpi.work, &mpi.size);
+    MPI_Comm host = MPI_COMM_NULL;
+    SAP_TRY(check(MPI_Comm_split_type(mpi.work, MPI_COMM_TYPE_SHARED, mpi.rank, MPI_INFO_NULL, &host), "start", err));
+    (void)MPI_Comm_rank(host, &mpi.local_rank);
+    (void)MPI_Comm_free(&host);
     mpi.request = mpi.beat_request = MPI_REQUEST_NULL;
     mpi.ready = true;
     return SAP_OK;
@@ -131,6 +137,11 @@ static sap_status test(void *state, bool *done, sap_error *err) {
     return SAP_OK;
 }
 
+static int local_rank(void *state) {
+    (void)state;
+    return mpi.local_rank;
+}
+
 static void send_beat(void *state, const sap_comm_beat *beat) {
     (void)state;
     int flag = 0;
@@ -167,4 +178,5 @@ SAP_API const sap_comm_table TABLE = {
     .test = test,
     .send_beat = send_beat,
     .receive_beat = receive_beat,
+    .local_rank = local_rank,
 };

@@ -66,6 +66,7 @@ static void *watch_over(void *context) {
         comm->table->send_beat(comm->state, &beat);
         look(comm, &w, now);
         judge(comm, &w, now);
+        sap_comm_device_watch(comm);
         sap_condition_wait(&comm->wake, &comm->lock, period);
     }
     pthread_mutex_unlock(&comm->lock);

@@ -3,6 +3,7 @@
 #define SAP_FEED_INTERNAL_H
 
 #include "dataset_internal.h"
+#include "feed_places.h"
 
 /* The steps of one event's sequence. */
 typedef struct sap_sequence {
@@ -146,11 +147,8 @@ SAP_MUST_CHECK sap_status sap_scratch_write(int scratch, int64_t at, const void 
 /* Asks the system to read ahead what the feed will want after the window. */
 void sap_scratch_advise(const sap_feed *feed, const sap_window *window);
 
-/* The shard that a row, by its number in stored order, is in. */
-int32_t sap_feed_shard_of(const sap_feed *feed, int64_t row);
-/* Rows of this epoch, and how many of those before a place in it the feed holds. */
+/* Rows of this epoch. */
 int64_t sap_feed_epoch_rows(const sap_feed *feed);
-int64_t sap_feed_own_before(const sap_feed *feed, int64_t place);
 
 /* ---- Windows -------------------------------------------------------------------------------------------------------- */
 

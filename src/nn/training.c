@@ -353,37 +353,58 @@ static sap_status open_gpu(trainer *t, sap_error *err) {
     sap_model *model = training->model;
     if (o->auc)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: AUC in each epoch, on the GPU", model->name);
-    SAP_TRY(sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, o->float32, &t->cuda, err));
+    SAP_TRY(
+        sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, o->float32, &t->share, &t->cuda, err));
+    if (sap_cuda_sums(t->cuda)[0])
+        report(t, 0, sap_cuda_sums(t->cuda));
     SAP_TRY(sap_cuda_keep(t->cuda, 0, t->train, &t->held[0], err));
     return t->validation ? sap_cuda_keep(t->cuda, 1, t->validation, &t->held[1], err) : SAP_OK;
 }
 
-/* Steps of the epoch up to number `end`, and what they gave; fewer at the end of the epoch, then *over. */
-static sap_status run_gpu_steps(trainer *t, uint64_t key, int64_t end, bool *over, sap_loss_sums *sums,
+/* Steps of the epoch up to number `end`, and what they gave; *done: how many, 0 at the end of the epoch. */
+static sap_status run_gpu_steps(trainer *t, uint64_t key, int64_t end, int64_t *done, sap_loss_sums *sums,
                                 sap_error *err) {
     sap_position *at = &t->training.position;
     sap_optimizer_state *state = &t->training.model->optimizer;
     int64_t batch = t->training.options->batch, first = at->step * batch, rows = sap_feed_rows(t->train) - first;
     rows = rows < (end - at->step) * batch ? rows : (end - at->step) * batch;
-    *over = rows <= 0;
-    if (t->held[0] && !*over) {
-        const int64_t *order = sap_feed_order(t->train);
-        int64_t *own = order ? NULL : malloc((size_t)rows * sizeof *own);
-        if (!order && !own)
-            return sap_error_memory(err, "order of an epoch");
-        for (int64_t r = 0; own && r < rows; r++)
-            own[r] = first + r;
-        sap_status status =
-            sap_cuda_steps_run(t->cuda, 0, own ? own : order + first, rows, batch, key, state, sums, err);
-        free(own);
-        return status;
-    }
+    *done = rows > 0 ? (rows + batch - 1) / batch : 0;
+    if (*done == 0)
+        return SAP_OK;
+    if (t->held[0] && (t->share.comm || t->share.groups))
+        return sap_cuda_shared_run(t->cuda, t->train, first, rows, batch, key, state, sums, err);
+    if (t->held[0])
+        return sap_cuda_steps_run(t->cuda, 0, sap_feed_order(t->train), first, rows, batch, key, state, sums, err);
     for (int64_t row = 0; row < rows; row += batch) {
         sap_examples examples;
         SAP_TRY(sap_feed_next(t->train, batch, &examples, err));
+        if (t->shards)
+            sap_feed_last_shards(t->train, t->shards);
         SAP_TRY(sap_cuda_step(t->cuda, &examples, key, state, err));
     }
-    return *over ? SAP_OK : sap_cuda_finish(t->cuda, sums, err);
+    return sap_cuda_finish(t->cuda, false, sums, err);
+}
+
+/* What all ranks do alike: SAP_ECANCELLED: stop, as one of them was told to; *due: write a checkpoint. */
+static sap_status decide(trainer *t, bool *due, sap_error *err) {
+    sap_status status = sap_run_check(t->run, err);
+    *due = seconds_are_over(t);
+    if (!t->share.comm)
+        return status;
+    int64_t flags[] = {status != SAP_OK, sap_comm_rank(t->comm) == 0 && *due};
+    SAP_TRY(sap_comm_sum(t->comm, SAP_COMM_INT64, flags, 2, err));
+    *due = flags[1] > 0;
+    return flags[0] > 0 ? sap_error_set(err, SAP_ECANCELLED, "interrupted") : SAP_OK;
+}
+
+/* The number of the step after which the host looks at what the GPU does. */
+static int64_t next_stop(const trainer *t) {
+    const sap_train_options *o = t->training.options;
+    int64_t step = t->training.position.step, due = o->checkpoint_steps;
+    int64_t end = step + (o->batch < GPU_ROWS ? GPU_ROWS / o->batch : 1);
+    if (due > 0 && end > (step / due + 1) * due)
+        end = (step / due + 1) * due;
+    return o->steps_per_epoch > 0 && end > o->steps_per_epoch ? o->steps_per_epoch : end;
 }
 
 /* From the position on; checkpoints in between. */
@@ -391,54 +412,48 @@ static sap_status train_gpu_epoch(trainer *t, uint64_t key, sap_error *err) {
     sap_training *training = &t->training;
     sap_position *at = &training->position;
     const sap_train_options *o = training->options;
-    int64_t chunk = o->batch < GPU_ROWS ? GPU_ROWS / o->batch : 1;
-    bool over = false;
     SAP_TRY(sap_cuda_put(t->cuda, training->model, &training->model->optimizer, err)); /* call-backs may change them */
-    while (!over && (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch)) {
-        int64_t end = at->step + chunk, due = o->checkpoint_steps;
-        if (due > 0 && end > (at->step / due + 1) * due)
-            end = (at->step / due + 1) * due;
-        if (o->steps_per_epoch > 0 && end > o->steps_per_epoch)
-            end = o->steps_per_epoch;
+    while (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch) {
         sap_loss_sums sums = {0};
-        sap_status status = sap_run_check(t->run, err);
-        if (status == SAP_OK)
-            status = run_gpu_steps(t, key, end, &over, &sums, err);
-        if (status == SAP_EDATA)
-            return sap_error_prefix(err, "epoch %lld, from step %lld on", (long long)at->epoch + 1,
-                                    (long long)at->step + 1);
-        if (status == SAP_OK) {
-            add_sums(&sums, &at->tally);
-            at->step += (sums.count + o->batch - 1) / o->batch;
-        }
-        if ((status == SAP_OK && !over) || (status == SAP_ECANCELLED && at->step > 0))
-            SAP_TRY(sap_cuda_get(t->cuda, training->model, &training->model->optimizer, err));
-        if (status == SAP_OK && !over)
-            status = store_if_due(t, seconds_are_over(t), err);
-        if (status == SAP_ECANCELLED && at->step > 0)
+        int64_t done = 0;
+        bool due;
+        sap_status status = decide(t, &due, err);
+        if (status == SAP_ECANCELLED && at->step > 0) /* between two steps: the work so far is kept */
             SAP_TRY(store_checkpoint(t, err));
-        SAP_TRY(status);
-        report(t, (int64_t)at->tally.rows, NULL);
+        if (status == SAP_OK)
+            status = run_gpu_steps(t, key, next_stop(t), &done, &sums, err);
+        if (status == SAP_EDATA)
+            status = sap_error_prefix(err, "epoch %lld, from step %lld on", (long long)at->epoch + 1,
+                                      (long long)at->step + 1);
+        SAP_TRY(all_fail(t, status, err));
+        if (done == 0)
+            return SAP_OK;
+        add_sums(&sums, &at->tally);
+        at->step += done;
+        sap_comm_note(t->comm, at->epoch + 1, at->step);
+        SAP_TRY(sap_cuda_get(t->cuda, training->model, &training->model->optimizer, err));
+        SAP_TRY(store_if_due(t, due || (!t->share.comm && seconds_are_over(t)), err));
+        int64_t rows = at->step * o->batch, all = epoch_rows(t);
+        report(t, rows < all ? rows : all, NULL);
     }
     return SAP_OK;
 }
 
-static sap_status validate_on_gpu(trainer *t, sap_tally *tally, sap_error *err) {
+/* Rows [first, first + rows) of the validation set that this rank has. */
+static sap_status measure_on_gpu(trainer *t, int64_t first, int64_t rows, sap_tally *tally, sap_error *err) {
     sap_loss_sums sums = {0};
-    int64_t rows = sap_feed_rows(t->validation), batch = t->training.options->batch;
-    SAP_TRY(sap_cuda_put(t->cuda, t->training.model, &t->training.model->optimizer, err));
-    if (t->held[1] && rows > 0) {
-        SAP_TRY(sap_cuda_steps_run(t->cuda, 1, NULL, rows, batch, 0, NULL, &sums, err));
-    } else {
-        SAP_TRY(sap_feed_epoch(t->validation, t->training.options->seed, -1, err));
-        for (int64_t row = 0; row < rows; row += batch) {
-            sap_examples examples;
-            SAP_TRY(sap_feed_next(t->validation, batch, &examples, err));
-            SAP_TRY(sap_cuda_step(t->cuda, &examples, 0, NULL, err));
-        }
-        SAP_TRY(sap_cuda_finish(t->cuda, &sums, err));
+    int64_t batch = t->training.options->batch;
+    if (t->held[1] && rows > 0)
+        SAP_TRY(sap_cuda_steps_run(t->cuda, 1, NULL, first, rows, batch, 0, NULL, &sums, err));
+    for (int64_t row = 0; !t->held[1] && row < rows; row += batch) {
+        sap_examples examples;
+        SAP_TRY(sap_feed_next(t->validation, batch < rows - row ? batch : rows - row, &examples, err));
+        SAP_TRY(sap_cuda_step(t->cuda, &examples, 0, NULL, err));
     }
+    if (!t->held[1] && rows > 0)
+        SAP_TRY(sap_cuda_finish(t->cuda, true, &sums, err));
     add_sums(&sums, tally);
+    sap_comm_note(t->comm, t->training.position.epoch + 1, t->training.position.step);
     return SAP_OK;
 }
 
@@ -480,9 +495,11 @@ static sap_status train_epoch(trainer *t, sap_error *err) {
     return check_weights(t, err);
 }
 
-/* Measures the next `rows` rows of the validation set. */
-static sap_status measure_rows(trainer *t, int64_t rows, double penalty, sap_tally *tally, sap_scores *scores,
-                               sap_error *err) {
+/* Measures the next rows of the validation set, from number `first` on. */
+static sap_status measure_rows(trainer *t, int64_t first, int64_t rows, double penalty, sap_tally *tally,
+                               sap_scores *scores, sap_error *err) {
+    if (t->cuda)
+        return measure_on_gpu(t, first, rows, tally, err);
     while (rows > 0) {
         sap_examples examples;
         sap_batch_result result;
@@ -502,7 +519,7 @@ static sap_status measure_shards(trainer *t, double penalty, sap_tally *tally, s
     int32_t shards = sap_feed_shards(t->validation, &begin);
     sap_tally all[SAP_DATASET_SHARDS] = {0};
     for (int32_t s = 0; s < shards; s++)
-        SAP_TRY(measure_rows(t, begin[s + 1] - begin[s], penalty, &all[s], scores, err));
+        SAP_TRY(measure_rows(t, begin[s], begin[s + 1] - begin[s], penalty, &all[s], scores, err));
     for (int32_t s = 0; s < shards; s++) {
         if (t->shares_validation)
             SAP_TRY(sap_ranks_sum_tally(t->comm, &all[s], err)); /* exactly: all ranks but one give zeros */
@@ -513,17 +530,19 @@ static sap_status measure_shards(trainer *t, double penalty, sap_tally *tally, s
 
 static sap_status measure(trainer *t, sap_tally *tally, sap_scores *scores, sap_error *err) {
     double penalty = t->plain ? 0 : sap_penalty_add(t->training.model, NULL);
+    if (t->cuda)
+        SAP_TRY(sap_cuda_put(t->cuda, t->training.model, &t->training.model->optimizer, err));
     SAP_TRY(sap_feed_epoch(t->validation, t->training.options->seed, SAP_EPOCH_OWN, err));
     if (t->shards)
         return measure_shards(t, penalty, tally, scores, err);
-    SAP_TRY(measure_rows(t, sap_feed_own_rows(t->validation), penalty, tally, scores, err));
+    SAP_TRY(measure_rows(t, 0, sap_feed_own_rows(t->validation), penalty, tally, scores, err));
     return t->shares_validation ? sap_ranks_sum_tally(t->comm, tally, err) : SAP_OK;
 }
 
 static sap_status validate(trainer *t, sap_error *err) {
     sap_tally tally = {0};
     sap_scores scores[SAP_OUTPUTS] = {0};
-    sap_status status = t->cuda ? validate_on_gpu(t, &tally, err) : measure(t, &tally, scores, err);
+    sap_status status = measure(t, &tally, scores, err);
     if (status == SAP_OK && tally.rows == 0)
         status = sap_error_set(err, SAP_EDATA, "the validation set has no rows");
     if (status == SAP_OK && !isfinite(tally.loss))
@@ -751,8 +770,6 @@ static sap_status open_trainer(trainer *t, sap_error *err) {
     bool found = false;
     if (options->checkpoint)
         SAP_TRY(sap_checkpoint_read(training, &found, err));
-    if (options->device == SAP_DEVICE_CUDA && t->share.comm)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with several ranks on GPUs", model->name);
     if (options->device == SAP_DEVICE_CUDA)
         SAP_TRY(open_gpu(t, err));
     t->stored = sap_seconds();

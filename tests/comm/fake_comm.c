@@ -1,6 +1,7 @@
 #include "fake_comm.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 /* An operation; there are two, in turns, since some ranks may begin the next one before others have seen the end of this. */
 typedef struct exchange {
@@ -15,7 +16,8 @@ typedef struct exchange {
 struct fake_world {
     int size;
     pthread_mutex_t lock;
-    exchange exchanges[2];
+    exchange exchanges[2], on_devices[2];
+    int given_up;                    /* device communicators */
     sap_comm_beat beats[FAKE_RANKS]; /* to each rank */
     bool fresh[FAKE_RANKS], cut[FAKE_RANKS], hung[FAKE_RANKS];
     double timeout;
@@ -24,9 +26,12 @@ struct fake_world {
 
 typedef struct fake_state {
     fake_world *world;
+    exchange *exchanges;
     int rank, number; /* of operations begun */
     bool under_way;
 } fake_state;
+
+char fake_nowhere[1];
 
 static _Thread_local fake_job *own_job; /* while it is opened */
 
@@ -34,7 +39,7 @@ static sap_status open_fake(void **state, int *rank, int *size, sap_error *err) 
     fake_state *s = calloc(1, sizeof *s);
     if (!s)
         return sap_error_memory(err, "fake");
-    *s = (fake_state){own_job->world, own_job->rank, 0, false};
+    *s = (fake_state){own_job->world, own_job->world->exchanges, own_job->rank, 0, false};
     *state = s;
     *rank = s->rank;
     *size = s->world->size;
@@ -69,7 +74,7 @@ static void add_up(exchange *e, int size) {
 static sap_status begin(fake_state *s, bool broadcast, sap_comm_type type, void *data, int32_t count, sap_error *err) {
     fake_world *w = s->world;
     pthread_mutex_lock(&w->lock);
-    exchange *e = &w->exchanges[s->number++ % 2];
+    exchange *e = &s->exchanges[s->number++ % 2];
     s->under_way = true;
     if (!w->cut[s->rank] && !w->hung[s->rank]) {
         if (e->arrived == 0)
@@ -96,7 +101,7 @@ static sap_status test(void *state, bool *done, sap_error *err) {
     fake_state *s = state;
     fake_world *w = s->world;
     pthread_mutex_lock(&w->lock);
-    exchange *e = &w->exchanges[(s->number - 1) % 2];
+    exchange *e = &s->exchanges[(s->number - 1) % 2];
     bool differs = e->differs;
     *done = e->arrived == w->size && !w->cut[s->rank] && !w->hung[s->rank];
     if (*done && !differs) {
@@ -137,6 +142,60 @@ static int64_t no_time(void) { /* the threads have their processor time in commo
     return 0;
 }
 
+/* ---- On emulated devices, whose streams do everything at once --------------------------------------------------- */
+
+static sap_status make_id(void *id, sap_error *err) {
+    (void)err;
+    memset(id, 7, SAP_COMM_ID);
+    return SAP_OK;
+}
+
+static sap_status open_device(void **state, const void *id, int rank, int size, sap_error *err) {
+    char expected[SAP_COMM_ID];
+    (void)make_id(expected, err);
+    if (memcmp(id, expected, sizeof expected) != 0 || size != own_job->world->size || rank != own_job->rank)
+        return sap_error_set(err, SAP_EARGUMENT, "the ranks do not find each other");
+    SAP_TRY(open_fake(state, &rank, &size, err));
+    ((fake_state *)*state)->exchanges = own_job->world->on_devices;
+    return SAP_OK;
+}
+
+static sap_status test_device(void *state, bool *done, sap_error *err) {
+    (void)state;
+    (void)err;
+    *done = true;
+    return SAP_OK;
+}
+
+static sap_status start_device_sum(void *state, float *data, int64_t count, void *stream, sap_error *err) {
+    bool done = stream == fake_nowhere;
+    SAP_TRY(begin(state, false, SAP_COMM_FLOAT, data, (int32_t)count, err));
+    for (double begun = sap_seconds(); !done;) {
+        SAP_TRY(test(state, &done, err));
+        if (sap_seconds() - begun > 60)
+            return sap_error_set(err, SAP_EIO, "the device waits for ever");
+        (void)nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+    return SAP_OK;
+}
+
+static void close_device(void *state, bool failed) {
+    fake_world *w = ((fake_state *)state)->world;
+    pthread_mutex_lock(&w->lock);
+    w->given_up += failed;
+    pthread_mutex_unlock(&w->lock);
+    close_fake(state, failed);
+}
+
+static const sap_comm_device_table device_table = {
+    .name = "fake",
+    .make_id = make_id,
+    .open = open_device,
+    .test = test_device,
+    .start_sum = start_device_sum,
+    .close = close_device,
+};
+
 static const sap_comm_table table = {
     .name = "fake",
     .open = open_fake,
@@ -147,6 +206,7 @@ static const sap_comm_table table = {
     .send_beat = send_beat,
     .receive_beat = receive_beat,
     .processor_time = no_time,
+    .device = &device_table,
 };
 
 static void *run_rank(void *context) {
@@ -171,8 +231,10 @@ void fake_run(int size, double timeout, void (*work)(fake_job *job), void *conte
     }
     for (int r = 0; r < size; r++)
         pthread_join(threads[r], NULL);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         free(world.exchanges[i].result);
+        free(world.on_devices[i].result);
+    }
     pthread_mutex_destroy(&world.lock);
 }
 
@@ -188,4 +250,11 @@ void fake_cut(fake_job *job) {
 
 void fake_hang(fake_job *job) {
     lose(job, &job->world->hung[job->rank]);
+}
+
+int fake_given_up(fake_job *job) {
+    pthread_mutex_lock(&job->world->lock);
+    int count = job->world->given_up;
+    pthread_mutex_unlock(&job->world->lock);
+    return count;
 }

@@ -1,5 +1,7 @@
 /* Communicators: sums, agreement, lost ranks, the choice of a kind, and the witness of a sudden end. */
 #include "fake_comm.h"
+
+#include "comm/comm_device.h"
 #include "test_support.h"
 
 #include <fcntl.h>
@@ -154,6 +156,56 @@ static void a_busy_rank_is_waited_for(void **state) {
         expect_well(&jobs[r]);
 }
 
+/* ---- On devices -------------------------------------------------------------------------------------------------- */
+
+static void add_on_devices(fake_job *job) {
+    float numbers[3] = {1, (float)job->rank, 0.5F};
+    job->status = sap_comm_device_open(job->comm, &job->error);
+    for (int round = 0; round < 20 && job->status == SAP_OK; round++) {
+        numbers[0] = 1;
+        numbers[1] = (float)job->rank;
+        job->status = sap_comm_device_sum(job->comm, numbers, 3, NULL, &job->error);
+        if (numbers[0] != 3 || numbers[1] != 3)
+            job->status = sap_error_set(&job->error, SAP_EDATA, "%g and %g", (double)numbers[0], (double)numbers[1]);
+    }
+    if (job->status == SAP_OK)
+        sap_comm_device_close(job->comm);
+    if (job->status == SAP_OK && fake_given_up(job) != 0)
+        job->status = sap_error_set(&job->error, SAP_EDATA, "it was given up");
+}
+
+static void sums_on_devices(void **state) {
+    (void)state;
+    fake_job jobs[FAKE_RANKS];
+    fake_run(3, calm, add_on_devices, NULL, jobs);
+    for (int r = 0; r < 3; r++)
+        expect_well(&jobs[r]);
+}
+
+/* Rank 1 is cut off while the devices of the others wait for it: the watchdog ends what they wait for. */
+static void lose_a_device(fake_job *job) {
+    float number = 1;
+    job->status = sap_comm_device_open(job->comm, &job->error);
+    if (job->rank == 1)
+        fake_cut(job);
+    if (job->status == SAP_OK && job->rank != 1)
+        job->status = sap_comm_device_sum(job->comm, &number, 1, fake_nowhere, &job->error);
+    while (job->status == SAP_OK)
+        job->status = sap_comm_device_look(job->comm, true, &job->error);
+    *(int *)job->context += job->rank == 2 ? fake_given_up(job) : 0;
+}
+
+static void a_device_does_not_wait_for_a_lost_rank(void **state) {
+    (void)state;
+    int given_up = 0;
+    fake_job jobs[FAKE_RANKS];
+    fake_run(3, short_time, lose_a_device, &given_up, jobs);
+    for (int r = 0; r < 3; r++)
+        assert_int_equal(jobs[r].status, SAP_EIO);
+    assert_true(strncmp(jobs[2].error.message, "rank 1 on ", 10) == 0);
+    assert_true(given_up >= 1); /* its own */
+}
+
 /* ---- Which kind ------------------------------------------------------------------------------------------------------ */
 
 static void the_environment_chooses(void **state) {
@@ -240,6 +292,8 @@ int main(void) {
         cmocka_unit_test(alone),
         cmocka_unit_test(lost_ranks_are_named),
         cmocka_unit_test(a_busy_rank_is_waited_for),
+        cmocka_unit_test(sums_on_devices),
+        cmocka_unit_test(a_device_does_not_wait_for_a_lost_rank),
         cmocka_unit_test(the_environment_chooses),
         cmocka_unit_test(a_witness_tells_of_the_first_sudden_end),
     };

@@ -18,7 +18,9 @@ set_target_properties(cuda_emulated_plugin PROPERTIES OUTPUT_NAME sapwood-cuda L
 sap_test(nn/test_cuda LIBS cuda_emulated)
 sap_test(nn/test_cuda_recurrent LIBS cuda_emulated)
 sap_test(nn/test_cuda_run)
+sap_test(nn/test_cuda_ranks LIBS fake_comm SOURCES "${PROJECT_SOURCE_DIR}/tests/dataset/shard_feed.c")
 add_dependencies(nn_test_cuda_run cuda_emulated_plugin sapwood-keras) # checkpoints are Keras files
+add_dependencies(nn_test_cuda_ranks cuda_emulated_plugin sapwood-keras)
 file(MAKE_DIRECTORY "${emulated_folder}")
 file(CREATE_LINK "${CMAKE_LIBRARY_OUTPUT_DIRECTORY}/libsapwood-keras.so" "${emulated_folder}/libsapwood-keras.so" SYMBOLIC)
-set_tests_properties(nn/test_cuda_run PROPERTIES ENVIRONMENT "SAPWOOD_PLUGINS=${emulated_folder}")
+set_tests_properties(nn/test_cuda_run nn/test_cuda_ranks PROPERTIES ENVIRONMENT "SAPWOOD_PLUGINS=${emulated_folder}")

@@ -3,6 +3,7 @@
 
 #include <csetjmp>
 #include <memory>
+#include <mutex>
 #include <ucontext.h>
 #include <vector>
 
@@ -198,6 +199,8 @@ const uint64_t (*exchange(const uint64_t *mine, int words))[16] {
 }
 
 void launch(dim3 grid_, dim3 block, size_t shared, bool cooperative, const std::function<void()> &kernel) {
+    static std::mutex one; /* ranks may be threads */
+    std::lock_guard<std::mutex> hold(one);
     grid = grid_;
     blocks = block;
     body = &kernel;

@@ -11,6 +11,7 @@
 #define SAP_CUDA_EMULATION_H
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -72,8 +73,8 @@ void yield();
 void launch(dim3 grid, dim3 block, size_t shared, bool cooperative, const std::function<void()> &kernel);
 
 using work = std::function<void()>;
-inline int captures; /* streams that are being captured */
-inline long graph_launches;
+inline thread_local int captures; /* streams of this thread that are being captured */
+inline std::atomic<long> graph_launches;
 
 } // namespace emulated
 
@@ -124,7 +125,12 @@ static inline uint32_t __float_as_uint(float value) {
 /* ---- The runtime ------------------------------------------------------------------------------------------ */
 
 typedef int cudaError_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorStreamCaptureUnsupported = 900 };
+enum {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNotReady = 600,
+    cudaErrorStreamCaptureUnsupported = 900
+};
 typedef struct emulated_event *cudaEvent_t;
 typedef std::vector<emulated::work> *cudaGraph_t, *cudaGraphExec_t;
 typedef struct emulated_stream {
@@ -132,8 +138,12 @@ typedef struct emulated_stream {
 } * cudaStream_t;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaUUID_t {
+    char bytes[16];
+};
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     int major, minor, multiProcessorCount;
     size_t sharedMemPerBlockOptin, totalGlobalMem;
 };
@@ -145,14 +155,28 @@ static inline cudaError_t cudaGetLastError() {
     return cudaSuccess;
 }
 static inline cudaError_t cudaGetDeviceCount(int *count) {
-    *count = 1;
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    *count = text && *text ? 1 + (int)std::count(text, text + strlen(text), ',') : 1;
     return cudaSuccess;
 }
-static inline cudaError_t cudaSetDevice(int) {
+namespace emulated {
+inline thread_local int device = 0;
+}
+static inline cudaError_t cudaSetDevice(int device) {
+    emulated::device = device;
     return cudaSuccess;
 }
-static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int) {
+static inline cudaError_t cudaGetDevice(int *device) {
+    *device = emulated::device;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int device) {
     *out = {};
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    for (int i = 0; text && i < device; i++)
+        text = strchr(text, ',') + 1;
+    int number = 1 + (text ? atoi(text) : 0);
+    memcpy(out->uuid.bytes, &number, sizeof number);
     snprintf(out->name, sizeof out->name, "emulated device");
     out->major = 9;
     out->multiProcessorCount = 3;
@@ -254,6 +278,17 @@ static inline cudaError_t cudaEventDestroy(cudaEvent_t) {
     return cudaSuccess;
 }
 static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventCreate(cudaEvent_t *out) {
+    *out = nullptr;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventQuery(cudaEvent_t) {
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t) {
+    *milliseconds = 0;
     return cudaSuccess;
 }
 static inline cudaError_t cudaEventSynchronize(cudaEvent_t) {

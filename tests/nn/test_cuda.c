@@ -46,7 +46,7 @@ static void open_fixture(fixture *f, const char *json, const sap_optimizer *opti
     sap_optimizer full;
     assert_ok(sap_optimizer_check(optimizer, &full, &error));
     assert_ok(sap_cuda_plan_make(f->model, NULL, &full, true, &f->arena, &f->plan, &error));
-    assert_ok(sap_plugin_cuda.open(&f->plan, batch, &f->engine, &error));
+    assert_ok(sap_plugin_cuda.open(&f->plan, batch, NULL, &f->engine, &error));
     assert_ok(sap_plugin_cuda.put(f->engine, f->model->values, NULL, &error));
 }
 
@@ -193,7 +193,7 @@ static void check_training(const char *json, const sap_optimizer *optimizer, boo
             sap_cuda_rows some = rows_of(&f.random.examples, first, first ? ROWS - first : 100, x);
             assert_ok(sap_plugin_cuda.keep(f.engine, 0, &some, &error));
         }
-        sap_cuda_steps steps = {order, ROWS, BATCH, KEY, updates};
+        sap_cuda_steps steps = {order, ROWS, BATCH, NULL, KEY, updates};
         assert_ok(sap_plugin_cuda.run(f.engine, 0, &steps, &result, &error));
     } else {
         for (int64_t first = 0; first < ROWS; first += BATCH) {
@@ -253,7 +253,7 @@ static void test_measure(void **state) {
     float *gradients = calloc((size_t)f.model->trainable_count, sizeof(float));
     assert_ok(sap_plugin_cuda.reserve(f.engine, 1, ROWS, (int64_t[]){0}, &error));
     assert_ok(sap_plugin_cuda.keep(f.engine, 1, &all, &error));
-    assert_ok(sap_plugin_cuda.run(f.engine, 1, &(sap_cuda_steps){order, ROWS, BATCH, 0, NULL}, &result, &error));
+    assert_ok(sap_plugin_cuda.run(f.engine, 1, &(sap_cuda_steps){order, ROWS, BATCH, NULL, 0, NULL}, &result, &error));
     assert_ok(sap_model_gradient(f.model, &f.random.examples, NULL, NULL, &loss, gradients, &error));
     assert_true(fabs(result.loss / ROWS - loss) < 1e-5 * loss);
     free(gradients);
@@ -280,7 +280,8 @@ static void test_bad_step(void **state) {
         assert_ok(sap_plugin_cuda.put(f.engine, f.model->values, slots, &error));
         assert_ok(sap_plugin_cuda.reserve(f.engine, 0, ROWS, (int64_t[]){0}, &error));
         assert_ok(sap_plugin_cuda.keep(f.engine, 0, &all, &error));
-        assert_ok(sap_plugin_cuda.run(f.engine, 0, &(sap_cuda_steps){order, ROWS, BATCH, 1, updates}, &result, &error));
+        assert_ok(
+            sap_plugin_cuda.run(f.engine, 0, &(sap_cuda_steps){order, ROWS, BATCH, NULL, 1, updates}, &result, &error));
         assert_int_equal(result.bad_step, 3);
         free(zeros);
         close_fixture(&f);

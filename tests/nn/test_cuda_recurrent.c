@@ -206,11 +206,11 @@ static void check_net(net *n, const int32_t *lengths, bool exact, double toleran
                           .trainable_count = n->count,
                           .exact = exact};
     sap_cuda_engine *engine = NULL;
-    assert_ok(sap_plugin_cuda.open(&plan, n->rows, &engine, &error));
+    assert_ok(sap_plugin_cuda.open(&plan, n->rows, NULL, &engine, &error));
     assert_ok(sap_plugin_cuda.put(engine, n->values, NULL, &error));
     const float *x[] = {n->x};
     const int64_t *offsets[] = {n->steps ? NULL : n->offsets};
-    sap_cuda_rows rows = {n->rows, x, offsets, n->label, NULL};
+    sap_cuda_rows rows = {.rows = n->rows, .x = x, .offsets = offsets, .label = n->label};
     float *found = calloc((size_t)(n->rows * CLASSES + n->count), sizeof *found);
     double *w = calloc((size_t)n->count, sizeof *w), *expected = calloc((size_t)n->rows * CLASSES, sizeof *expected);
     for (int64_t i = 0; i < n->count; i++)

@@ -48,7 +48,7 @@ static void check_model(const char *json, bool exact, double tolerance) {
     sap_loss_sums sums;
     assert_ok(sap_model_predict(model, &r.examples, NULL, (float *const[]){expected}, &error));
     assert_ok(sap_model_gradient(model, &r.examples, NULL, NULL, &loss, expected + ROWS * 3, &error));
-    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, exact, &cuda, &error));
+    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, exact, NULL, &cuda, &error));
     assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found + ROWS * 3, &sums, &error));
     assert_near(found, expected, ROWS * 3, tolerance);
@@ -158,7 +158,7 @@ static void check_training(const char *json, bool keep) {
     assert_ok(sap_optimizer_init(&a, &full, cpu->trainable_count, NULL, 0, &error));
     assert_ok(sap_optimizer_init(&b, &full, gpu->trainable_count, NULL, 0, &error));
     assert_ok(sap_feed_open_arrays(&r.examples, NULL, &feed, &error));
-    assert_ok(sap_cuda_open(gpu, NULL, &b, BATCH, true, &cuda, &error));
+    assert_ok(sap_cuda_open(gpu, NULL, &b, BATCH, true, NULL, &cuda, &error));
     if (keep) {
         assert_ok(sap_cuda_keep(cuda, 0, feed, &kept, &error));
         assert_true(kept);
@@ -169,7 +169,7 @@ static void check_training(const char *json, bool keep) {
         sap_loss_sums sums = {0}, expected = {0};
         assert_ok(sap_feed_epoch(feed, 9, (int64_t)epoch, &error));
         if (keep)
-            assert_ok(sap_cuda_steps_run(cuda, 0, sap_feed_order(feed), ROWS, BATCH, epoch, &b, &sums, &error));
+            assert_ok(sap_cuda_steps_run(cuda, 0, sap_feed_order(feed), 0, ROWS, BATCH, epoch, &b, &sums, &error));
         for (;;) {
             sap_examples e;
             sap_batch_result result;
@@ -183,7 +183,7 @@ static void check_training(const char *json, bool keep) {
                 assert_ok(sap_cuda_step(cuda, &e, epoch, &b, &error));
         }
         if (!keep)
-            assert_ok(sap_cuda_finish(cuda, &sums, &error));
+            assert_ok(sap_cuda_finish(cuda, false, &sums, &error));
         assert_true(sums.count == ROWS && sums.correct == expected.correct);
         assert_true(fabs(sums.loss - expected.loss) <= 1e-4 * expected.loss);
     }
@@ -317,10 +317,10 @@ static void test_refusals(void **state) {
     assert_ok(open_text(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("SimpleRNN", "\"name\": \"r\", \"units\": 4") ", " DENSE(
                             "d", "3", "softmax")),
                         1, &model, &error));
-    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
     assert_contains(error.message, "SimpleRNN");
     sap_loss weighted = {.class_weight = (const double[]){1, 2, 1}, .class_count = 3};
-    assert_int_equal(sap_cuda_open(model, &weighted, NULL, 8, true, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_int_equal(sap_cuda_open(model, &weighted, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
     assert_contains(error.message, "class weights");
     sap_model_close(model);
 }

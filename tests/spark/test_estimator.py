@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, COMMAND, SAMPLE, SOURCE, sample_options
+from conftest import BUILD, CLASSES, COMMAND, SAMPLE, SOURCE, sample_options
 
 pytest.importorskip("pyspark")
 
@@ -238,6 +238,23 @@ def test_same_losses_as_mpirun(cluster, folder, tmp_path, model):
 def test_folder_that_all_executors_see(cluster, folder, tmp_path):
     trained = estimator().fit(folder)
     expect_same(mpirun(folder, "hlf", tmp_path / "run"), trained)
+
+
+@needs_mpich
+def test_executors_with_gpus(cluster, folder):
+    """Each rank sees the GPU that Spark gave its task, and no other: emulated ones, which the tests of the plug-in are made with."""
+    emulated = BUILD / "tests/emulated"
+    if not (emulated / "libsapwood-cuda.so").exists():
+        pytest.skip("the emulated GPU is not built: ninja cuda_emulated_plugin")
+    lines = []
+    options = {"epochs": 1, "batch_size": 512, "options": {"steps_per_epoch": 2}}
+    made = estimator(device="cuda", environment={"SAPWOOD_PLUGINS": str(emulated)}, **options)
+    made._show = lines.append
+    trained = made.fit(folder)
+    said = next(line for line in lines if "ranks on GPUs" in line)
+    assert said.startswith("2 ranks on GPUs, sums through the host: ")
+    assert "share a GPU" not in said
+    assert trained.history["loss"] == pytest.approx(estimator(**options).fit(folder).history["loss"], abs=1e-4)
 
 
 def executors():

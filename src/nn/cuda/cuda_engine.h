@@ -40,6 +40,8 @@ typedef enum sap_cuda_kind {
 
 enum {
     SAP_CUDA_WEIGHTS = 4,
+    SAP_CUDA_DEVICES = 64,   /* most GPUs that are looked at */
+    SAP_CUDA_GROUPS = 32,    /* most groups of a batch */
     SAP_CUDA_HEAD_MOST = 128 /* values of a head of ATTENTION */
 };
 
@@ -124,6 +126,20 @@ typedef struct sap_cuda_plan {
 
 typedef struct sap_cuda_engine sap_cuda_engine;
 
+/* How ranks share each batch, and in what order its gradients are added. Functions are NULL, where they are of no use. */
+typedef struct sap_cuda_share {
+    void *context;
+    int32_t groups; /* a power of two: each batch falls into so many, whose gradients are added in a binary tree */
+    /* The sums over all ranks take the place of each one's numbers; NULL: there is one rank. on_device: they lie there, and the sum is queued on
+     * the stream (cudaStream_t); else they lie in the host's memory. */
+    bool on_device;
+    sap_status (*sum)(void *context, float *numbers, int64_t count, void *stream, sap_error *err);
+    /* With on_device. While the host waits for the device: summing: that has come as far as a sum, and may wait for other ranks. */
+    sap_status (*look)(void *context, bool summing, sap_error *err);
+    /* A sum is over, which took the device so many seconds. */
+    void (*note)(void *context, double seconds);
+} sap_cuda_share;
+
 /* Rows in the host's memory. */
 typedef struct sap_cuda_rows {
     int64_t rows;
@@ -131,12 +147,17 @@ typedef struct sap_cuda_rows {
     const int64_t *const *offsets; /* (inputs) NULL, or (rows + 1) from 0 where the plan's input is ragged */
     const int32_t *label;          /* (rows), all of them classes; NULL: not known */
     const uint64_t *identity;      /* (rows); NULL: the row's number in its set */
+    int64_t batch_rows;            /* of all ranks; 0: these are all */
+    const int32_t *order;          /* (rows) with `begin`: numbers of rows, group by group; NULL: as they come */
+    const int64_t *begin;          /* (groups + 1) places in `order`; NULL: all rows are of the first group */
 } sap_cuda_rows;
 
 /* Steps of a training over rows that the device holds. */
 typedef struct sap_cuda_steps {
-    const int32_t *order;           /* (rows) numbers of rows, in the order in which sap_cuda_table.keep got them */
-    int64_t rows, batch;            /* the last step may be smaller */
+    const int32_t *order; /* (this rank's rows) numbers of rows, in the order in which sap_cuda_table.keep got them */
+    int64_t rows, batch;  /* of all ranks; the last step may be smaller */
+    const int64_t *
+        begin; /* (steps * groups + 1) places in `order` of each group of each step; NULL: this is the only rank, no groups */
     uint64_t key;                   /* of (seed, epoch), for dropout */
     const sap_cuda_update *updates; /* (steps) NULL: loss and accuracy only */
 } sap_cuda_steps;
@@ -144,8 +165,14 @@ typedef struct sap_cuda_steps {
 typedef struct sap_cuda_table {
     /* A line a device: "0: NVIDIA H100 80GB HBM3, 132 multiprocessors, 79 GiB"; SAP_EPLUGIN when there is none. */
     sap_status (*describe)(char *out, size_t capacity, sap_error *err);
-    /* The plan and what it points to stay the caller's and must outlive the engine. batch: most rows of a step. */
-    sap_status (*open)(const sap_cuda_plan *plan, int64_t batch, sap_cuda_engine **out, sap_error *err);
+    /* How many there are, and of each what no other GPU in the world has. identities: (SAP_CUDA_DEVICES) */
+    sap_status (*devices)(int *count, int64_t *identities, sap_error *err);
+    /* Makes a device this thread's. */
+    sap_status (*select)(int device, sap_error *err);
+    /* On this thread's device. The plan and what it points to stay the caller's and must outlive the engine, as does what `share` points to (NULL:
+     * one rank, one group). batch: most rows of a step. */
+    sap_status (*open)(const sap_cuda_plan *plan, int64_t batch, const sap_cuda_share *share, sap_cuda_engine **out,
+                       sap_error *err);
     void (*close)(sap_cuda_engine *engine);
     /* Weights (value_count) and the optimizer's arrays (trainable_count): in and out; slots NULL: weights only. */
     sap_status (*put)(sap_cuda_engine *engine, const float *values, float *const *slots, sap_error *err);
@@ -155,13 +182,13 @@ typedef struct sap_cuda_table {
     sap_status (*reserve)(sap_cuda_engine *engine, int set, int64_t rows, const int64_t *steps, sap_error *err);
     /* Appends rows. */
     sap_status (*keep)(sap_cuda_engine *engine, int set, const sap_cuda_rows *rows, sap_error *err);
-    /* Trains or measures on rows of a set; result: sums over the rows. */
-    sap_status (*run)(sap_cuda_engine *engine, int set, const sap_cuda_steps *steps, sap_cuda_result *result,
+    /* Trains or measures on rows of a set; results: (groups) sums over this rank's rows of each. */
+    sap_status (*run)(sap_cuda_engine *engine, int set, const sap_cuda_steps *steps, sap_cuda_result *results,
                       sap_error *err);
-    /* One batch from the host's memory: a training step, or, update NULL, loss and accuracy. Returns before the device is done; `finish` waits and gives the sums since the last one. */
+    /* One batch from the host's memory: a training step, or, update NULL, loss and accuracy. Returns before the device is done; `finish` waits and gives the sums since the last one, likewise. */
     sap_status (*feed)(sap_cuda_engine *engine, const sap_cuda_rows *rows, uint64_t key, const sap_cuda_update *update,
                        sap_error *err);
-    sap_status (*finish)(sap_cuda_engine *engine, sap_cuda_result *result, sap_error *err);
+    sap_status (*finish)(sap_cuda_engine *engine, sap_cuda_result *results, sap_error *err);
     /* outputs: (rows, classes), at most a batch. */
     sap_status (*predict)(sap_cuda_engine *engine, const sap_cuda_rows *rows, float *outputs, sap_error *err);
     /* Gradients (trainable_count) of the mean loss of a batch, dropout off. */

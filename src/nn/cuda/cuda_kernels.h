@@ -57,8 +57,11 @@ struct batch_space {
  * every step. */
 struct step_now {
     row_set set;
-    const int32_t *order; /* (rows of the batch) numbers of rows of the set */
+    const int32_t *order; /* (rows in hand) numbers of rows of the set */
     sap_cuda_update update;
+    int64_t batch_rows;  /* of the whole batch, over which the loss is a mean */
+    int64_t step;        /* its number, if its loss is not finite */
+    struct totals *sums; /* added to */
 };
 
 /* Takes rows now.order[0 … rows) of the set: counts, offsets, labels, keys; *kept = now */
@@ -129,7 +132,7 @@ void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda
 /* Sums of all steps since they were zeroed. */
 struct totals {
     double loss;
-    int64_t rows, correct, steps, bad_step;
+    int64_t rows, correct, bad_step;
 };
 
 struct loss_call {
@@ -140,7 +143,7 @@ struct loss_call {
     float *dy;            /* NULL: not wanted */
     float *row_loss;      /* (rows); scratch */
     int32_t *row_correct; /* (rows); scratch */
-    totals *sums;         /* added to */
+    const step_now *now;
 };
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
 
@@ -152,6 +155,9 @@ struct optimizer_call {
     float *values, *slots[2];
 };
 void launch_optimizer(cudaStream_t stream, const optimizer_call &p);
+
+/* sum (count) = the sum of (groups, count), in a binary tree. groups: a power of two, at most SAP_CUDA_GROUPS. */
+void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum);
 
 __device__ static inline void optimizer_step(const sap_cuda_optimizer &s, const sap_cuda_update &u, float g, float *m,
                                              float *v, float *w) {

@@ -133,8 +133,9 @@ __device__ bool is_correct(const loss_row &row) {
 __global__ void row_losses(const int32_t *rows, const __grid_constant__ loss_call p) {
     bool one = p.classes == 1 && p.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
     FOR_EACH (r, *rows) {
-        loss_row row = {p,          p.y + r * p.classes, p.dy ? p.dy + r * p.classes : nullptr,
-                        p.label[r], 1.0F / (float)*rows, one};
+        loss_row row = {
+            p,  p.y + r * p.classes, p.dy ? p.dy + r * p.classes : nullptr, p.label[r], 1.0F / (float)p.now->batch_rows,
+            one};
         p.row_loss[r] = loss_of(row);
         p.row_correct[r] = is_correct(row);
     }
@@ -160,13 +161,12 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
         }
     }
     if (thread == 0) {
-        totals *t = p.sums;
-        t->steps++;
+        totals *t = p.now->sums;
         t->rows += *rows;
         t->loss += loss[0];
         t->correct += correct[0];
         if (!isfinite(loss[0]) && t->bad_step == 0)
-            t->bad_step = t->steps;
+            t->bad_step = p.now->step;
     }
 }
 
@@ -181,6 +181,18 @@ __global__ void optimize(optimizer_call p) {
     }
 }
 
+__global__ void add_groups(int64_t count, int groups, const float *gradients, float *sum) {
+    FOR_EACH (i, count) {
+        float sums[SAP_CUDA_GROUPS];
+        for (int g = 0; g < groups; g++)
+            sums[g] = gradients[g * count + i];
+        for (int step = 1; step < groups; step *= 2)
+            for (int g = 0; g < groups; g += 2 * step)
+                sums[g] += sums[g + step];
+        sum[i] = sums[0] + 0.0F; /* -0 becomes 0, as it may have on its way between ranks */
+    }
+}
+
 } // namespace
 
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p) {
@@ -190,4 +202,9 @@ void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const l
 
 void launch_optimizer(cudaStream_t stream, const optimizer_call &p) {
     SAP_LAUNCH(optimize, dim3(blocks_for(p.count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, p);
+}
+
+void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum) {
+    SAP_LAUNCH(add_groups, dim3(blocks_for(count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, count, groups, gradients,
+               sum);
 }

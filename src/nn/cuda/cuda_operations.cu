@@ -336,6 +336,10 @@ int64_t steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
     return positions_most(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
 }
 
+int64_t steps_launched(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions_launched(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
+}
+
 /* Places what the layer keeps in its memory; at NULL: gives the floats that it takes. */
 int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *at, recurrent_kept *out) {
     int64_t n = steps_most(e, op), units = op->units, used = 0;
@@ -453,8 +457,8 @@ void recurrent_forward(const call &c) {
     recurrent p = recurrent_of(c);
     recurrent_kept kept;
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_dense(c.stream, step_extent(c.e, c.op), steps_most(c.e, c.op), p.width, recurrent_gates(p.lstm) * p.units,
-                 p.x, p.kernel, p.bias, kept.projected);
+    launch_dense(c.stream, step_extent(c.e, c.op), steps_launched(c.e, c.op), p.width,
+                 recurrent_gates(p.lstm) * p.units, p.x, p.kernel, p.bias, kept.projected);
     launch_recurrent(c.stream, p, kept, c.e->batch, c.e->shared_most);
 }
 
@@ -465,7 +469,7 @@ void recurrent_backward(const call &c) {
     }
     recurrent p = recurrent_of(c);
     recurrent_kept kept;
-    int64_t most = steps_most(c.e, c.op), gates = recurrent_gates(p.lstm) * p.units;
+    int64_t most = steps_launched(c.e, c.op), gates = recurrent_gates(p.lstm) * p.units;
     extent n = step_extent(c.e, c.op);
     float *work = c.o->work.as<float>();
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
@@ -558,7 +562,7 @@ call call_of(sap_cuda_engine *e, operation *o, run_mode mode) {
             dy_of(e, op->output),
             numbers,
             op->units > 0 ? numbers / op->units : numbers,
-            positions_most(e, op->output)};
+            positions_launched(e, op->output)};
 }
 
 } // namespace
@@ -570,6 +574,11 @@ extent positions(const sap_cuda_engine *e, int32_t tensor, int64_t factor) {
 int64_t positions_most(const sap_cuda_engine *e, int32_t tensor) {
     int32_t sequence = e->plan->tensors[tensor].sequence;
     return sequence < 0 ? e->batch : e->step_capacity[(size_t)sequence];
+}
+
+int64_t positions_launched(const sap_cuda_engine *e, int32_t tensor) {
+    int32_t sequence = e->plan->tensors[tensor].sequence;
+    return sequence < 0 || e->share.groups == 1 ? positions_most(e, tensor) : e->steps[(size_t)sequence];
 }
 
 void choose_form(const sap_cuda_engine *e, operation *o) {

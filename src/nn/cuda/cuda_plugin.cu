@@ -58,6 +58,22 @@ sap_status describe(char *out, size_t capacity, sap_error *err) {
     return SAP_OK;
 }
 
+sap_status devices(int *count, int64_t *identities, sap_error *err) {
+    SAP_TRY(count_devices(count, err));
+    *count = std::min(*count, (int)SAP_CUDA_DEVICES);
+    for (int i = 0; i < *count; i++) {
+        cudaDeviceProp p;
+        CUDA_TRY(cudaGetDeviceProperties(&p, i), "GPU");
+        memcpy(&identities[i], p.uuid.bytes, sizeof *identities); /* half of it is random enough */
+    }
+    return SAP_OK;
+}
+
+sap_status select(int device, sap_error *err) {
+    CUDA_TRY(cudaSetDevice(device), "GPU");
+    return SAP_OK;
+}
+
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
 
 sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
@@ -72,7 +88,8 @@ sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     SAP_TRY(e->batch_key.reserve(batch * sizeof(uint64_t), err));
     SAP_TRY(e->row_loss.reserve(batch * sizeof(float), err));
     SAP_TRY(e->row_correct.reserve(batch * sizeof(int32_t), err));
-    SAP_TRY(e->sums.reserve(sizeof(totals), err));
+    size_t sums = (size_t)e->share.groups * sizeof(totals);
+    SAP_TRY(e->sums.reserve(sums, err));
     SAP_TRY(e->now.reserve(sizeof(step_now), err));
     e->batch_offsets.resize(inputs);
     e->space = {e->counts.as<int32_t>(), {}, e->batch_label.as<int32_t>(), e->batch_key.as<uint64_t>()};
@@ -82,7 +99,7 @@ sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
         SAP_TRY(e->batch_offsets[i].reserve((batch + 1) * sizeof(int32_t), err));
         e->space.offsets[i] = e->batch_offsets[i].as<int32_t>();
     }
-    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, sizeof(totals), e->stream), plan->name);
+    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, sums, e->stream), plan->name);
     CUDA_TRY(cudaStreamSynchronize(e->stream), plan->name);
     return SAP_OK;
 }
@@ -94,6 +111,7 @@ struct step_counts {
 
 /* The tensors move: what was captured is no longer theirs. */
 sap_status drop_graphs(sap_cuda_engine *e, sap_error *err) {
+    SAP_TRY(settle(e, err));
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
     for (step_graph &g : e->graphs) {
         if (g.ready)
@@ -178,7 +196,7 @@ void init_rows(const sap_cuda_engine *e, kept_rows *rows) {
 }
 
 sap_status open_stack(sap_cuda_engine *e, sap_error *err) {
-    e->stacked = stack_plan(e->plan, e->shared_most, &e->net);
+    e->stacked = !shares(e) && stack_plan(e->plan, e->shared_most, &e->net);
     if (!e->stacked)
         return SAP_OK;
     size_t blocks = (size_t)e->multiprocessors;
@@ -191,14 +209,14 @@ sap_status open_stack(sap_cuda_engine *e, sap_error *err) {
 
 sap_status open_engine(sap_cuda_engine *e, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
-    int count;
+    int count, device;
     SAP_TRY(count_devices(&count, err));
     if (plan->input_count > SAP_CUDA_INPUTS)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d inputs; on a GPU at most %d", plan->name, plan->input_count,
                              SAP_CUDA_INPUTS);
-    CUDA_TRY(cudaSetDevice(0), plan->name);
+    CUDA_TRY(cudaGetDevice(&device), plan->name);
     cudaDeviceProp p;
-    CUDA_TRY(cudaGetDeviceProperties(&p, 0), plan->name);
+    CUDA_TRY(cudaGetDeviceProperties(&p, device), plan->name);
     e->multiprocessors = p.multiProcessorCount;
     e->capability = p.major * 10 + p.minor;
     e->shared_most = p.sharedMemPerBlockOptin;
@@ -218,9 +236,11 @@ sap_status open_engine(sap_cuda_engine *e, sap_error *err) {
     e->step_capacity.assign((size_t)plan->input_count, 0);
     e->tile_capacity.assign((size_t)plan->input_count, 0);
     e->longest.assign((size_t)plan->input_count, 0);
+    e->steps.assign((size_t)plan->input_count, 0);
     plan_operations(e);
     plan_inputs(e);
     SAP_TRY(reserve_fixed(e, err));
+    SAP_TRY(open_sums(e, err));
     return open_stack(e, err);
 }
 
@@ -234,6 +254,7 @@ void close_engine(sap_cuda_engine *e) {
     for (const step_graph &g : e->graphs)
         if (g.ready)
             (void)cudaGraphExecDestroy(g.ready);
+    close_sums(e);
     for (stage &s : e->stages) {
         if (s.copied)
             (void)cudaEventDestroy(s.copied);
@@ -247,12 +268,16 @@ void close_engine(sap_cuda_engine *e) {
     delete e;
 }
 
-sap_status open(const sap_cuda_plan *plan, int64_t batch, sap_cuda_engine **out, sap_error *err) {
+sap_status open(const sap_cuda_plan *plan, int64_t batch, const sap_cuda_share *share, sap_cuda_engine **out,
+                sap_error *err) {
     sap_cuda_engine *e = new (std::nothrow) sap_cuda_engine();
     if (!e)
         return sap_error_set(err, SAP_EMEMORY, "%s: out of memory", plan->name);
     e->plan = plan;
     e->batch = batch;
+    e->share.groups = 1;
+    if (share)
+        e->share = *share;
     sap_status status = open_engine(e, err);
     if (status == SAP_OK)
         *out = e;
@@ -272,6 +297,7 @@ sap_status move(sap_cuda_engine *e, const device_memory &device, void *host, siz
 }
 
 sap_status move_state(sap_cuda_engine *e, float *values, float *const *slots, bool in, sap_error *err) {
+    SAP_TRY(settle(e, err));
     SAP_TRY(move(e, e->values, values, (size_t)e->plan->value_count, in, err));
     for (int i = 0; slots && i < e->plan->optimizer.slot_count; i++)
         SAP_TRY(move(e, e->slots[i], slots[i], (size_t)e->plan->trainable_count, in, err));
@@ -392,14 +418,16 @@ row_set view(const sap_cuda_engine *e, const kept_rows *set) {
 
 /* ---- A step ------------------------------------------------------------------------------------------------- */
 
-/* One batch of rows that are on the device; host_order: the same order on the host, NULL: 0, 1, 2 … */
+/* Rows that are on the device and go through the network together: a group of a batch, or all of it. host_order: the same order on the
+ * host, NULL: 0, 1, 2 … */
 struct step {
     const kept_rows *set;
     const int32_t *order, *host_order;
-    int64_t rows;
+    int64_t rows, batch_rows; /* in hand; of the batch, of all ranks */
     uint64_t key;
     run_mode mode;
     sap_cuda_update update; /* RUN_TRAIN */
+    int32_t group;
 };
 
 step_counts count_steps(const step *s, size_t input) {
@@ -423,14 +451,25 @@ sap_status begin_step(sap_cuda_engine *e, const step *s, sap_error *err) {
     for (size_t i = 0; i < steps.size(); i++)
         if (plan->inputs[i].ragged)
             steps[i] = count_steps(s, i);
+    for (size_t i = 0; i < steps.size(); i++)
+        e->steps[i] = steps[i].rows;
     SAP_TRY(reserve_tensors(e, steps, s->set->longest, err));
-    launch_begin(e->stream, {view(e, s->set), s->order, s->update}, (int32_t)s->rows, plan->input_count, s->key,
-                 e->space, e->now.as<step_now>());
+    step_now now = {view(e, s->set), s->order, s->update, s->batch_rows, e->step, e->sums.as<totals>() + s->group};
+    launch_begin(e->stream, now, (int32_t)s->rows, plan->input_count, s->key, e->space, e->now.as<step_now>());
     CUDA_TRY(cudaGetLastError(), plan->name);
     return SAP_OK;
 }
 
-/* Launches all of a step behind its beginning: nothing here may depend on the batch. */
+void launch_update(sap_cuda_engine *e) {
+    launch_optimizer(e->stream, {e->plan->trainable_count,
+                                 e->plan->optimizer,
+                                 &e->now.as<step_now>()->update,
+                                 e->gradients.as<float>(),
+                                 e->values.as<float>(),
+                                 {e->slots[0].as<float>(), e->slots[1].as<float>()}});
+}
+
+/* Launches all of a step behind its beginning, but for what is shared: nothing here may depend on the batch. */
 sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
     bool differentiate = mode == RUN_TRAIN || mode == RUN_DIFFERENTIATE;
@@ -449,7 +488,7 @@ sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
                       differentiate ? e->dy[(size_t)plan->output].as<float>() : nullptr,
                       e->row_loss.as<float>(),
                       e->row_correct.as<int32_t>(),
-                      e->sums.as<totals>()};
+                      e->now.as<step_now>()};
     launch_loss(e->stream, e->space.counts, e->batch, loss);
     if (differentiate) {
         CUDA_TRY(cudaMemsetAsync(e->gradients.data, 0, (size_t)plan->trainable_count * sizeof(float), e->stream),
@@ -458,13 +497,8 @@ sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
             if (plan->tensors[e->operations[i].op->output].differentiate)
                 SAP_TRY(backward_operation(e, &e->operations[i], mode, err));
     }
-    if (mode == RUN_TRAIN)
-        launch_optimizer(e->stream, {plan->trainable_count,
-                                     plan->optimizer,
-                                     &e->now.as<step_now>()->update,
-                                     e->gradients.as<float>(),
-                                     e->values.as<float>(),
-                                     {e->slots[0].as<float>(), e->slots[1].as<float>()}});
+    if (mode == RUN_TRAIN && !shares(e))
+        launch_update(e);
     CUDA_TRY(cudaGetLastError(), plan->name);
     return SAP_OK;
 }
@@ -486,7 +520,7 @@ sap_status capture_step(sap_cuda_engine *e, run_mode mode, cudaGraphExec_t *out,
 sap_status run_step(sap_cuda_engine *e, const step *s, sap_error *err) {
     SAP_TRY(begin_step(e, s, err));
     step_graph *graph = &e->graphs[s->mode];
-    bool repeats = s->mode == RUN_TRAIN || s->mode == RUN_MEASURE;
+    bool repeats = (s->mode == RUN_TRAIN || s->mode == RUN_MEASURE) && e->share.groups == 1; /* else launches vary */
     if (!repeats || !graph->loaded) {
         graph->loaded = true;
         return launch_step(e, s->mode, err);
@@ -497,15 +531,66 @@ sap_status run_step(sap_cuda_engine *e, const step *s, sap_error *err) {
     return SAP_OK;
 }
 
-/* Waits; the sums since the last time. */
-sap_status finish(sap_cuda_engine *e, sap_cuda_result *result, sap_error *err) {
-    totals sums;
+/* Runs the groups of a shared step, which stand at begin[0 … groups], and leaves the gradients of each, or zeros. */
+sap_status run_groups(sap_cuda_engine *e, const step *whole, const int64_t *begin, sap_error *err) {
+    const char *name = e->plan->name;
+    size_t bytes = (size_t)e->plan->trainable_count * sizeof(float);
+    int32_t groups = e->share.groups;
+    bool any = false;
+    if (groups > 1)
+        CUDA_TRY(cudaMemsetAsync(e->group_gradients.data, 0, (size_t)groups * bytes, e->stream), name);
+    for (int32_t g = 0; g < groups; g++) {
+        step s = *whole;
+        s.order += begin[g];
+        s.host_order += begin[g];
+        s.rows = begin[g + 1] - begin[g];
+        s.group = g;
+        if (s.rows == 0)
+            continue;
+        any = true;
+        SAP_TRY(run_step(e, &s, err));
+        if (groups > 1)
+            CUDA_TRY(cudaMemcpyAsync(e->group_gradients.as<char>() + (size_t)g * bytes, e->gradients.data, bytes,
+                                     cudaMemcpyDeviceToDevice, e->stream),
+                     name);
+    }
+    if (any)
+        return SAP_OK;
+    CUDA_TRY(cudaMemsetAsync(e->gradients.data, 0, bytes, e->stream), name);
+    return begin_step(e, whole, err); /* the update */
+}
+
+/* One step. whole: of all its rows, but for their number, in the order in which groups stand at begin[0 … groups], each of them sorted. */
+sap_status run_batch(sap_cuda_engine *e, const step *whole, const int64_t *begin, sap_error *err) {
+    e->step++;
+    if (whole->mode == RUN_TRAIN && shares(e)) {
+        SAP_TRY(run_groups(e, whole, begin, err));
+        SAP_TRY(sum_gradients(e, err));
+        launch_update(e);
+        CUDA_TRY(cudaGetLastError(), e->plan->name);
+        return SAP_OK;
+    }
+    step s = *whole;
+    s.order += begin[0];
+    s.host_order += begin[0];
+    s.rows = begin[e->share.groups] - begin[0];
+    return run_step(e, &s, err);
+}
+
+/* Waits; the sums of each group since the last time. */
+sap_status finish(sap_cuda_engine *e, sap_cuda_result *results, sap_error *err) {
+    totals sums[SAP_CUDA_GROUPS];
+    size_t groups = (size_t)e->share.groups;
+    SAP_TRY(settle(e, err));
     if (e->stacked)
         launch_add_totals(e->stream, e->block_sums.as<totals>(), e->multiprocessors, e->sums.as<totals>());
-    CUDA_TRY(cudaMemcpyAsync(&sums, e->sums.data, sizeof sums, cudaMemcpyDeviceToHost, e->stream), e->plan->name);
+    CUDA_TRY(cudaMemcpyAsync(sums, e->sums.data, groups * sizeof *sums, cudaMemcpyDeviceToHost, e->stream),
+             e->plan->name);
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
-    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, sizeof sums, e->stream), e->plan->name);
-    *result = {sums.loss, sums.rows, sums.correct, sums.bad_step};
+    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, groups * sizeof *sums, e->stream), e->plan->name);
+    for (size_t g = 0; g < groups; g++)
+        results[g] = {sums[g].loss, sums[g].rows, sums[g].correct, sums[g].bad_step};
+    e->step = 0;
     return SAP_OK;
 }
 
@@ -549,36 +634,44 @@ void sort_rows(const sap_cuda_engine *e, const kept_rows *set, int32_t *order, i
     std::stable_sort(order, order + rows, [&](int32_t a, int32_t b) { return length(a) > length(b); });
 }
 
-sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_cuda_result *result, sap_error *err) {
+sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_cuda_result *results, sap_error *err) {
     const kept_rows *set = &e->sets[which];
     const char *name = e->plan->name;
-    SAP_TRY(e->order.reserve((size_t)steps->rows * sizeof(int32_t), err));
-    SAP_TRY(e->host_order.reserve((size_t)steps->rows * sizeof(int32_t), err));
+    int64_t groups = e->share.groups, count = (steps->rows + steps->batch - 1) / steps->batch;
+    size_t own = (size_t)(steps->begin ? steps->begin[count * groups] : steps->rows);
+    SAP_TRY(settle(e, err));
+    SAP_TRY(e->order.reserve(own * sizeof(int32_t), err));
+    SAP_TRY(e->host_order.reserve(own * sizeof(int32_t), err));
     int32_t *order = e->host_order.as<int32_t>(), *there = e->order.as<int32_t>();
-    memcpy(order, steps->order, (size_t)steps->rows * sizeof(int32_t));
+    memcpy(order, steps->order, own * sizeof(int32_t));
     if (e->stacked && steps->updates) {
-        CUDA_TRY(
-            cudaMemcpyAsync(there, order, (size_t)steps->rows * sizeof(int32_t), cudaMemcpyHostToDevice, e->stream),
-            name);
+        CUDA_TRY(cudaMemcpyAsync(there, order, own * sizeof(int32_t), cudaMemcpyHostToDevice, e->stream), name);
         SAP_TRY(run_stack(e, set, steps, err));
-        return finish(e, result, err);
+        return finish(e, results, err);
     }
-    for (int64_t first = 0, i = 0; first < steps->rows; first += steps->batch, i++) {
-        int64_t rows = std::min(steps->batch, steps->rows - first);
-        sort_rows(e, set, order + first, rows); /* while the device works on the steps before */
-        CUDA_TRY(cudaMemcpyAsync(there + first, order + first, (size_t)rows * sizeof(int32_t), cudaMemcpyHostToDevice,
+    for (int64_t i = 0; i < count; i++) {
+        int64_t first = i * steps->batch, rows = std::min(steps->batch, steps->rows - first);
+        std::vector<int64_t> whole(SAP_CUDA_GROUPS + 1, first + rows);
+        whole[0] = first;
+        const int64_t *begin = steps->begin ? steps->begin + i * groups : whole.data();
+        for (int64_t g = 0; g < groups; g++) /* while the device works on the steps before */
+            sort_rows(e, set, order + begin[g], begin[g + 1] - begin[g]);
+        CUDA_TRY(cudaMemcpyAsync(there + begin[0], order + begin[0],
+                                 (size_t)(begin[groups] - begin[0]) * sizeof(int32_t), cudaMemcpyHostToDevice,
                                  e->stream),
                  name);
         step s = {set,
-                  there + first,
-                  order + first,
+                  there,
+                  order,
+                  0,
                   rows,
                   steps->key,
                   steps->updates ? RUN_TRAIN : RUN_MEASURE,
-                  steps->updates ? steps->updates[i] : sap_cuda_update()};
-        SAP_TRY(run_step(e, &s, err));
+                  steps->updates ? steps->updates[i] : sap_cuda_update(),
+                  0};
+        SAP_TRY(run_batch(e, &s, begin, err));
     }
-    return finish(e, result, err);
+    return finish(e, results, err);
 }
 
 /* ---- Batches from the host ---------------------------------------------------------------------------------- */
@@ -614,7 +707,7 @@ size_t pack(const sap_cuda_engine *e, const sap_cuda_rows *rows, char *at, std::
 }
 
 /* Packs rows into pinned memory and starts their way to the device, beside what it computes. */
-sap_status send(sap_cuda_engine *e, const sap_cuda_rows *rows, stage **out, sap_error *err) {
+sap_status send(sap_cuda_engine *e, const sap_cuda_rows *rows, const int64_t *begin, stage **out, sap_error *err) {
     const char *name = e->plan->name;
     stage *s = &e->stages[e->turn ^= 1];
     std::vector<const float *> x((size_t)e->plan->input_count);
@@ -623,17 +716,17 @@ sap_status send(sap_cuda_engine *e, const sap_cuda_rows *rows, stage **out, sap_
         steps[i] = e->plan->inputs[i].ragged ? rows->offsets[i][rows->rows] : 0;
     sap_cuda_rows packed;
     size_t bytes = pack(e, rows, nullptr, &x, &packed);
-    if (s->busy) {
-        CUDA_TRY(cudaEventSynchronize(s->used), name); /* its memory may be written to, or grow */
-    }
+    if (s->busy)
+        SAP_TRY(wait_for_event(e, s->used, err)); /* its memory may be written to, or grow */
     SAP_TRY(s->pinned.reserve(bytes, err));
     (void)pack(e, rows, s->pinned.as<char>(), &x, &packed);
     SAP_TRY(reserve_rows(e, &s->rows, rows->rows, steps.data(), err));
     SAP_TRY(append(e, &s->rows, &packed, e->copies, err));
     s->sorted.resize((size_t)rows->rows);
     for (size_t i = 0; i < s->sorted.size(); i++)
-        s->sorted[i] = (int32_t)i;
-    sort_rows(e, &s->rows, s->sorted.data(), rows->rows);
+        s->sorted[i] = rows->order ? rows->order[i] : (int32_t)i;
+    for (int64_t g = 0; g < e->share.groups; g++)
+        sort_rows(e, &s->rows, s->sorted.data() + begin[g], begin[g + 1] - begin[g]);
     SAP_TRY(s->order.reserve(s->sorted.size() * sizeof(int32_t), err));
     CUDA_TRY(cudaMemcpyAsync(s->order.data, s->sorted.data(), s->sorted.size() * sizeof(int32_t),
                              cudaMemcpyHostToDevice, e->copies),
@@ -651,10 +744,20 @@ sap_status run_sent(sap_cuda_engine *e, const sap_cuda_rows *rows, uint64_t key,
         return sap_error_set(err, SAP_EARGUMENT, "%s: a batch of %lld rows, the engine is for %lld", e->plan->name,
                              (long long)rows->rows, (long long)e->batch);
     stage *sent = nullptr;
-    SAP_TRY(send(e, rows, &sent, err));
-    step s = {&sent->rows, sent->order.as<int32_t>(),           sent->sorted.data(), rows->rows, key,
-              mode,        update ? *update : sap_cuda_update()};
-    SAP_TRY(run_step(e, &s, err));
+    std::vector<int64_t> whole(SAP_CUDA_GROUPS + 1, rows->rows);
+    whole[0] = 0;
+    const int64_t *begin = rows->begin ? rows->begin : whole.data();
+    SAP_TRY(send(e, rows, begin, &sent, err));
+    step s = {&sent->rows,
+              sent->order.as<int32_t>(),
+              sent->sorted.data(),
+              0,
+              rows->batch_rows > 0 ? rows->batch_rows : rows->rows,
+              key,
+              mode,
+              update ? *update : sap_cuda_update(),
+              0};
+    SAP_TRY(run_batch(e, &s, begin, err));
     CUDA_TRY(cudaEventRecord(sent->used, e->stream), e->plan->name);
     *out = sent;
     return SAP_OK;
@@ -685,7 +788,10 @@ sap_status gradient(sap_cuda_engine *e, const sap_cuda_rows *rows, float *gradie
     const stage *sent;
     SAP_TRY(run_sent(e, rows, 0, RUN_DIFFERENTIATE, nullptr, &sent, err));
     SAP_TRY(move(e, e->gradients, gradients, (size_t)e->plan->trainable_count, false, err));
-    return finish(e, result, err);
+    sap_cuda_result results[SAP_CUDA_GROUPS];
+    SAP_TRY(finish(e, results, err));
+    *result = results[0];
+    return SAP_OK;
 }
 
 } // namespace
@@ -701,5 +807,5 @@ extern "C" __attribute__((visibility("default"))) void sap_plugin_cuda_state(cha
 }
 
 extern "C" __attribute__((visibility("default"))) const sap_cuda_table sap_plugin_cuda;
-const sap_cuda_table sap_plugin_cuda = {describe, open, close_engine, put,    get,     reserve,
-                                        keep,     run,  feed,         finish, predict, gradient};
+const sap_cuda_table sap_plugin_cuda = {describe, devices, select, open, close_engine, put,     get,
+                                        reserve,  keep,    run,    feed, finish,       predict, gradient};

@@ -3,6 +3,7 @@
 
 #include "../program.h"
 #include "cuda_plan.h"
+#include "cuda_ranks.h"
 
 #include <stdlib.h>
 
@@ -14,6 +15,7 @@ struct sap_cuda {
     sap_arena arena;
     sap_cuda_plan plan;
     sap_cuda_engine *engine;
+    sap_cuda_ranks ranks;
     int64_t batch;
     sap_program *program; /* finds where rows begin and end, and which of their steps are masked */
     int64_t kept[2];      /* rows of the sets */
@@ -24,6 +26,7 @@ struct sap_cuda {
     size_t *capacity;    /* (inputs) numbers */
     int64_t **offsets;   /* (inputs) */
     size_t *offset_capacity;
+    int32_t *order; /* (batch) of training steps, by group */
 };
 
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
@@ -40,34 +43,47 @@ static sap_status check_loss(const sap_model *model, const sap_loss *loss, sap_e
     return SAP_OK;
 }
 
+/* Statistics of a batch that lies on several GPUs, or is taken group by group, are not put together there. */
+static sap_status check_share(const sap_cuda_plan *plan, const sap_share *share, sap_error *err) {
+    for (int32_t i = 0; share && (share->comm || share->groups > 0) && i < plan->op_count; i++)
+        if (plan->ops[i].kind == SAP_CUDA_BATCH_NORMALIZATION)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training of BatchNormalization %s, on the GPU", plan->name,
+                                 share->comm ? "by several ranks" : "in a fixed order of sums");
+    return SAP_OK;
+}
+
 static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optimizer_state *state, bool exact,
-                              sap_error *err) {
+                              const sap_share *share, sap_error *err) {
     size_t inputs = (size_t)c->model->input_count;
     c->taken = sap_arena_array(&c->arena, inputs, sizeof *c->taken);
     c->x = sap_arena_array(&c->arena, inputs, sizeof *c->x);
     c->capacity = sap_arena_array(&c->arena, inputs, sizeof *c->capacity);
     c->offsets = sap_arena_array(&c->arena, inputs, sizeof *c->offsets);
     c->offset_capacity = sap_arena_array(&c->arena, inputs, sizeof *c->offset_capacity);
-    if (!c->taken || !c->x || !c->capacity || !c->offsets || !c->offset_capacity)
+    c->order = sap_arena_array(&c->arena, (size_t)c->batch, sizeof *c->order);
+    if (!c->taken || !c->x || !c->capacity || !c->order || !c->offsets || !c->offset_capacity)
         return sap_error_memory(err, c->model->name);
     const void *table;
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
     SAP_TRY(sap_cuda_plan_make(c->model, loss, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    if (state)
+        SAP_TRY(check_share(&c->plan, share, err));
     SAP_TRY(sap_program_open(c->model, SAP_PREDICT, NULL, NULL, NULL, &c->program, err));
-    SAP_TRY(c->table->open(&c->plan, c->batch, &c->engine, err));
+    SAP_TRY(sap_cuda_ranks_open(share, c->table, &c->ranks, err));
+    SAP_TRY(c->table->open(&c->plan, c->batch, &c->ranks.calls, &c->engine, err));
     return c->table->put(c->engine, c->model->values, state ? state->slots : NULL, err);
 }
 
 sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state, int64_t batch,
-                         bool exact, sap_cuda **out, sap_error *err) {
+                         bool exact, const sap_share *share, sap_cuda **out, sap_error *err) {
     SAP_TRY(check_loss(model, loss, err));
     sap_cuda *c = calloc(1, sizeof *c);
     if (!c)
         return sap_error_memory(err, model->name);
     c->model = model;
     c->batch = batch;
-    sap_status status = open_engine(c, loss, state, exact, err);
+    sap_status status = open_engine(c, loss, state, exact, share, err);
     if (status != SAP_OK) {
         sap_cuda_close(c);
         return status;
@@ -81,6 +97,7 @@ void sap_cuda_close(sap_cuda *c) {
         return;
     if (c->engine)
         c->table->close(c->engine);
+    sap_cuda_ranks_close(&c->ranks);
     sap_program_close(c->program);
     for (int32_t i = 0; c->offset_capacity && i < c->model->input_count; i++) {
         free(c->x[i]);
@@ -88,6 +105,10 @@ void sap_cuda_close(sap_cuda *c) {
     }
     sap_arena_release(&c->arena);
     free(c);
+}
+
+const char *sap_cuda_sums(const sap_cuda *c) {
+    return c->ranks.sums;
 }
 
 sap_status sap_cuda_put(sap_cuda *c, const sap_model *model, const sap_optimizer_state *state, sap_error *err) {
@@ -168,8 +189,14 @@ static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool labels, sa
         SAP_TRY(pack_sequence(c, i, first, rows, err));
         c->taken[i] = c->x[i];
     }
-    *out = (sap_cuda_rows){rows, c->taken, (const int64_t *const *)c->offsets, labels ? e->label + first : NULL,
-                           e->identity ? e->identity + first : NULL};
+    *out = (sap_cuda_rows){rows,
+                           c->taken,
+                           (const int64_t *const *)c->offsets,
+                           labels ? e->label + first : NULL,
+                           e->identity ? e->identity + first : NULL,
+                           0,
+                           NULL,
+                           NULL};
     return SAP_OK;
 }
 
@@ -228,52 +255,88 @@ static sap_cuda_update next_update(sap_optimizer_state *state) {
     return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay};
 }
 
-static sap_status give_sums(const sap_cuda_result *result, int64_t rows, sap_loss_sums *sums, sap_error *err) {
-    *sums = (sap_loss_sums){result->loss, rows, result->correct};
-    if (result->bad_step)
-        return sap_error_set(err, SAP_EDATA, "the loss is not a finite number in step %lld",
-                             (long long)result->bad_step);
+static sap_status give_own(const sap_cuda_result *sum, sap_loss_sums *sums, sap_error *err) {
+    *sums = (sap_loss_sums){sum->loss, sum->rows, sum->correct};
+    if (sum->bad_step)
+        return sap_error_set(err, SAP_EDATA, "the loss is not a finite number in step %lld", (long long)sum->bad_step);
     return SAP_OK;
 }
 
-sap_status sap_cuda_steps_run(sap_cuda *c, int set, const int64_t *order, int64_t rows, int64_t batch, uint64_t key,
-                              sap_optimizer_state *state, sap_loss_sums *sums, sap_error *err) {
-    int64_t count = (rows + batch - 1) / batch;
-    int32_t *numbers = malloc((size_t)rows * sizeof *numbers + 1);
+static sap_status give_sums(const sap_cuda *c, const sap_cuda_result *results, sap_loss_sums *sums, sap_error *err) {
+    sap_cuda_result sum;
+    SAP_TRY(sap_cuda_ranks_add(&c->ranks, results, &sum, err));
+    return give_own(&sum, sums, err);
+}
+
+/* Plans the updates, runs the steps, gives the sums. steps: all but the updates is set. */
+static sap_status run_steps(sap_cuda *c, int set, sap_cuda_steps *steps, sap_optimizer_state *state,
+                            sap_cuda_result *results, sap_error *err) {
+    int64_t count = (steps->rows + steps->batch - 1) / steps->batch;
     sap_cuda_update *updates = malloc((size_t)count * sizeof *updates + 1);
-    sap_status status = numbers && updates ? SAP_OK : sap_error_memory(err, c->model->name);
+    if (!updates)
+        return sap_error_memory(err, c->model->name);
+    for (int64_t i = 0; state && i < count; i++)
+        updates[i] = next_update(state);
+    steps->updates = state ? updates : NULL;
+    sap_status status = c->table->run(c->engine, set, steps, results, err);
+    free(updates);
+    return status;
+}
+
+/* The same for any steps of a set; what is measured is this rank's own, and has no groups. */
+sap_status sap_cuda_steps_run(sap_cuda *c, int set, const int64_t *order, int64_t first, int64_t rows, int64_t batch,
+                              uint64_t key, sap_optimizer_state *state, sap_loss_sums *sums, sap_error *err) {
+    int32_t *numbers = malloc((size_t)rows * sizeof *numbers + 1);
+    sap_status status = numbers ? SAP_OK : sap_error_memory(err, c->model->name);
     for (int64_t r = 0; status == SAP_OK && r < rows; r++) {
-        numbers[r] = (int32_t)(order ? order[r] : r);
+        numbers[r] = (int32_t)(order ? order[first + r] : first + r);
         if (numbers[r] < 0 || numbers[r] >= c->kept[set])
             status = sap_error_set(err, SAP_EARGUMENT, "%s: row %d of %lld on the GPU", c->model->name, numbers[r],
                                    (long long)c->kept[set]);
     }
-    for (int64_t i = 0; status == SAP_OK && state && i < count; i++)
-        updates[i] = next_update(state);
-    sap_cuda_steps steps = {numbers, rows, batch, key, state ? updates : NULL};
-    sap_cuda_result result;
+    sap_cuda_steps steps = {numbers, rows, batch, NULL, key, NULL};
+    sap_cuda_result results[SAP_CUDA_GROUPS];
     if (status == SAP_OK)
-        status = c->table->run(c->engine, set, &steps, &result, err);
+        status = run_steps(c, set, &steps, state, results, err);
     free(numbers);
-    free(updates);
-    return status == SAP_OK ? give_sums(&result, rows, sums, err) : status;
+    return status == SAP_OK ? give_own(&results[0], sums, err) : status;
+}
+
+sap_status sap_cuda_shared_run(sap_cuda *c, const sap_feed *feed, int64_t first, int64_t rows, int64_t batch,
+                               uint64_t key, sap_optimizer_state *state, sap_loss_sums *sums, sap_error *err) {
+    int32_t *order;
+    int64_t *begin;
+    SAP_TRY(sap_cuda_ranks_cut(&c->ranks, feed, first, rows, batch, &order, &begin, err));
+    sap_cuda_steps steps = {order, rows, batch, begin, key, NULL};
+    sap_cuda_result results[SAP_CUDA_GROUPS];
+    sap_status status = run_steps(c, 0, &steps, state, results, err);
+    free(order);
+    free(begin);
+    return status == SAP_OK ? give_sums(c, results, sums, err) : status;
 }
 
 sap_status sap_cuda_step(sap_cuda *c, const sap_examples *examples, uint64_t key, sap_optimizer_state *state,
                          sap_error *err) {
     sap_cuda_rows rows;
+    int64_t begin[SAP_CUDA_GROUPS + 1];
     SAP_TRY(take(c, examples, true, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
+    if (state && sap_cuda_ranks_share(&c->ranks)) {
+        sap_cuda_ranks_group(&c->ranks, rows.rows, c->order, begin);
+        rows.batch_rows = examples->batch_rows;
+        rows.order = c->order;
+        rows.begin = begin;
+    }
     sap_cuda_update update = {0};
     if (state)
         update = next_update(state);
     return c->table->feed(c->engine, &rows, key, state ? &update : NULL, err);
 }
 
-sap_status sap_cuda_finish(sap_cuda *c, sap_loss_sums *sums, sap_error *err) {
-    sap_cuda_result result;
-    SAP_TRY(c->table->finish(c->engine, &result, err));
-    return give_sums(&result, result.rows, sums, err);
+sap_status sap_cuda_finish(sap_cuda *c, bool own, sap_loss_sums *sums, sap_error *err) {
+    sap_cuda_result results[SAP_CUDA_GROUPS];
+    SAP_TRY(c->table->finish(c->engine, results, err));
+    return own ? give_own(&results[0], sums, err) : give_sums(c, results, sums, err);
 }
 
 sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *outputs, sap_error *err) {
@@ -294,5 +357,5 @@ sap_status sap_cuda_gradient(sap_cuda *c, const sap_examples *examples, float *g
     SAP_TRY(take(c, examples, true, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
     SAP_TRY(c->table->gradient(c->engine, &rows, gradients, &result, err));
-    return give_sums(&result, examples->rows, sums, err);
+    return give_own(&result, sums, err);
 }

@@ -84,18 +84,29 @@ struct operation {
     bool tiled = false;    /* a recurrent layer on tensor cores */
 };
 
+/* A sum over ranks on its way: the device is about to begin with it, and has done it. */
+struct rank_sum {
+    cudaEvent_t ready = nullptr, done = nullptr;
+    bool busy = false;
+};
+enum { SUMS_AHEAD = 8 }; /* steps that the host is ahead of the device, at most */
+
 struct sap_cuda_engine {
     const sap_cuda_plan *plan;
+    sap_cuda_share share = {};
     int64_t batch;
     int multiprocessors = 0, capability = 0;
-    size_t shared_most = 0, memory_most = 0;
+    size_t shared_most = 0;
     cudaStream_t stream = nullptr;
 
     device_memory values, gradients, slots[2];
+    device_memory group_gradients;      /* (groups, trainable_count), where there are several */
+    int64_t step = 0;                   /* since the last finish, from 1 */
     std::vector<device_memory> y, dy;   /* (tensors) */
     std::vector<int64_t> step_capacity; /* (inputs) steps of a batch that the tensors hold */
     std::vector<int64_t> tile_capacity; /* (inputs) steps of the tiles of a batch */
     std::vector<int64_t> longest;       /* (inputs) steps that a row may have */
+    std::vector<int64_t> steps;         /* (inputs) steps of the rows in hand */
     std::vector<bool> loose_input;      /* (inputs) nobody takes it row by row: it is not gathered */
     bool sorts = false;                 /* rows better come the longest first */
     device_memory now;                  /* step_now */
@@ -105,7 +116,7 @@ struct sap_cuda_engine {
     device_memory counts, batch_label, batch_key, row_loss, row_correct;
     std::vector<device_memory> batch_offsets;
     batch_space space;
-    device_memory sums; /* totals */
+    device_memory sums; /* (groups) totals */
 
     kept_rows sets[2];
     stage stages[2];
@@ -115,6 +126,10 @@ struct sap_cuda_engine {
     device_memory host_order; /* pinned: each batch sorted */
     device_memory loose;      /* float32 on the way to bf16 */
 
+    rank_sum ahead[SUMS_AHEAD];
+    int next_sum = 0;
+    device_memory host_gradients; /* pinned */
+
     stack net;
     bool stacked = false;
     device_memory parts, arrived, block_sums;
@@ -122,9 +137,11 @@ struct sap_cuda_engine {
 
 /* ---- Operations (cuda_operations.cu) ------------------------------------------------------------------------ */
 
-/* Positions of a tensor: on the device, and at most. */
+/* Positions of a tensor: on the device; at most, as memory was reserved; and for launches, whose sums are taken in an order that may depend on it:
+ * with groups it is that of the rows in hand alone, since the memory may be another on other ranks. */
 extent positions(const sap_cuda_engine *e, int32_t tensor, int64_t factor);
 int64_t positions_most(const sap_cuda_engine *e, int32_t tensor);
+int64_t positions_launched(const sap_cuda_engine *e, int32_t tensor);
 
 /* Decides which form of an operation runs here. */
 void choose_form(const sap_cuda_engine *e, operation *o);
@@ -132,5 +149,18 @@ void choose_form(const sap_cuda_engine *e, operation *o);
 sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err);
 sap_status forward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
 sap_status backward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
+
+/* ---- Ranks (cuda_share.cu) ---------------------------------------------------------------------------------- */
+
+sap_status open_sums(sap_cuda_engine *e, sap_error *err);
+void close_sums(sap_cuda_engine *e);
+/* Whether batches have groups, or are shared with other ranks. */
+bool shares(const sap_cuda_engine *e);
+/* Makes the gradients of the whole batch, of all ranks and groups, out of this rank's groups. */
+sap_status sum_gradients(sap_cuda_engine *e, sap_error *err);
+/* Waits for an event, with an eye on the other ranks. */
+sap_status wait_for_event(sap_cuda_engine *e, cudaEvent_t event, sap_error *err);
+/* Waits until no sum is on its way any more, so that nothing that the host waits for waits for other ranks. */
+sap_status settle(sap_cuda_engine *e, sap_error *err);
 
 #endif
