@@ -33,4 +33,4 @@ step "build tsan"
 build tsan
 step "threaded C tests with the thread sanitizer"
 ctest --preset tsan -j 2 --output-on-failure -L threads
-python_tests -n 2 --dist loadgroup --no-loadscope-reorder tests
+python_tests -n 2 --dist loadscope --no-loadscope-reorder tests

@@ -20,23 +20,29 @@ SAMPLE = SOURCE / "examples/topology/data"
 CLASSES = ("qcd", "ttbar", "wjets")
 
 
-# What two processes of pytest (-n 2) take in turn is a group: the tests of a file share its fixtures, those of Spark a session. Long ones come first.
-LONG = ["spark", "notebooks/test_notebooks.py", "cluster", "test_support_table.py", "root/test_judged.py"]
+# What two processes of pytest (-n 2) take in turn is a file, whose tests share fixtures; all of Spark's share a session. Long ones come first.
+LONG = ["spark", "notebooks", "test_support_table.py", "root/test_judged.py"]
 
 
-def group(item):
-    names = getattr(item, "fixturenames", ())
-    if "sessions" in names:
-        return "cluster" if "cluster" in names else "spark"
-    return str(item.path.relative_to(SOURCE / "tests"))
+def place_in_order(item):
+    path = str(item.path.relative_to(SOURCE / "tests"))
+    long = next((place for place, start in enumerate(LONG) if path.startswith(start)), len(LONG))
+    return long, "cluster" in getattr(item, "fixturenames", ())  # another session than most
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(group(item), len(LONG)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place_in_order)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "tests/spark" if nodeid.startswith("tests/spark/") else nodeid.split("::")[0]
+
+    return Files(config, log)
 
 
 def driver(name):

@@ -236,7 +236,7 @@ static void check_loss(const char *json, const sap_loss *loss, int32_t classes) 
     sap_loss_sums sums;
     assert_ok(sap_program_open(model, SAP_DIFFERENTIATE, loss, NULL, NULL, &program, &error));
     assert_ok(sap_program_run(program, &r.examples, 0, expected, NULL, &result, &error));
-    assert_ok(sap_cuda_open(model, loss, NULL, ROWS, true, &cuda, &error));
+    assert_ok(sap_cuda_open(model, loss, NULL, ROWS, true, NULL, &cuda, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found, &sums, &error));
     assert_near(found, expected, model->trainable_count, 1e-5);
     assert_true(sums.count == ROWS && sums.correct == result.outputs[0].correct);
