@@ -21,7 +21,7 @@ CLASSES = ("qcd", "ttbar", "wjets")
 
 
 # What two processes of pytest (-n 2) take in turn is a file, whose tests share fixtures; all of Spark's share a session. Long ones come first.
-LONG = ["spark", "notebooks", "test_support_table.py", "root/test_judged.py"]
+LONG = ["spark", "notebooks", "python/test_binding.py", "test_support_table.py", "root/test_judged.py"]
 
 
 def place_in_order(item):

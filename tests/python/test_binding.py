@@ -192,11 +192,12 @@ def test_docstrings_list_the_options():
 
 
 def test_pip_install_builds_the_core(tmp_path):
-    """`pip install .`, into a folder of its own, without the network. Not optimised: that takes the compiler minutes."""
+    """`pip install .`, into a folder of its own, without the network. Not optimised, and without the GPU: that takes compilers minutes."""
     target = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-q"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    settings = [f"--config-settings=build-dir={tmp_path / 'build'}", "--config-settings=cmake.build-type=Debug"]
+    settings = [f"--config-settings=build-dir={tmp_path / 'build'}", "--config-settings=cmake.build-type=Debug",
+                "--config-settings=cmake.define.SAPWOOD_CUDA=OFF"]  # fmt: skip
     subprocess.run([*command, *settings, "--target", str(target), str(SOURCE)], check=True, env=environment, timeout=900)
     code = (
         "import sapwood, sys; assert sapwood.__file__.startswith(sys.argv[1]), sapwood.__file__;"
