@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -190,6 +191,7 @@ class Training:
         self.graph = _Steps(self.model, self.team, self.feeding, self._class_weight(), settings.switch("auc"))
         self.validate = _Steps(self.model, self.team, self.validation, None, settings.switch("auc")) if wanted else None
         self.seeds = [layer.seed_generator.state for layer in self.model._flatten_layers() if hasattr(layer, "seed_generator")]
+        self._reader = ThreadPoolExecutor(1)  # tf.data would cost a twentieth of a second for each pass
         # Where the training is:
         self.epoch = self.step = 0
         self.sums = np.zeros(3)
@@ -260,11 +262,17 @@ class Training:
             state.assign(np.asarray([int(key) >> 1, self.step]).astype(state.dtype))
 
     def _stretches(self, feeding: Feeding, seed: int, epoch: int, first: int, last: int) -> Iterator[Any]:
-        def passes() -> Iterator[Any]:
-            for stretch in feeding.stretches(seed, epoch, first, last):
-                yield pack(feeding, stretch)
+        """Tensors of some batches at a time, the next ones fetched meanwhile; of one thread, so that a pass that was left does no harm."""
+        passes = feeding.stretches(seed, epoch, first, last)
 
-        return iter(tf.data.Dataset.from_generator(passes, output_signature=signature(feeding)).prefetch(2))
+        def fetch() -> Any:
+            stretch = next(passes, None)
+            return None if stretch is None else tf.nest.map_structure(tf.convert_to_tensor, pack(feeding, stretch))
+
+        ahead = self._reader.submit(fetch)
+        while (parts := ahead.result()) is not None:
+            ahead = self._reader.submit(fetch)
+            yield parts
 
     def _logs(self, sums: np.ndarray, rows: int, scores: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, float]:
         logs = {"loss": sums[_LOSS] / rows}
