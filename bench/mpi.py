@@ -1,6 +1,6 @@
 """Weak scaling of training with mpirun: a batch of so many events a rank, one core (or GPU) a rank.
 
-    python bench/mpi.py --data DATASET [--model inclusive_gru] [--batch 512] [--ranks 1,2] [--launchers mpich,openmpi] [--device cpu|cuda]
+    python bench/mpi.py [--data DATASET] [--model inclusive_gru] [--batch 512] [--ranks 1,2] [--launchers mpich,openmpi] [--device cpu|cuda]
                         [--epochs 6] [--steps 3] [--build build/release] [--out bench/results/mpi.md]
 
 Independent processes, started together, tell what as many cores of this machine give at once; ranks are compared with one process alone,
@@ -20,8 +20,9 @@ import tempfile
 from pathlib import Path
 
 import machine as bench_machine
+from delphes import ROOT, prepare
 
-ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "examples/topology/data"
 LAUNCHERS = {"mpich": ["mpiexec.mpich"], "openmpi": ["mpiexec.openmpi", "--oversubscribe"]}
 ENVIRONMENT = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
@@ -74,7 +75,7 @@ def table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", help="a dataset folder; the example's sample, prepared")
     parser.add_argument("--model", default="inclusive_gru", help="of models/")
     parser.add_argument("--batch", type=int, default=512, help="events a rank")
     parser.add_argument("--ranks", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2])
@@ -86,6 +87,7 @@ def main():
     parser.add_argument("--out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        options.data = options.data or prepare(options, [SAMPLE], folder)
         text = table(sit(options, folder))
     print(text)
     if options.out:
