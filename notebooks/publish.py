@@ -4,6 +4,7 @@ Run by `./run notebooks publish`, which sets the environment.
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def publish(source, work):
         cell.outputs = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
     name = f"{source.stem}_page"
     text, made = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name, "output_files_dir": "."})
+    text = re.sub(r"<style.*?</style>\n?", "", text, flags=re.DOTALL).replace(str(work), "build/notebooks/work")
     head = f"<!-- Made from notebooks/{source.name} by ./run notebooks publish. -->\n\n"
     (PAGES / f"{name}.md").write_text(head + "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n")
     for file, content in made.get("outputs", {}).items():
