@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--batch", default="128,4096")
     given = parser.parse_args()
     import machine as bench_machine
-    import spark_training as ours
+    import spark_estimator as ours
 
     found = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,11 +1,11 @@
 """SapwoodEstimator beside `mpirun -n 2 sapwood train`: seconds from `fit` to the first step, and samples a second.
 
-    python bench/spark_training.py [--rounds 3] [--copies 40] [--networks hlf,inclusive_gru]
+    python bench/spark_estimator.py [--rounds 3] [--copies 40] [--networks hlf,inclusive_gru]
 
 Both train the same rows, made by `sapwood prepare --balance no` of the sample (copied, under other file names, so that an epoch takes long
 enough), with two ranks of one thread. Spark is local-cluster[2,1,2048]: two executors, processes of their own; its DataFrame is made of the
 same ROOT files and cached. The first fit of a session finds cold JVMs and says so in the table; the later ones are the rule. Rates are
-medians over the epochs but the first, the two in alternating rounds. Prints and writes bench/results/spark_training.md and .json.
+medians over the epochs but the first, the two in alternating rounds. Prints and writes bench/results/spark_estimator.md and .json.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def write_page(machine, command, results):
                      f"{rates['mpirun']:,.0f} | **{found['ratio']:.2f}** |")  # fmt: skip
     text = "\n".join(lines) + "\n"
     print(text)
-    (bench_machine.RESULTS / "spark_training.md").write_text(text)
+    (bench_machine.RESULTS / "spark_estimator.md").write_text(text)
 
 
 def main():
@@ -105,9 +105,9 @@ def main():
                       file=sys.stderr, flush=True)  # fmt: skip
             results[network] = {"rows": rows, "startup_seconds": startups, "samples_per_second": rates, "ratio": statistics.median(ratios)}
         spark.stop()
-    command = " ".join(["bench/spark_training.py", *sys.argv[1:]])
+    command = " ".join(["bench/spark_estimator.py", *sys.argv[1:]])
     machine = bench_machine.describe_machine("pyspark", "pyarrow")
-    bench_machine.write_results("spark_training", machine, command, results)
+    bench_machine.write_results("spark_estimator", machine, command, results)
     write_page(machine, command, results)
 
 
