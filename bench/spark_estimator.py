@@ -1,10 +1,10 @@
 """SapwoodEstimator beside `mpirun -n 2 sapwood train`: seconds from `fit` to the first step, and samples a second.
 
-    python bench/spark_estimator.py [--rounds 3] [--copies 40] [--networks hlf,inclusive_gru]
+    python bench/spark_estimator.py [--rounds 3] [--networks hlf,inclusive_gru]
 
 Both train the same rows, made by `sapwood prepare --balance no` of the sample (copied, under other file names, so that an epoch takes long
-enough), with two ranks of one thread. Spark is local-cluster[2,1,2048]: two executors, processes of their own; its DataFrame is made of the
-same ROOT files and cached. The first fit of a session finds cold JVMs and says so in the table; the later ones are the rule. Rates are
+enough: NETWORKS says how often), with two ranks of one thread. Spark is local-cluster[2,1,2048]: two executors, processes of their own; its
+DataFrame is made of the same ROOT files, of the columns that the network takes, and cached. The first fit of a session finds cold JVMs and says so in the table; the later ones are the rule. Rates are
 medians over the epochs but the first, the two in alternating rounds. Prints and writes bench/results/spark_estimator.md and .json.
 """
 
@@ -25,7 +25,7 @@ BUILD = Path(os.environ.get("SAPWOOD_BUILD", ROOT / "build/release"))
 COMMAND = BUILD / "bin/sapwood"
 SAMPLE = ROOT / "examples/topology/data"
 CLASSES = ("qcd", "ttbar", "wjets")
-NETWORKS = {"hlf": 40, "inclusive_gru": 3}  # epochs
+NETWORKS = {"hlf": (64, 40, ["hlf"]), "inclusive_gru": (2, 3, ["hlf", "particles"])}  # copies of the sample, epochs, columns
 MPIEXEC = shutil.which("mpiexec.mpich") or shutil.which("mpiexec.hydra") or "mpiexec"
 
 
@@ -73,38 +73,41 @@ def write_page(machine, command, results):
     (bench_machine.RESULTS / "spark_estimator.md").write_text(text)
 
 
+def compare(spark, network, rounds, work):
+    from sapwood.spark import SapwoodEstimator, prepare
+
+    copied, epochs, columns = NETWORKS[network]
+    samples = copies(work, copied)
+    options = [word for sample, files in samples.items() for word in ("--sample", f"{sample}={files}")]
+    subprocess.run([COMMAND, "prepare", *options, "--balance", "no", "--out", work / "data", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    rows = sum(part["rows"] for part in json.loads((work / "data/dataset.json").read_text())["parts"] if part["split"] == "train")
+    frame = prepare(samples, spark=spark).select("sample", "file", "entry", "label", *columns).cache()
+    frame.count()
+    estimator = SapwoodEstimator(model=ROOT / f"models/{network}.keras", num_workers=2, epochs=epochs, validation_split=0.2, verbose=0, threads=1)
+    startups, ratios, rates = [], [], {"estimator": [], "mpirun": []}
+    for turn in range(rounds):
+        model = estimator.fit(frame)
+        startups.append(model.startup)
+        rates["estimator"].append(rate(rows, model.history["seconds"]))
+        rates["mpirun"].append(rate(rows, train_by_mpirun(work / "data", network, epochs, work / f"{network}{turn}")))
+        ratios.append(rates["estimator"][-1] / rates["mpirun"][-1])
+        print(f"{network}: first step after {startups[-1]:.2f} s; {rates['estimator'][-1]:,.0f} samples/s, mpirun {rates['mpirun'][-1]:,.0f}",
+              file=sys.stderr, flush=True)  # fmt: skip
+    frame.unpersist()
+    return {"rows": rows, "startup_seconds": startups, "samples_per_second": rates, "ratio": statistics.median(ratios)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=40)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     given = parser.parse_args()
     results = {}
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        samples = copies(work, given.copies)
-        options = [word for sample, files in samples.items() for word in ("--sample", f"{sample}={files}")]
-        subprocess.run([COMMAND, "prepare", *options, "--balance", "no", "--out", work / "data", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        spark = start_session()
-        from sapwood.spark import SapwoodEstimator, prepare
-
-        frame = prepare(samples, spark=spark).cache()
-        frame.count()
-        for network in given.networks.split(","):
-            epochs = NETWORKS[network]
-            estimator = SapwoodEstimator(model=ROOT / f"models/{network}.keras", num_workers=2, epochs=epochs, validation_split=0.2, verbose=0, threads=1)
-            startups, ratios, rates = [], [], {"estimator": [], "mpirun": []}
-            rows = sum(part["rows"] for part in json.loads((work / "data/dataset.json").read_text())["parts"] if part["split"] == "train")
-            for turn in range(given.rounds):
-                model = estimator.fit(frame)
-                startups.append(model.startup)
-                rates["estimator"].append(rate(rows, model.history["seconds"]))
-                rates["mpirun"].append(rate(rows, train_by_mpirun(work / "data", network, epochs, work / f"{network}{turn}")))
-                ratios.append(rates["estimator"][-1] / rates["mpirun"][-1])
-                print(f"{network}: first step after {startups[-1]:.2f} s; {rates['estimator'][-1]:,.0f} samples/s, mpirun {rates['mpirun'][-1]:,.0f}",
-                      file=sys.stderr, flush=True)  # fmt: skip
-            results[network] = {"rows": rows, "startup_seconds": startups, "samples_per_second": rates, "ratio": statistics.median(ratios)}
-        spark.stop()
+    spark = start_session()
+    for network in given.networks.split(","):
+        with tempfile.TemporaryDirectory() as work:
+            results[network] = compare(spark, network, given.rounds, Path(work))
+    spark.stop()
     command = " ".join(["bench/spark_estimator.py", *sys.argv[1:]])
     machine = bench_machine.describe_machine("pyspark", "pyarrow")
     bench_machine.write_results("spark_estimator", machine, command, results)

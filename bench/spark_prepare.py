@@ -1,9 +1,9 @@
 """The recipe on Spark beside the command line, beside plain PySpark, and beside the published notebooks: events a second.
 
-    bench/spark_prepare.py [--data FOLDER] [--rounds N] [--copies N] [--notebook-rounds N]
+    bench/spark_prepare.py [--data FOLDER] [--rounds N] [--copies N] [--slow-rounds N] [--slow-share N]
 
-FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times by what is quick, once by what is not. Everything runs on the same
-cores: Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one
+FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times by what is quick, once by what is not; and what takes minutes, a Python
+function an event and the published notebooks, has --slow-rounds rounds, of every --slow-share-th event. Everything runs on the same cores: Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one
 has started workers. Beside Sapwood, all of them over the Spark source `root`: SQL with higher-order functions and a Python function an event
 (examples/spark/topology_pyspark.py), and the notebooks of arXiv:1909.10389 written anew (bench/published_notebooks.py). Rounds alternate;
 medians are reported, of ratios too. Prints and writes bench/results/spark_prepare.md and .json.
@@ -106,13 +106,13 @@ def main():
     parser.add_argument("--data", type=Path, default=default if default.is_dir() else SOURCE / "examples/topology/data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=40)
-    parser.add_argument("--notebook-rounds", type=int, default=1, help="of the published notebooks, which take minutes; 0: none")
+    parser.add_argument("--slow-rounds", type=int, default=1, help="of what takes minutes; 0: none")
+    parser.add_argument("--slow-share", type=int, default=2, help="what takes minutes sees every such event")
     given = parser.parse_args()
 
     import sapwood
     import sapwood.spark
     import topology_pyspark
-    from pyspark.sql import functions as F
 
     paths = {name: str(given.data / f"{name}.root") for name in CLASSES}
     once = sum(sapwood.open(path)["Delphes"].entries for path in paths.values())
@@ -120,9 +120,11 @@ def main():
     events = once * given.copies
     spark = sapwood.spark.session(master="local[2]", memory="2g", config={"spark.ui.enabled": "false", "spark.log.level": "ERROR"})
     prepared = sapwood.spark.prepare(samples, spark=spark)
-    read = spark.read.format("root").option("tree", "Delphes").load(list(paths.values()))
-    rows = read.withColumn("file", F.lit("x")).withColumn("entry", F.lit(0))
-    frames = [spark.read.format("root").option("tree", "Delphes").load(path) for path in paths.values()]
+    reader = spark.read.format("root").option("tree", "Delphes").option("identity", "true")
+    rows = reader.load(list(paths.values()))
+    few = f"entry % {given.slow_share} = 0"
+    frames = [reader.load(path).where(few).drop("file", "entry") for path in paths.values()]
+    slow = rows.where(few).count()
     prepared.count()  # starts the workers
     table = {}
 
@@ -136,9 +138,9 @@ def main():
         note(RAW, command_line(samples, events, "--raw"))
         note(FEATURES, timed(prepared, events))
         note(SQL, timed(topology_pyspark.high_level_features_sql(rows), once))
-        note(PYTHON, timed(topology_pyspark.features_udf(rows), once))
-        if turn < given.notebook_rounds:
-            whole, ingestion = notebooks(spark, frames, once)
+        if turn < given.slow_rounds:
+            note(PYTHON, timed(topology_pyspark.features_udf(rows.where(few)), slow))
+            whole, ingestion = notebooks(spark, frames, slow)
             note(NOTEBOOKS, whole)
             note(INGESTION, ingestion)
     spark.stop()

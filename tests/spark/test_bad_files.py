@@ -229,6 +229,72 @@ def test_server_that_dies_and_comes_back(spark, folder, served):
     assert back, "the server was needed"
 
 
+class Stuck:
+    """A query on a thread of its own whose server stopped answering once the query was planned; and the task that waits for the server."""
+
+    def __init__(self, frame, server):
+        self.spark = frame.sparkSession.sparkContext
+        self.context = self.spark._jsc.sc()
+        self.rows = self.failure = None
+        frame._jdf.queryExecution().toRdd().getNumPartitions()  # plans; what is planned stays with the frame
+        server.freeze()
+        self.thread = threading.Thread(target=self._collect, args=(frame,))
+        self.thread.start()
+        self.stage = until(lambda: next(iter(self.spark.statusTracker().getActiveStageIds()), None), "a stage")
+        self.task = until(lambda: next(iter(self.tasks("RUNNING")), None), "a task")
+        time.sleep(0.5)  # it is in the C library by then
+
+    def _collect(self, frame):
+        try:
+            self.rows = frame.collect()
+        except Exception as failure:  # noqa: BLE001 - the test looks at it
+            self.failure = failure
+
+    def tasks(self, status):
+        tasks = self.context.statusStore().taskList(self.stage, 0, 100)
+        return [tasks.apply(i).taskId() for i in range(tasks.size()) if tasks.apply(i).status() == status]
+
+
+def until(condition, what, seconds=60):
+    """What the condition gives once it holds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"no {what} in {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+@needs_server
+@pytest.mark.parametrize("source", ["root", "root_python"])
+def test_task_that_is_killed_alone(spark, server, source):
+    """While its server does not answer: the read ends, Spark runs the task again; and a job that is cancelled ends. Memory is given back."""
+    from sapwood.spark import register
+
+    register(spark, name="root_python")
+
+    def query():  # anew: Spark keeps what it has planned
+        return spark.read.format(source).option("columns", "Jet.PT,Jet_size").option("targetSize", "1g").load(server.url("*.root"))
+
+    memory = spark._jvm.org.apache.spark.sql.util.ArrowUtils.rootAllocator()
+    expected, held = query().collect(), memory.getAllocatedMemory()
+    stuck = Stuck(query(), server)
+    try:
+        assert stuck.context.killTaskAttempt(stuck.task, True, "by the test")
+        until(lambda: stuck.task in stuck.tasks("KILLED"), "end of the task", 30)  # the deadline of access is 120 seconds
+        until(lambda: set(stuck.tasks("RUNNING")) - {stuck.task}, "second attempt")
+        server.thaw()
+        stuck.thread.join()
+        assert stuck.failure is None and stuck.rows == expected
+        stuck = Stuck(query(), server)
+        spark.sparkContext.cancelAllJobs()
+        stuck.thread.join(30)
+        assert "cancelled" in str(stuck.failure)
+        until(lambda: stuck.task not in stuck.tasks("RUNNING"), "end of the cancelled task", 30)
+    finally:
+        server.thaw()
+    until(lambda: memory.getAllocatedMemory() == held, "memory back", 30)
+
+
 # ---- A cluster -------------------------------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,8 @@ from .training import Job, Training, wait_for_slots
 
 __all__ = ["SapwoodEstimator"]
 
+TASKS_A_CORE = 4  # that cut rows, at most
+
 
 def _is_json(value: Any) -> Any:
     """Any value that JSON can hold; tuples become lists."""
@@ -154,7 +156,9 @@ class SapwoodEstimator(Estimator, MLWritable, MLReadable):
 
         rows = rows_of(frame, self._describe_model(), self._value)
         count = self._value("num_workers")
-        columns = stored_rows(frame, rows, self._value)
+        # Few tasks with much to cut: each makes a piece for most shards, and a thousand small tasks would make a hundred thousand of them.
+        tasks = max(count, TASKS_A_CORE * frame.sparkSession.sparkContext.defaultParallelism)
+        columns = stored_rows(frame, rows, self._value).coalesce(tasks)
         shard = F.col("bucket") % SHARDS  # each rank holds a range of them
         owner = F.floor(((shard + 1) * count - 1) / SHARDS).cast("int")
         pieces = columns.mapInArrow(lambda batches: cut(batches, rows), PIECE_SCHEMA)
