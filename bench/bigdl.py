@@ -54,7 +54,7 @@ def bigdl(environment, path, batch):
     variables = {"JAVA_HOME": str(java), "PYSPARK_PYTHON": str(python), "PYTHONHOME": home, "SPARK_LOCAL_IP": "127.0.0.1"}
     clean = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "PYTHONPATH")}
     command = [str(python), __file__, "--train", str(path), str(batch), str(EPOCHS)]
-    done = subprocess.run(command, env=clean | variables, capture_output=True, text=True)
+    done = subprocess.run(command, env=clean | variables, cwd=path.parent, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     rates = [float(rate) for rate in re.findall(r"Throughput is ([0-9.]+) records/second", done.stdout + done.stderr)]
