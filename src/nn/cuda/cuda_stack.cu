@@ -262,7 +262,7 @@ size_t shared_bytes(const stack &net, int rows) {
 }
 
 bool takes(const sap_activation &f) {
-    return f.kind != SAP_SOFTMAX && !sap_activation_needs_input(f.kind);
+    return f.kind != SAP_SOFTMAX && f.kind != SAP_LOG_SOFTMAX && !sap_activation_needs_input(f.kind);
 }
 
 } // namespace
