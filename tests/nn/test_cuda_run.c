@@ -16,12 +16,14 @@ enum { ROWS = 30, WIDTH = 4, STEPS = 6, BATCH = 12 };
 #define MASKING LAYER("Masking", "\"name\": \"m\", \"mask_value\": 0.0")
 #define RECURRENT(class) LAYER(class, "\"name\": \"r\", \"units\": 7")
 
-/* Rows of STEPS steps, of which some at the end are zeros; some have none left. */
+/* Rows of STEPS steps, of which some at the end, and the first or second of some, are zeros; some have none left. */
 static float *make_sequences(random_examples *r) {
     make_examples(r, ROWS, STEPS * WIDTH);
     for (int64_t row = 0; row < ROWS; row++)
         for (int64_t t = row % (STEPS + 1); t < STEPS; t++)
             memset(r->x + (row * STEPS + t) * WIDTH, 0, WIDTH * sizeof(float));
+    for (int64_t row = 2; row < ROWS; row += 2)
+        memset(r->x + (row * STEPS + row / 2 % 2) * WIDTH, 0, WIDTH * sizeof(float));
     return r->x;
 }
 
@@ -220,6 +222,195 @@ static void test_training(void **state) {
     check_training(attention, true);
 }
 
+#define CONV(name, settings) LAYER("Conv1D", "\"name\": \"" name "\", " settings)
+#define POOL(class, name, settings) LAYER(class "Pooling1D", "\"name\": \"" name "\", " settings)
+#define FLAT_END ", " LAYER("Flatten", "\"name\": \"f\"") ", " DENSE("d", "3", "softmax")
+#define HIDDEN(units) ", " DENSE("e", units, "tanh") ", "
+
+#define OVER(class, name, from, settings) CALLED(class, name, settings, KERAS_TENSOR(from))
+#define UNITS ", \"units\": 5, \"activation\": \"tanh\""
+#define THREE(a, b, c) "[" KERAS_TENSOR(a) ", " KERAS_TENSOR(b) ", " KERAS_TENSOR(c) "]"
+
+/* Gradients that meet in "d". */
+#define MEETING                                                                                                        \
+    OVER("Conv1D", "c", "d", ", \"filters\": 5, \"kernel_size\": 3, \"padding\": \"same\"")                            \
+    ", " OVER("MaxPooling1D", "p", "d", ", \"pool_size\": 3, \"strides\": 1, \"padding\": \"same\"") ", " CALLED(      \
+        "Add", "s", "", THREE("c", "p", "d"))
+#define POOLS                                                                                                          \
+    OVER("GlobalAveragePooling1D", "p", "d", "")                                                                       \
+    ", " OVER("GlobalMaxPooling1D", "q", "d", "") ", " OVER("GRU", "r", "d", UNITS) ", " CALLED(                       \
+        "Concatenate", "k", ", \"axis\": -1", THREE("p", "q", "r"))
+
+static void test_windows(void **state) {
+    (void)state;
+    static const char *const nets[] = {
+        SEQUENTIAL(SEQUENCE_INPUT ", " CONV("c", "\"filters\": 5, \"kernel_size\": 3, \"activation\": \"relu\"")
+                       FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") CONV("c", "\"filters\": 4, \"kernel_size\": [4], \"strides\": 2, "
+                                                        "\"padding\": \"same\", \"activation\": \"gelu\"") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") CONV("c", "\"filters\": 4, \"kernel_size\": 3, \"padding\": \"causal\", "
+                                                        "\"dilation_rate\": 2, \"use_bias\": false") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5")
+                       CONV("c", "\"filters\": 6, \"kernel_size\": 9, \"padding\": \"same\"") ", " CONV(
+                           "g", "\"filters\": 3, \"kernel_size\": 2, \"strides\": 3, \"activation\": "
+                                "\"softmax\"") FLAT_END), /* windows that see more than there is */
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("20") CONV("c", "\"filters\": 70, \"kernel_size\": 5, \"padding\": \"same\"")
+                       FLAT_END), /* tiles */
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") POOL("Max", "p",
+                                                   "\"pool_size\": 2, \"strides\": 1, "
+                                                   "\"padding\": \"same\"") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") POOL("Max", "p", "\"pool_size\": [3]") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") POOL("Average", "p",
+                                                   "\"pool_size\": 4, \"strides\": 3, "
+                                                   "\"padding\": \"same\"") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") POOL("Average", "p", "\"pool_size\": 3, \"strides\": 1") FLAT_END),
+        NETWORK(OVER("Dense", "d", "x", UNITS) ", " MEETING ", " OVER("Flatten", "f", "s", "") ", " OUT("f")),
+    };
+    for (size_t i = 0; i < sizeof nets / sizeof *nets; i++)
+        check_model(nets[i], true, 1e-5);
+    static const char trained[] = SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " CONV(
+        "c",
+        "\"filters\": 6, \"kernel_size\": 3, \"padding\": \"same\", \"activation\": "
+        "\"relu\"") ", " LAYER("Dropout",
+                               "\"name\": \"o\", \"rate\": 0.2") ", " POOL("Max", "p",
+                                                                           "\"pool_size\": 2") ", " CONV("g",
+                                                                                                         "\"filters\": "
+                                                                                                         "4, "
+                                                                                                         "\"kernel_"
+                                                                                                         "size\": 2, "
+                                                                                                         "\"activation"
+                                                                                                         "\": \"tanh\"")
+                                                 FLAT_END);
+    check_training(trained, true);
+    check_training(trained, false);
+}
+
+#define CELL(class, settings) LAYER(class, "\"name\": \"r\", \"units\": 7, " settings)
+#define DENSE_END ", " DENSE("d", "3", "softmax")
+
+/* The same random numbers as the CPU's. */
+static void test_cell_dropout(void **state) {
+    (void)state;
+    static const char *const nets[] = {
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " CELL("GRU", "\"dropout\": 0.3") DENSE_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " CELL("LSTM", "\"recurrent_dropout\": 0.4") DENSE_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") CELL("GRU", "\"dropout\": 0.3, \"recurrent_dropout\": 0.2") DENSE_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5")
+                       CELL("LSTM", "\"dropout\": 0.2, \"recurrent_dropout\": 0.3, \"use_bias\": false") DENSE_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " BOTH_WAYS(
+            "LSTM", "true, \"dropout\": 0.3, \"recurrent_dropout\": "
+                    "0.3}}, \"merge_mode\": \"mul\"") ", " CELL("GRU", "\"dropout\": 0.5") DENSE_END),
+    };
+    for (size_t i = 0; i < sizeof nets / sizeof *nets; i++) {
+        check_model(nets[i], true, 1e-5);
+        check_training(nets[i], true);
+    }
+    check_training(nets[2], false);
+}
+
+#define MASKING_OF(value) LAYER("Masking", "\"name\": \"m\", \"mask_value\": " value)
+
+#define TWO_MASKS(merge, settings)                                                                                     \
+    NETWORK(MASKED ", " CALLED("Masking", "n", ", \"mask_value\": 5.0", KERAS_TENSOR("x")) ", " CALLED(                \
+        merge, "s", settings,                                                                                          \
+        "[" KERAS_TENSOR("m") ", " KERAS_TENSOR(                                                                       \
+            "n") "]") ", " CALLED("GRU", "r", ", \"units\": 4, \"return_sequences\": true",                            \
+                                  KERAS_TENSOR("s")) ", " CALLED("Flatten", "f", "", KERAS_TENSOR("r")) ", " OUT("f"))
+
+/* Masked steps that are there, since something looks at them. */
+static void test_masks(void **state) {
+    (void)state;
+    static const char *const nets[] = {
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") MASKING_OF("0.0") ", " CELL("GRU", "\"return_sequences\": true")
+                       FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " CELL("GRU", "\"return_sequences\": true") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " CELL(
+            "LSTM", "\"return_sequences\": true, \"zero_output_for_mask\": true") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING HIDDEN("5")
+                       CELL("LSTM", "\"return_sequences\": true, \"go_backwards\": true") FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT HIDDEN("5") CELL("GRU", "\"return_sequences\": true, \"go_backwards\": true")
+                       FLAT_END),
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING HIDDEN("5") BOTH_WAYS("GRU", "true}}, \"merge_mode\": \"concat\"")
+                       FLAT_END),
+        NETWORK(MASKED ", " OVER("Dense", "d", "m", UNITS) ", " POOLS ", " OUT("k")),
+        NETWORK(MASKED
+                ", " CALLED("MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"use_causal_mask\": true",
+                            KERAS_TENSOR("x") ", " KERAS_TENSOR("m")) ", " OVER("Flatten", "f", "a", "") ", " OUT("f")),
+        NETWORK(MASKED ", " CALLED(
+            "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3",
+            KERAS_TENSOR("m") ", " KERAS_TENSOR("m")) ", " CALLED("Flatten", "f", "", KERAS_TENSOR("a")) ", " OUT("f")),
+        NETWORK(CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"tanh\"", KERAS_TENSOR("x")) ", " CALLED(
+            "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"use_causal_mask\": true",
+            KERAS_TENSOR("d") ", " KERAS_TENSOR("d")) ", " CALLED("Flatten", "f", "", KERAS_TENSOR("a")) ", " OUT("f")),
+        NETWORK(MASKED
+                ", " CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"tanh\"", KERAS_TENSOR("m")) ", " CALLED(
+                    "MultiHeadAttention", "a",
+                    ", \"num_heads\": 2, \"key_dim\": 3, \"value_dim\": 4, \"use_causal_mask\": true",
+                    KERAS_TENSOR("d") ", " KERAS_TENSOR("d")) ", " CALLED("Flatten", "f", "",
+                                                                          KERAS_TENSOR("a")) ", " OUT("f")),
+    };
+    for (size_t i = 0; i < sizeof nets / sizeof *nets; i++)
+        check_model(nets[i], true, 1e-5);
+    check_model(TWO_MASKS("Add", ""), true, 1e-5); /* a step counts that counts in one */
+    static const char normalized[] = SEQUENTIAL(SEQUENCE_INPUT ", " MASKING HIDDEN("5") BATCH_NORMALIZED("j") ", " CELL(
+        "GRU", "\"return_sequences\": true, \"dropout\": 0.3, \"recurrent_dropout\": 0.2") FLAT_END);
+    static const char other_queries[] = NETWORK(MASKED ", " CALLED(
+        "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"dropout\": 0.3, \"use_causal_mask\": true",
+        KERAS_TENSOR("x") ", " KERAS_TENSOR("m")) ", " OVER("Flatten", "f", "a", "") ", " OUT("f"));
+    static const char attention[] = NETWORK(MASKED ", " CALLED(
+        "MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3, \"dropout\": 0.3, \"use_causal_mask\": true",
+        KERAS_TENSOR("m") ", " KERAS_TENSOR("m")) ", " CALLED("Flatten", "f", "", KERAS_TENSOR("a")) ", " OUT("f"));
+    check_training(normalized, true);
+    check_training(normalized, false);
+    check_training(attention, true);
+    check_training(other_queries, true);
+}
+
+/* Rows that end early go on with the value that masks them. */
+static void test_short_rows(void **state) {
+    (void)state;
+    sap_model *model = NULL;
+    sap_cuda *cuda = NULL;
+    random_examples r;
+    int64_t offsets[ROWS + 1] = {0};
+    const int64_t *of_input[] = {offsets};
+    make_sequences(&r);
+    for (int64_t row = 0; row < ROWS; row++)
+        offsets[row + 1] = offsets[row] + row % (STEPS + 1);
+    r.values[0] = WIDTH;
+    r.examples.offsets = of_input;
+    assert_ok(open_text(
+        SEQUENTIAL(SEQUENCE_INPUT ", " MASKING_OF("0.5") ", " CELL("GRU", "\"return_sequences\": true") FLAT_END), 3,
+        &model, &error));
+    float expected[ROWS * 3], found[ROWS * 3];
+    assert_ok(sap_model_predict(model, &r.examples, NULL, (float *const[]){expected}, &error));
+    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, true, NULL, &cuda, &error));
+    assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
+    assert_near(found, expected, ROWS * 3, 1e-5);
+    sap_cuda_close(cuda);
+    sap_model_close(model);
+    free_examples(&r);
+}
+
+static void test_activations(void **state) {
+    (void)state;
+    static const char *const names[] = {"linear",    "relu",        "relu6",       "leaky_relu",   "elu",
+                                        "selu",      "sigmoid",     "softplus",    "hard_sigmoid", "softsign",
+                                        "silu",      "exponential", "gelu",        "hard_silu",    "mish",
+                                        "softmax",   "log_sigmoid", "squareplus",  "sparse_plus",  "sparse_sigmoid",
+                                        "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink",  "log_softmax"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char json[2000];
+        (void)snprintf(
+            json, sizeof json,
+            SEQUENTIAL(SEQUENCE_INPUT ", " DENSE("e", "9", "linear") ", " LAYER(
+                "Activation", "\"name\": \"v\", \"activation\": \"%s\"") ", " DENSE("h", "6", "%s") FLAT_END),
+            names[i], names[i]);
+        check_model(json, true, 1e-5);
+    }
+}
+
 /* Loss, share of right answers and gradients of one batch. */
 static void check_loss(const char *json, const sap_loss *loss, int32_t classes) {
     sap_model *model = NULL;
@@ -314,11 +505,20 @@ static void test_refusals(void **state) {
     (void)state;
     sap_model *model = NULL;
     sap_cuda *cuda = NULL;
-    assert_ok(open_text(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("SimpleRNN", "\"name\": \"r\", \"units\": 4") ", " DENSE(
-                            "d", "3", "softmax")),
-                        1, &model, &error));
-    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
-    assert_contains(error.message, "SimpleRNN");
+    static const struct {
+        const char *json, *why;
+    } refused[] = {
+        {SEQUENTIAL(SEQUENCE_INPUT ", " CELL("GRU", "\"activation\": \"softmax\"") DENSE_END), "these activations"},
+        {TWO_MASKS("Multiply", ""), "masked sequences"},
+        {TWO_MASKS("Concatenate", ", \"axis\": 1"), "one after the other"},
+        {SEQUENTIAL(SEQUENCE_INPUT ", " CELL("SimpleRNN", "\"use_bias\": true") DENSE_END), "SimpleRNN"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        sap_model_close(model);
+        assert_ok(open_text(refused[i].json, 1, &model, &error));
+        assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
+        assert_contains(error.message, refused[i].why);
+    }
     sap_loss weighted = {.class_weight = (const double[]){1, 2, 1}, .class_count = 3};
     assert_int_equal(sap_cuda_open(model, &weighted, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
     assert_contains(error.message, "class weights");
@@ -333,9 +533,10 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional), cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_training),      cmocka_unit_test(test_loop),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_sequences),  cmocka_unit_test(test_bidirectional), cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_attention),  cmocka_unit_test(test_training),      cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_windows),    cmocka_unit_test(test_cell_dropout),  cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_short_rows), cmocka_unit_test(test_activations),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

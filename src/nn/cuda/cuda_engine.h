@@ -33,9 +33,14 @@ typedef enum sap_cuda_kind {
     SAP_CUDA_LAYER_NORMALIZATION, /* weights: gamma, beta */
     SAP_CUDA_POOL_AVERAGE,        /* over the steps of each row */
     SAP_CUDA_POOL_MAXIMUM,
-    SAP_CUDA_ATTENTION, /* inputs: queries, keys, values, projected; their dimensions are heads · dim */
-    SAP_CUDA_GRU,       /* weights: kernel (width, 3 units), recurrent (units, 3 units), bias (2, 3 units) */
-    SAP_CUDA_LSTM       /* weights: kernel (width, 4 units), recurrent (units, 4 units), bias (4 units) */
+    SAP_CUDA_ATTENTION,      /* inputs: queries, keys, values, projected; their dimensions are heads · dim */
+    SAP_CUDA_CONVOLUTION,    /* weights: kernel (size, width, units), bias or -1 */
+    SAP_CUDA_WINDOW_AVERAGE, /* pooling in windows */
+    SAP_CUDA_WINDOW_MAXIMUM,
+    SAP_CUDA_MASK,    /* y (steps): 1 where some of the `width` values of a step is not mask_value, else 0 */
+    SAP_CUDA_MASKING, /* y = x, 0 in steps that do not count */
+    SAP_CUDA_GRU,     /* weights: kernel (width, 3 units), recurrent (units, 3 units), bias (2, 3 units) */
+    SAP_CUDA_LSTM     /* weights: kernel (width, 4 units), recurrent (units, 4 units), bias (4 units) */
 } sap_cuda_kind;
 
 enum {
@@ -51,6 +56,12 @@ typedef struct sap_cuda_tensor {
     bool differentiate; /* its gradient is wanted */
 } sap_cuda_tensor;
 
+/* Output step t looks at the input steps t · stride - before + k · dilation, 0 <= k < size, of those that are there. */
+typedef struct sap_cuda_window {
+    int64_t size, stride, dilation, before;
+    int64_t outputs; /* steps */
+} sap_cuda_window;
+
 typedef struct sap_cuda_op {
     sap_cuda_kind kind;
     const char *where; /* of the layer, for messages */
@@ -64,14 +75,23 @@ typedef struct sap_cuda_op {
     bool trainable;                    /* its weights get gradients */
     sap_activation activation, recurrent_activation;
     bool logits;              /* but in predictions the activation is left to the loss */
-    double rate;              /* DROPOUT */
+    double rate;              /* DROPOUT; ATTENTION: of weights; recurrent: of inputs */
+    double recurrent_rate;    /* recurrent: of states */
     uint32_t key;             /* of this use, for random numbers */
+    uint32_t cell;            /* recurrent: number of the direction, likewise */
     double epsilon, momentum; /* normalisations */
     int64_t steps;            /* of sequences that are not ragged: their number; 0: ragged */
-    bool whole;               /* recurrent: the output has all steps, else the last one */
-    bool backwards;           /* recurrent: from the last step to the first */
-    bool reset_after;         /* GRU */
+    const int32_t *masks; /* (input_count) of such sequences: tensors made by MASK, -1: all steps count; NULL: of all */
+    float mask_value;     /* MASK */
+    bool whole;           /* recurrent: the output has all steps, else the last one */
+    bool backwards;       /* recurrent: from the last step to the first */
+    bool flipped;         /* recurrent: the output has the steps in the order in which they were taken */
+    bool zero_masked;     /* recurrent: the output of a step that does not count is 0, else the one before */
+    bool reset_after;     /* GRU */
     int64_t heads, key_steps; /* ATTENTION; key_steps as steps */
+    bool causal;              /* ATTENTION: a query meets no key behind it */
+    bool means_all;           /* ATTENTION: a query that meets no key gets the mean of all values, else 0 */
+    sap_cuda_window window;   /* CONVOLUTION, pooling in windows */
 } sap_cuda_op;
 
 typedef struct sap_cuda_input {

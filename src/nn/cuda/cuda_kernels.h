@@ -85,6 +85,8 @@ void launch_dense_input(cudaStream_t stream, extent n, int64_t most, int64_t wid
 void launch_dense_weights(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
                           const float *d, float *work, float *gw, float *gb);
 int64_t dense_work(int64_t most, int64_t width, int64_t units);
+/* Parts that a sum over at most so many positions is taken in. */
+unsigned sum_parts(int64_t most);
 
 /* ---- Number by number --------------------------------------------------------------------------------------- */
 
@@ -94,9 +96,10 @@ void launch_activation(cudaStream_t stream, extent n, int64_t most, const sap_ac
 /* d *= da/dz */
 void launch_activation_gradient(cudaStream_t stream, extent n, int64_t most, const sap_activation &activation,
                                 const float *z, const float *a, float *d);
-/* n: rows of `width` numbers */
-void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *z, float *a);
-void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *a, float *d);
+/* n: rows of `width` numbers; log: its logarithm */
+void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *z, float *a);
+void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *a,
+                             float *d);
 
 /* The same random numbers as the CPU's: value v of a row counts step by step. y (= or +=) x, kept and scaled or dropped. */
 struct dropout {
@@ -126,6 +129,13 @@ struct merge_inputs {
 };
 void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda_kind kind, int count, int index,
                            const merge_inputs &inputs, const float *y, const float *dy, bool add, float *dx);
+
+/* counts (n) = 1 for steps of which some of the `width` numbers is not `value`, else 0 */
+void launch_find_mask(cudaStream_t stream, extent n, int64_t most, int64_t width, float value, const float *x,
+                      float *counts);
+/* y (= or +=) x (n, width), but 0 in steps that do not count */
+void launch_hide(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *counts, const float *x,
+                 bool add, float *y);
 
 /* ---- Loss and optimizer ------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include "cuda_attention.h"
 #include "cuda_cell.h"
 #include "cuda_state.h"
+#include "cuda_window.h"
 
 namespace {
 
@@ -52,13 +53,17 @@ extent rows_of(const call &c) {
 
 /* ---- Activations ---- */
 
+bool along_rows(const sap_activation &f) {
+    return f.kind == SAP_SOFTMAX || f.kind == SAP_LOG_SOFTMAX;
+}
+
 void activate(const call &c, const float *z) {
     const sap_activation &f = c.op->activation;
     if (f.kind == SAP_LINEAR || (c.op->logits && c.mode != RUN_PREDICT)) {
         if (z != c.y)
             launch_copy(c.stream, all(c), c.most * c.numbers, z, false, c.y);
-    } else if (f.kind == SAP_SOFTMAX) {
-        launch_softmax(c.stream, rows_of(c), c.most * c.places, c.op->units, z, c.y);
+    } else if (along_rows(f)) {
+        launch_softmax(c.stream, rows_of(c), c.most * c.places, c.op->units, f.kind == SAP_LOG_SOFTMAX, z, c.y);
     } else {
         launch_activation(c.stream, all(c), c.most * c.numbers, f, z, c.y);
     }
@@ -68,8 +73,9 @@ void activate_backward(const call &c, const float *z) {
     const sap_activation &f = c.op->activation;
     if (f.kind == SAP_LINEAR || c.op->logits)
         return;
-    if (f.kind == SAP_SOFTMAX)
-        launch_softmax_gradient(c.stream, rows_of(c), c.most * c.places, c.op->units, c.y, c.dy);
+    if (along_rows(f))
+        launch_softmax_gradient(c.stream, rows_of(c), c.most * c.places, c.op->units, f.kind == SAP_LOG_SOFTMAX, c.y,
+                                c.dy);
     else
         launch_activation_gradient(c.stream, all(c), c.most * c.numbers, f, z ? z : c.y, c.y, c.dy);
 }
@@ -87,7 +93,8 @@ void activation_backward(const call &c) {
 /* ---- Dense ---- */
 
 bool keeps_z(const sap_cuda_op *op) {
-    return op->kind == SAP_CUDA_DENSE && sap_activation_needs_input(op->activation.kind);
+    return (op->kind == SAP_CUDA_DENSE || op->kind == SAP_CUDA_CONVOLUTION) &&
+           sap_activation_needs_input(op->activation.kind);
 }
 
 void dense_forward(const call &c) {
@@ -106,6 +113,85 @@ void dense_backward(const call &c) {
     if (c.dx)
         launch_dense_input(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.dy,
                            value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx);
+}
+
+/* ---- Windows ---- */
+
+windows windows_of(const call &c) {
+    const sap_cuda_window &w = c.op->window;
+    return {c.e->space.counts, (int32_t)c.op->steps, (int32_t)w.outputs, (int32_t)c.op->width,
+            (int32_t)w.size,   (int32_t)w.stride,    w.dilation,         w.before};
+}
+
+convolution convolution_of(const call &c) {
+    convolution p = {};
+    p.at = windows_of(c);
+    p.rows_most = c.most;
+    p.units = (int32_t)c.op->units;
+    p.kernel = value_at(c.e, c.op->weights[0]);
+    p.bias = value_at(c.e, c.op->weights[1]);
+    p.x = c.x;
+    p.z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
+    p.dz = c.dy;
+    p.work = c.o->work.as<float>();
+    p.gw = gradient_at(c.e, c.op->weights[0]);
+    p.gb = gradient_at(c.e, c.op->weights[1]);
+    p.dx = c.dx;
+    p.add = c.o->add[0];
+    return p;
+}
+
+void convolution_forward(const call &c) {
+    convolution p = convolution_of(c);
+    launch_convolution(c.stream, p);
+    activate(c, p.z);
+}
+
+void convolution_backward(const call &c) {
+    convolution p = convolution_of(c);
+    activate_backward(c, p.z);
+    if (c.op->trainable)
+        launch_convolution_weights(c.stream, p);
+    if (c.dx)
+        launch_convolution_input(c.stream, p);
+}
+
+window_pooling window_pooling_of(const call &c) {
+    return {windows_of(c), c.most, c.op->kind == SAP_CUDA_WINDOW_MAXIMUM, c.x, c.y, c.dy, c.dx, c.o->add[0]};
+}
+
+void window_pooling_forward(const call &c) {
+    launch_window_pooling(c.stream, window_pooling_of(c));
+}
+
+void window_pooling_backward(const call &c) {
+    if (c.dx)
+        launch_window_pooling_gradient(c.stream, window_pooling_of(c));
+}
+
+/* ---- Masks ---- */
+
+/* Which steps of an input count; NULL: all. */
+const float *counts_of(const call &c, int32_t input) {
+    return c.op->masks && c.op->masks[input] >= 0 ? y_of(c.e, c.op->masks[input]) : nullptr;
+}
+
+void mask_forward(const call &c) {
+    launch_find_mask(c.stream, all(c), c.most * c.numbers, c.op->width, c.op->mask_value, c.x, c.y);
+}
+
+void masking(const call &c, const float *x, bool add, float *y) {
+    launch_hide(c.stream, positions(c.e, c.op->output, c.op->steps), c.most * c.op->steps, c.numbers / c.op->steps,
+                counts_of(c, 0), x, add, y);
+}
+
+void masking_forward(const call &c) {
+    masking(c, c.x, false, c.y);
+}
+
+void masking_backward(const call &c) {
+    if (c.dx)
+        masking(c, c.dy, c.o->add[0], c.dx);
 }
 
 /* ---- Dropout ---- */
@@ -223,6 +309,8 @@ void normalization_backward(const call &c) {
 batch_normalization batch_normalization_of(const call &c) {
     batch_normalization p = {};
     p.n = rows_of(c);
+    p.counts = counts_of(c, 0);
+    p.places = c.op->steps > 0 ? c.places / c.op->steps : c.places;
     p.most = c.most * c.places;
     p.width = c.op->units;
     p.own = c.mode == RUN_TRAIN && c.op->trainable;
@@ -254,6 +342,7 @@ void batch_normalization_backward(const call &c) {
 
 pooling pooling_of(const call &c) {
     return {steps_at(c.e, c.op->inputs[0], c.op->steps),
+            counts_of(c, 0),
             c.op->units,
             c.op->kind == SAP_CUDA_POOL_MAXIMUM,
             c.x,
@@ -277,6 +366,10 @@ int64_t query_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
     return positions_most(e, op->output) * (op->steps > 0 ? op->steps : 1);
 }
 
+int64_t key_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions_most(e, op->inputs[1]) * (op->key_steps > 0 ? op->key_steps : 1);
+}
+
 int64_t longest_of(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
     int32_t sequence = e->plan->tensors[tensor].sequence;
     return sequence < 0 ? steps : e->longest[(size_t)sequence];
@@ -291,6 +384,10 @@ attention attention_of(const call &c) {
     p.value_dim = (int32_t)(op->units / op->heads);
     p.queries = steps_at(c.e, op->inputs[0], op->steps);
     p.keys = steps_at(c.e, op->inputs[1], op->key_steps);
+    p.query_counts = counts_of(c, 0);
+    p.key_counts = counts_of(c, 1);
+    p.causal = op->causal;
+    p.means_all = op->means_all;
     p.longest = std::max(longest_of(c.e, op->inputs[0], op->steps), longest_of(c.e, op->inputs[1], op->key_steps));
     p.scale = (float)(1 / sqrt((double)p.key_dim));
     p.drop = c.mode == RUN_TRAIN && op->rate > 0;
@@ -298,6 +395,11 @@ attention attention_of(const call &c) {
     p.key = op->key;
     p.kept = op->rate < 1 ? (float)(1 / (1 - op->rate)) : 0;
     p.row_keys = c.e->space.key;
+    if (p.drop && op->masks) {
+        p.query_number = (int32_t *)(c.o->z.as<float>() + query_positions(c.e, op) * op->heads);
+        p.key_number = p.query_number + query_positions(c.e, op);
+        p.meeting = p.key_number + key_positions(c.e, op);
+    }
     p.q = c.x;
     p.k = y_of(c.e, op->inputs[1]);
     p.v = y_of(c.e, op->inputs[2]);
@@ -340,6 +442,33 @@ int64_t steps_launched(const sap_cuda_engine *e, const sap_cuda_op *op) {
     return positions_launched(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
 }
 
+bool drops_inside(const sap_cuda_op *op) {
+    return op->rate > 0 || op->recurrent_rate > 0;
+}
+
+/* As Keras has it: with recurrent dropout inputs too have a mask for each gate, else one for all. Without masks but in training. */
+cell_dropout dropout_of(const sap_cuda_engine *e, const sap_cuda_op *op, run_mode mode) {
+    int32_t gates = recurrent_gates(op->kind == SAP_CUDA_LSTM), each = op->recurrent_rate > 0 ? gates : 0;
+    cell_dropout p = {};
+    p.rows = e->space.counts;
+    p.row_keys = e->space.key;
+    p.key = op->key;
+    p.cell = op->cell;
+    p.width = (int32_t)op->width;
+    p.units = (int32_t)op->units;
+    p.x_masks = mode != RUN_TRAIN || op->rate == 0 ? 0 : each ? each : 1;
+    p.h_masks = mode != RUN_TRAIN ? 0 : each;
+    p.x_threshold = (uint32_t)(op->rate * 0x1p32);
+    p.h_threshold = (uint32_t)(op->recurrent_rate * 0x1p32);
+    p.x_scale = (float)(1 / (1 - op->rate));
+    p.h_scale = (float)(1 / (1 - op->recurrent_rate));
+    return p;
+}
+
+int64_t masks_of_row(const cell_dropout &p) {
+    return (int64_t)p.x_masks * p.width + (int64_t)p.h_masks * p.units;
+}
+
 /* Places what the layer keeps in its memory; at NULL: gives the floats that it takes. */
 int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *at, recurrent_kept *out) {
     int64_t n = steps_most(e, op), units = op->units, used = 0;
@@ -349,6 +478,7 @@ int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *
         used += (n * values + 31) / 32 * 32;
         return start;
     };
+    int64_t masks = masks_of_row(dropout_of(e, op, RUN_TRAIN));
     int64_t gates = recurrent_gates(lstm) * units;
     out->projected = take(gates);
     out->values = take((lstm ? 5 : 4) * units);
@@ -356,7 +486,9 @@ int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *
     out->c = take(lstm ? units : 0);
     out->d_input = take(gates);
     out->d_recurrent = lstm ? out->d_input : take(gates);
-    return used;
+    out->row_of = (int32_t *)take(masks > 0);
+    out->masks = at + used;
+    return used + e->batch * masks;
 }
 
 recurrent recurrent_of(const call &c) {
@@ -374,6 +506,9 @@ recurrent recurrent_of(const call &c) {
     p.recurrent_kernel = value_at(c.e, op->weights[1]);
     p.bias = value_at(c.e, op->weights[2]);
     p.x = c.x;
+    p.counts = counts_of(c, 0);
+    p.zero_masked = op->zero_masked;
+    p.flipped = op->flipped;
     (op->whole ? p.y : p.last) = c.y;
     (op->whole ? p.dy : p.d_last) = c.dy;
     return p;
@@ -449,17 +584,53 @@ void cell_backward(const call &c) {
 
 /* ---- in float32 ---- */
 
+/* The layer with what it keeps, and its two products: of the inputs, and of the states before the steps. */
+struct masked_recurrent {
+    recurrent p;
+    recurrent_kept kept;
+    cell_dropout dropout;
+    masked_product x, h;
+};
+
+masked_recurrent masked_recurrent_of(const call &c) {
+    masked_recurrent r = {recurrent_of(c), {}, dropout_of(c.e, c.op, c.mode), {}, {}};
+    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &r.kept);
+    const cell_dropout &d = r.dropout;
+    const float *h_masks = r.kept.masks + (int64_t)d.x_masks * d.width;
+    int64_t most = steps_launched(c.e, c.op), row = masks_of_row(d), gates = recurrent_gates(r.p.lstm) * r.p.units;
+    extent n = step_extent(c.e, c.op);
+    r.x = {n, most, r.kept.row_of, r.kept.masks, row, d.x_masks, r.p.width, gates, r.p.x, r.p.kernel};
+    r.h = {n, most, r.kept.row_of, h_masks, row, d.h_masks, r.p.units, gates, r.kept.h, r.p.recurrent_kernel};
+    r.p.h_masks = d.h_masks > 0 ? h_masks : nullptr;
+    r.p.mask_row = row;
+    return r;
+}
+
 void recurrent_forward(const call &c) {
     if (c.o->tiled) {
         cell_forward(c);
         return;
     }
-    recurrent p = recurrent_of(c);
-    recurrent_kept kept;
-    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_dense(c.stream, step_extent(c.e, c.op), steps_launched(c.e, c.op), p.width,
-                 recurrent_gates(p.lstm) * p.units, p.x, p.kernel, p.bias, kept.projected);
-    launch_recurrent(c.stream, p, kept, c.e->batch, c.e->shared_most);
+    masked_recurrent r = masked_recurrent_of(c);
+    const recurrent &p = r.p;
+    if (masks_of_row(r.dropout) > 0) {
+        launch_cell_masks(c.stream, r.dropout, c.e->batch, r.kept.masks);
+        launch_row_numbers(c.stream, p.at, c.e->batch, r.kept.row_of);
+    }
+    if (r.x.mask_count > 0)
+        launch_masked(c.stream, r.x, p.bias, r.kept.projected);
+    else
+        launch_dense(c.stream, r.x.n, r.x.most, p.width, r.x.all, p.x, p.kernel, p.bias, r.kept.projected);
+    launch_recurrent(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
+}
+
+/* Gradients of the weights that x is multiplied by, of which d is that of the product. */
+void product_weights(const call &c, const masked_product &x, const float *d, float *gw, float *gb) {
+    float *work = c.o->work.as<float>();
+    if (x.mask_count > 0)
+        launch_masked_weights(c.stream, x, d, work, gw, gb);
+    else
+        launch_dense_weights(c.stream, x.n, x.most, x.width, x.all, x.x, d, work, gw, gb);
 }
 
 void recurrent_backward(const call &c) {
@@ -467,22 +638,19 @@ void recurrent_backward(const call &c) {
         cell_backward(c);
         return;
     }
-    recurrent p = recurrent_of(c);
-    recurrent_kept kept;
-    int64_t most = steps_launched(c.e, c.op), gates = recurrent_gates(p.lstm) * p.units;
-    extent n = step_extent(c.e, c.op);
-    float *work = c.o->work.as<float>();
-    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_recurrent_gradient(c.stream, p, kept, c.e->batch, c.e->shared_most);
+    masked_recurrent r = masked_recurrent_of(c);
+    const recurrent &p = r.p;
+    launch_recurrent_gradient(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
     if (c.op->trainable) {
         float *bias = gradient_at(c.e, c.op->weights[2]);
-        launch_dense_weights(c.stream, n, most, p.width, gates, p.x, kept.d_input, work,
-                             gradient_at(c.e, c.op->weights[0]), bias);
-        launch_dense_weights(c.stream, n, most, p.units, gates, kept.h, kept.d_recurrent, work,
-                             gradient_at(c.e, c.op->weights[1]), bias && !p.lstm ? bias + gates : nullptr);
+        product_weights(c, r.x, r.kept.d_input, gradient_at(c.e, c.op->weights[0]), bias);
+        product_weights(c, r.h, r.kept.d_recurrent, gradient_at(c.e, c.op->weights[1]),
+                        bias && !p.lstm ? bias + r.h.all : nullptr);
     }
-    if (c.dx)
-        launch_dense_input(c.stream, n, most, p.width, gates, kept.d_input, p.kernel, c.o->add[0], c.dx);
+    if (c.dx && r.x.mask_count > 0)
+        launch_masked_input(c.stream, r.x, r.kept.d_input, c.o->add[0], c.dx);
+    else if (c.dx)
+        launch_dense_input(c.stream, r.x.n, r.x.most, p.width, r.x.all, r.kept.d_input, p.kernel, c.o->add[0], c.dx);
 }
 
 sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
@@ -501,7 +669,7 @@ sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
 
 struct kind_functions {
     void (*forward)(const call &);
-    void (*backward)(const call &);
+    void (*backward)(const call &); /* NULL: its output has no gradient */
 };
 
 const kind_functions *functions_of(sap_cuda_kind kind) {
@@ -515,6 +683,10 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
     static const kind_functions batches = {batch_normalization_forward, batch_normalization_backward};
     static const kind_functions pools = {pooling_forward, pooling_backward};
     static const kind_functions attentions = {attention_forward, attention_backward};
+    static const kind_functions convolutions = {convolution_forward, convolution_backward};
+    static const kind_functions window_pools = {window_pooling_forward, window_pooling_backward};
+    static const kind_functions masks = {mask_forward, nullptr};
+    static const kind_functions maskings = {masking_forward, masking_backward};
     switch (kind) {
     case SAP_CUDA_GRU:
     case SAP_CUDA_LSTM:
@@ -528,6 +700,15 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
         return &pools;
     case SAP_CUDA_ATTENTION:
         return &attentions;
+    case SAP_CUDA_CONVOLUTION:
+        return &convolutions;
+    case SAP_CUDA_WINDOW_AVERAGE:
+    case SAP_CUDA_WINDOW_MAXIMUM:
+        return &window_pools;
+    case SAP_CUDA_MASK:
+        return &masks;
+    case SAP_CUDA_MASKING:
+        return &maskings;
     case SAP_CUDA_DENSE:
         return &dense;
     case SAP_CUDA_ACTIVATION:
@@ -585,9 +766,10 @@ void choose_form(const sap_cuda_engine *e, operation *o) {
     const sap_cuda_op *op = o->op;
     bool lstm = op->kind == SAP_CUDA_LSTM;
     o->tiled = is_recurrent(op->kind) && !e->plan->exact && e->capability >= 80 &&
-               cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole &&
-               op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH && op->activation.kind == SAP_TANH &&
-               op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;
+               cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole && !op->masks &&
+               !drops_inside(op) && op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH &&
+               op->activation.kind == SAP_TANH && op->recurrent_activation.kind == SAP_SIGMOID &&
+               !e->plan->tensors[op->inputs[0]].differentiate;
 }
 
 sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
@@ -598,9 +780,10 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
         return reserve_recurrent(e, o, err);
     int64_t most = positions_most(e, op->output), values = values_of(e, op->output);
     if (op->kind == SAP_CUDA_ATTENTION) {
-        size_t bytes = (size_t)(query_positions(e, op) * op->heads) * sizeof(float);
-        SAP_TRY(o->z.reserve(bytes, err));
-        return o->work.reserve(bytes, err);
+        int64_t heads = query_positions(e, op) * op->heads;
+        int64_t numbers = op->masks ? query_positions(e, op) + key_positions(e, op) + 2 * e->batch : 0;
+        SAP_TRY(o->z.reserve((size_t)(heads + numbers) * sizeof(float), err));
+        return o->work.reserve((size_t)heads * sizeof(float), err);
     }
     if (op->kind == SAP_CUDA_LAYER_NORMALIZATION) {
         SAP_TRY(o->z.reserve((size_t)(2 * most * values / op->units) * sizeof(float), err));
@@ -613,6 +796,10 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
     }
     if (keeps_z(op))
         SAP_TRY(o->z.reserve((size_t)(most * values) * sizeof(float), err));
+    if (op->kind == SAP_CUDA_CONVOLUTION && op->trainable) {
+        int64_t floats = convolution_work(most, op->window.outputs, op->window.size * op->width, op->units);
+        SAP_TRY(o->work.reserve((size_t)floats * sizeof(float), err));
+    }
     if (op->kind == SAP_CUDA_DENSE && op->trainable)
         SAP_TRY(
             o->work.reserve((size_t)dense_work(most * values / op->units, op->width, op->units) * sizeof(float), err));

@@ -132,13 +132,14 @@ static bool make_room(void *at, size_t *capacity, size_t n, size_t size) {
     return *block != NULL;
 }
 
-/* Packs rows [first, first + rows) of an input that is a sequence: ragged, or all steps with zeros behind the end of short rows. */
+/* Packs rows [first, first + rows) of an input that is a sequence: ragged, or all steps with padding behind the end of short rows. */
 static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t rows, sap_error *err) {
     const sap_rows *from = &c->program->rows[i];
     const sap_node *node = &c->model->nodes[c->model->inputs[i]];
     int64_t values = sap_shape_step_values(&node->shape), total = 0;
     bool ragged = c->plan.inputs[i].ragged;
     int64_t steps = ragged ? 0 : node->shape.dims[0];
+    float padding = sap_sequence_padding(c->model, c->model->inputs[i]);
     if (!make_room(&c->offsets[i], &c->offset_capacity[i], (size_t)rows + 1, sizeof(int64_t)))
         return sap_error_memory(err, c->model->name);
     for (int64_t r = 0; r < rows; r++) {
@@ -152,7 +153,8 @@ static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t r
         float *to = c->x[i] + c->offsets[i][r] * values;
         int64_t here = from->length[first + r], all = c->offsets[i][r + 1] - c->offsets[i][r];
         memcpy(to, from->data[first + r], (size_t)(here * values) * sizeof *to);
-        memset(to + here * values, 0, (size_t)((all - here) * values) * sizeof *to);
+        for (int64_t v = here * values; v < all * values; v++)
+            to[v] = padding;
     }
     return SAP_OK;
 }
