@@ -35,6 +35,7 @@ static sap_cuda_rows rows_of(const sap_examples *e, int64_t first, int64_t rows,
     return (sap_cuda_rows){.rows = rows,
                            .x = x,
                            .label = e->label ? e->label + first : NULL,
+                           .weight = e->weight ? e->weight + first : NULL,
                            .identity = e->identity ? e->identity + first : NULL};
 }
 
@@ -126,6 +127,8 @@ static void test_graph(void **state) {
 
 /* ---- Training ----------------------------------------------------------------------------------------------- */
 
+enum { ROWS = 150, BATCH = 40, STEPS = 4, KEY = 77 };
+
 /* The CPU's own steps with dropout, on rows order[0 … rows). */
 static void train_on_cpu(fixture *f, const sap_optimizer *optimizer, const int32_t *order, int64_t rows, int64_t batch,
                          uint64_t key, sap_loss_sums *sum) {
@@ -139,7 +142,10 @@ static void train_on_cpu(fixture *f, const sap_optimizer *optimizer, const int32
     assert_ok(sap_program_open(f->model, SAP_TRAIN, NULL, NULL, NULL, &program, &error));
     float *gradients = aligned_alloc(64, (size_t)(f->model->trainable_count + 16) / 16 * 64);
     random_examples picked;
+    float weight[BATCH];
     make_examples(&picked, batch, width);
+    if (e->weight)
+        picked.examples.weight = weight;
     *sum = (sap_loss_sums){0};
     for (int64_t first = 0; first < rows; first += batch) {
         picked.examples.rows = rows - first < batch ? rows - first : batch;
@@ -148,6 +154,7 @@ static void train_on_cpu(fixture *f, const sap_optimizer *optimizer, const int32
             memcpy(picked.x + r * width, f->random.x + from * width, (size_t)width * sizeof(float));
             picked.label[r] = f->random.label[from];
             picked.identity[r] = f->random.identity[from];
+            weight[r] = e->weight ? e->weight[from] : 1;
         }
         sap_batch_result result;
         assert_ok(sap_program_run(program, &picked.examples, key, gradients, NULL, &result, &error));
@@ -170,12 +177,15 @@ static void fill_updates(const sap_optimizer *s, sap_cuda_update *updates, int64
     }
 }
 
-enum { ROWS = 150, BATCH = 40, STEPS = 4, KEY = 77 };
-
 /* Steps on rows that the device keeps, or on batches from the host, end at the CPU's weights. */
-static void check_training(const char *json, const sap_optimizer *optimizer, bool kept) {
+static void check_training(const char *json, const sap_optimizer *optimizer, bool kept, bool weighted) {
     fixture f;
+    float weight[ROWS];
     open_fixture(&f, json, optimizer, ROWS, 14, BATCH);
+    for (int i = 0; i < ROWS; i++)
+        weight[i] = 0.7F * (float)(i % 4); /* some do not count */
+    if (weighted)
+        f.random.examples.weight = weight;
     int32_t order[ROWS];
     sap_cuda_update updates[STEPS];
     for (int32_t i = 0; i < ROWS; i++)
@@ -222,8 +232,10 @@ static const sap_optimizer momentum = {
 /* A stack of dense layers with dropout: one launch for all steps. */
 static void test_stack_training(void **state) {
     (void)state;
-    check_training(DROPOUT_NET, &adam, true);
-    check_training(DROPOUT_NET, &momentum, true);
+    check_training(DROPOUT_NET, &adam, true, false);
+    check_training(DROPOUT_NET, &momentum, true, false);
+    check_training(DROPOUT_NET, &momentum, true, true);
+    assert_int_equal(emulated_graph_launches(), 0);
 }
 
 /* An activation that the stack does not take: a launch an operation. */
@@ -232,11 +244,13 @@ static void test_stack_training(void **state) {
 
 static void test_general_training(void **state) {
     (void)state;
-    check_training(GENERAL_NET, &adam, true);
+    check_training(GENERAL_NET, &adam, true, false);
     assert_int_equal(emulated_graph_launches(), STEPS - 1); /* all but the first step, the smaller one too */
-    check_training(GENERAL_NET, &momentum, false);
-    check_training(DROPOUT_NET, &adam, false);
+    check_training(GENERAL_NET, &momentum, false, false);
+    check_training(DROPOUT_NET, &adam, false, false);
     assert_int_equal(emulated_graph_launches(), 3 * (STEPS - 1));
+    check_training(GENERAL_NET, &momentum, true, true);
+    check_training(GENERAL_NET, &momentum, false, true);
 }
 
 static void test_measure(void **state) {

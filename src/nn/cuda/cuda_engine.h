@@ -146,6 +146,7 @@ typedef struct sap_cuda_rows {
     const float *const *x;         /* (inputs) arrays (rows, values), or (offsets[i][rows], values) */
     const int64_t *const *offsets; /* (inputs) NULL, or (rows + 1) from 0 where the plan's input is ragged */
     const int32_t *label;          /* (rows), all of them classes; NULL: not known */
+    const float *weight;           /* (rows) of each in the loss; NULL: 1 */
     const uint64_t *identity;      /* (rows); NULL: the row's number in its set */
     int64_t batch_rows;            /* of all ranks; 0: these are all */
     const int32_t *order;          /* (rows) with `begin`: numbers of rows, group by group; NULL: as they come */
@@ -180,7 +181,7 @@ typedef struct sap_cuda_table {
     /* Makes room in set 0 (training) or 1 (validation) for so many rows, and steps of each ragged input, which the device keeps;
      * SAP_EMEMORY: they do not fit, nothing is changed. */
     sap_status (*reserve)(sap_cuda_engine *engine, int set, int64_t rows, const int64_t *steps, sap_error *err);
-    /* Appends rows. */
+    /* Appends rows; SAP_EMEMORY: what comes with them does not fit, and the set is empty. */
     sap_status (*keep)(sap_cuda_engine *engine, int set, const sap_cuda_rows *rows, sap_error *err);
     /* Trains or measures on rows of a set; results: (groups) sums over this rank's rows of each. */
     sap_status (*run)(sap_cuda_engine *engine, int set, const sap_cuda_steps *steps, sap_cuda_result *results,

@@ -42,6 +42,7 @@ struct row_set {
     bool half[SAP_CUDA_INPUTS];              /* x is bf16, else float32 */
     const int64_t *offsets[SAP_CUDA_INPUTS]; /* (rows + 1), or NULL: not ragged */
     const int32_t *label;
+    const float *weight; /* of each in the loss; NULL: 1 */
     const uint64_t *identity;
 };
 
@@ -49,7 +50,6 @@ struct row_set {
 struct batch_space {
     int32_t *counts;                   /* [0]: rows; [1 + i]: steps of input i */
     int32_t *offsets[SAP_CUDA_INPUTS]; /* (batch + 1) first step of each row; NULL: not ragged */
-    int32_t *label;                    /* (batch) */
     uint64_t *key;                     /* (batch) of each event, for random numbers */
 };
 
@@ -64,7 +64,7 @@ struct step_now {
     struct totals *sums; /* added to */
 };
 
-/* Takes rows now.order[0 … rows) of the set: counts, offsets, labels, keys; *kept = now */
+/* Takes rows now.order[0 … rows) of the set: counts, offsets, keys; *kept = now */
 void launch_begin(cudaStream_t stream, const step_now &now, int32_t rows, int32_t inputs, uint64_t key,
                   const batch_space &batch, step_now *kept);
 /* y (positions, values): the rows, or steps, of one input; half: the set has it as bf16. */
@@ -139,11 +139,10 @@ struct loss_call {
     int64_t classes;
     sap_cuda_loss loss;
     const float *y;       /* (rows, classes) */
-    const int32_t *label; /* (rows) */
     float *dy;            /* NULL: not wanted */
     float *row_loss;      /* (rows); scratch */
     int32_t *row_correct; /* (rows); scratch */
-    const step_now *now;
+    const step_now *now;  /* which has labels and weights */
 };
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
 

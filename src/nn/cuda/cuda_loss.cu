@@ -9,7 +9,7 @@ struct loss_row {
     const float *y;
     float *dy;
     int32_t label;
-    float scale; /* of the gradients */
+    float scale; /* of the gradients, with the weight in it */
     bool one;    /* the label is the target of one value, not a class */
 
     __device__ float goal(int64_t c) const {
@@ -18,7 +18,7 @@ struct loss_row {
     }
     __device__ void put(int64_t c, float gradient) const {
         if (dy)
-            dy[c] = scale * gradient;
+            dy[c] = scale == 0 ? 0 : scale * gradient;
     }
 };
 
@@ -132,11 +132,17 @@ __device__ bool is_correct(const loss_row &row) {
 
 __global__ void row_losses(const int32_t *rows, const __grid_constant__ loss_call p) {
     bool one = p.classes == 1 && p.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
+    const row_set &set = p.now->set;
     FOR_EACH (r, *rows) {
-        loss_row row = {
-            p,  p.y + r * p.classes, p.dy ? p.dy + r * p.classes : nullptr, p.label[r], 1.0F / (float)p.now->batch_rows,
-            one};
-        p.row_loss[r] = loss_of(row);
+        int32_t from = p.now->order[r];
+        float weight = set.weight ? set.weight[from] : 1;
+        loss_row row = {p,
+                        p.y + r * p.classes,
+                        p.dy ? p.dy + r * p.classes : nullptr,
+                        set.label[from],
+                        weight / (float)p.now->batch_rows,
+                        one};
+        p.row_loss[r] = weight * loss_of(row);
         p.row_correct[r] = is_correct(row);
     }
 }

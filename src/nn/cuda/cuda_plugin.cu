@@ -84,7 +84,6 @@ sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     for (int i = 0; i < plan->optimizer.slot_count; i++)
         SAP_TRY(e->slots[i].reserve((size_t)plan->trainable_count * sizeof(float), err));
     SAP_TRY(e->counts.reserve((inputs + 1) * sizeof(int32_t), err));
-    SAP_TRY(e->batch_label.reserve(batch * sizeof(int32_t), err));
     SAP_TRY(e->batch_key.reserve(batch * sizeof(uint64_t), err));
     SAP_TRY(e->row_loss.reserve(batch * sizeof(float), err));
     SAP_TRY(e->row_correct.reserve(batch * sizeof(int32_t), err));
@@ -92,7 +91,7 @@ sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     SAP_TRY(e->sums.reserve(sums, err));
     SAP_TRY(e->now.reserve(sizeof(step_now), err));
     e->batch_offsets.resize(inputs);
-    e->space = {e->counts.as<int32_t>(), {}, e->batch_label.as<int32_t>(), e->batch_key.as<uint64_t>()};
+    e->space = {e->counts.as<int32_t>(), {}, e->batch_key.as<uint64_t>()};
     for (size_t i = 0; i < inputs; i++) {
         if (!plan->inputs[i].ragged)
             continue;
@@ -335,18 +334,21 @@ sap_status reserve_rows(sap_cuda_engine *e, kept_rows *set, int64_t rows, const 
     SAP_TRY(set->label.reserve((size_t)rows * sizeof(int32_t), err));
     SAP_TRY(set->identity.reserve((size_t)rows * sizeof(uint64_t), err));
     set->rows = 0;
+    set->capacity = rows;
     return SAP_OK;
+}
+
+sap_status drop_rows(sap_cuda_engine *e, int set, sap_status status) {
+    e->sets[set] = kept_rows();
+    init_rows(e, &e->sets[set]);
+    return status;
 }
 
 sap_status reserve(sap_cuda_engine *e, int set, int64_t rows, const int64_t *steps, sap_error *err) {
     sap_status status = rows > INT32_MAX ? sap_error_set(err, SAP_EMEMORY, "%s: %lld rows are too many for a GPU",
                                                          e->plan->name, (long long)rows)
                                          : reserve_rows(e, &e->sets[set], rows, steps, err);
-    if (status != SAP_OK) {
-        e->sets[set] = kept_rows();
-        init_rows(e, &e->sets[set]);
-    }
-    return status;
+    return status == SAP_OK ? SAP_OK : drop_rows(e, set, status);
 }
 
 /* Copies n numbers to place `at` of an input. */
@@ -388,18 +390,29 @@ sap_status append(sap_cuda_engine *e, kept_rows *set, const sap_cuda_rows *rows,
         CUDA_TRY(cudaMemcpyAsync(set->label.as<int32_t>() + set->rows, rows->label,
                                  (size_t)rows->rows * sizeof(int32_t), cudaMemcpyHostToDevice, stream),
                  name);
+    if (rows->weight) {
+        SAP_TRY(set->weight.reserve((size_t)set->capacity * sizeof(float), err));
+        CUDA_TRY(cudaMemcpyAsync(set->weight.as<float>() + set->rows, rows->weight, (size_t)rows->rows * sizeof(float),
+                                 cudaMemcpyHostToDevice, stream),
+                 name);
+    }
     if (rows->identity)
         CUDA_TRY(cudaMemcpyAsync(set->identity.as<uint64_t>() + set->rows, rows->identity,
                                  (size_t)rows->rows * sizeof(uint64_t), cudaMemcpyHostToDevice, stream),
                  name);
     set->labelled = rows->label != nullptr;
+    set->weighted = rows->weight != nullptr;
     set->identified = rows->identity != nullptr;
     set->rows += rows->rows;
     return SAP_OK;
 }
 
 sap_status keep(sap_cuda_engine *e, int set, const sap_cuda_rows *rows, sap_error *err) {
-    SAP_TRY(append(e, &e->sets[set], rows, e->stream, err));
+    sap_status status = append(e, &e->sets[set], rows, e->stream, err);
+    if (status != SAP_OK) {
+        (void)cudaStreamSynchronize(e->stream);
+        return drop_rows(e, set, status);
+    }
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name); /* the rows are the caller's again */
     return SAP_OK;
 }
@@ -412,6 +425,7 @@ row_set view(const sap_cuda_engine *e, const kept_rows *set) {
         out.offsets[i] = e->plan->inputs[i].ragged ? set->offsets[i].as<int64_t>() : nullptr;
     }
     out.label = set->labelled ? set->label.as<int32_t>() : nullptr;
+    out.weight = set->weighted ? set->weight.as<float>() : nullptr;
     out.identity = set->identified ? set->identity.as<uint64_t>() : nullptr;
     return out;
 }
@@ -484,7 +498,6 @@ sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
     loss_call loss = {plan->classes,
                       plan->loss,
                       e->y[(size_t)plan->output].as<float>(),
-                      e->space.label,
                       differentiate ? e->dy[(size_t)plan->output].as<float>() : nullptr,
                       e->row_loss.as<float>(),
                       e->row_correct.as<int32_t>(),
@@ -702,6 +715,7 @@ size_t pack(const sap_cuda_engine *e, const sap_cuda_rows *rows, char *at, std::
     }
     out->x = x->data();
     out->label = (const int32_t *)p.put(rows->label, (size_t)rows->rows * sizeof(int32_t));
+    out->weight = (const float *)p.put(rows->weight, (size_t)rows->rows * sizeof(float));
     out->identity = (const uint64_t *)p.put(rows->identity, (size_t)rows->rows * sizeof(uint64_t));
     return p.used;
 }

@@ -17,6 +17,7 @@ struct sap_cuda {
     sap_cuda_engine *engine;
     sap_cuda_ranks ranks;
     int64_t batch;
+    sap_loss loss;        /* defaults filled in */
     sap_program *program; /* finds where rows begin and end, and which of their steps are masked */
     int64_t kept[2];      /* rows of the sets */
 
@@ -27,6 +28,10 @@ struct sap_cuda {
     int64_t **offsets;   /* (inputs) */
     size_t *offset_capacity;
     int32_t *order; /* (batch) of training steps, by group */
+    float *target;  /* (values) of a row */
+    float *weight;  /* (rows) of each in the loss, where weighted */
+    size_t weight_capacity;
+    bool weighted;
 };
 
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
@@ -35,7 +40,6 @@ static sap_status check_loss(const sap_model *model, const sap_loss *loss, sap_e
     if (!loss)
         return SAP_OK;
     const char *what = loss->kind == SAP_LOSS_NONE              ? "no loss"
-                       : loss->class_weight                     ? "class weights"
                        : loss->weight != 0 && loss->weight != 1 ? "a weighted loss"
                                                                 : NULL;
     if (what)
@@ -67,6 +71,9 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
     SAP_TRY(sap_cuda_plan_make(c->model, loss, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    c->target = sap_arena_array(&c->arena, (size_t)c->plan.classes, sizeof *c->target);
+    if (!c->target)
+        return sap_error_memory(err, c->model->name);
     if (state)
         SAP_TRY(check_share(&c->plan, share, err));
     SAP_TRY(sap_program_open(c->model, SAP_PREDICT, NULL, NULL, NULL, &c->program, err));
@@ -83,7 +90,9 @@ sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap
         return sap_error_memory(err, model->name);
     c->model = model;
     c->batch = batch;
-    sap_status status = open_engine(c, loss, state, exact, share, err);
+    sap_status status = sap_loss_check(loss ? loss : &(sap_loss){0}, &c->loss, err);
+    if (status == SAP_OK)
+        status = open_engine(c, loss, state, exact, share, err);
     if (status != SAP_OK) {
         sap_cuda_close(c);
         return status;
@@ -103,6 +112,7 @@ void sap_cuda_close(sap_cuda *c) {
         free(c->x[i]);
         free(c->offsets[i]);
     }
+    free(c->weight);
     sap_arena_release(&c->arena);
     free(c);
 }
@@ -157,23 +167,34 @@ static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t r
     return SAP_OK;
 }
 
-static sap_status check_labels(const sap_cuda *c, const sap_examples *e, sap_error *err) {
-    if (!e->label || e->targets || e->weight)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: examples %s, on the GPU", c->model->name,
-                             e->weight ? "with weights" : "without class numbers");
-    bool number = c->plan.classes == 1 && c->plan.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
-    for (int64_t r = 0; r < e->rows; r++)
-        if (e->label[r] < 0 || (!number && e->label[r] >= c->plan.classes))
-            return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d; the model has %lld outputs",
-                                 (long long)r, e->label[r], (long long)c->plan.classes);
+/* What examples are for. */
+typedef enum purpose { PREDICTING, MEASURING, TRAINING } purpose;
+
+/* Checks the labels of the examples in hand as the CPU does, and finds the weights of rows; those of classes are for training alone. */
+static sap_status take_labels(sap_cuda *c, const sap_examples *e, bool training, sap_error *err) {
+    sap_loss loss = c->loss;
+    if (!training)
+        loss.class_weight = NULL;
+    if (e->targets)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: examples with arrays of targets, on the GPU", c->model->name);
+    SAP_TRY(sap_loss_examples(&loss, e, 0, c->plan.classes, 1, c->model->name, err));
+    if (!make_room(&c->weight, &c->weight_capacity, (size_t)e->rows, sizeof *c->weight))
+        return sap_error_memory(err, c->model->name);
+    sap_loss_call call = {
+        .loss = &loss, .values = c->plan.classes, .steps = 1, .width = 1, .rows = 1, .target = c->target};
+    for (int64_t r = 0; r < e->rows; r++) {
+        call.weight = &c->weight[r];
+        SAP_TRY(sap_loss_load(&call, e, 0, &r, err));
+    }
+    c->weighted = e->weight || loss.class_weight;
     return SAP_OK;
 }
 
 /* The examples become those in hand. */
-static sap_status take(sap_cuda *c, const sap_examples *e, bool labels, sap_error *err) {
+static sap_status take(sap_cuda *c, const sap_examples *e, purpose what, sap_error *err) {
     SAP_TRY(sap_examples_check(c->model, e, err));
-    if (labels)
-        SAP_TRY(check_labels(c, e, err));
+    if (what != PREDICTING)
+        SAP_TRY(take_labels(c, e, what == TRAINING, err));
     c->program->examples = e;
     return sap_program_take(c->program, err);
 }
@@ -193,6 +214,7 @@ static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool labels, sa
                            c->taken,
                            (const int64_t *const *)c->offsets,
                            labels ? e->label + first : NULL,
+                           labels && c->weighted ? c->weight + first : NULL,
                            e->identity ? e->identity + first : NULL,
                            0,
                            NULL,
@@ -213,7 +235,7 @@ static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_e
         SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
         if (e.rows == 0)
             return SAP_OK;
-        SAP_TRY(take(c, &e, true, err));
+        SAP_TRY(take(c, &e, PREDICTING, err));
         for (int32_t i = 0; i < c->model->input_count; i++)
             for (int64_t r = 0; c->plan.inputs[i].ragged && r < e.rows; r++)
                 steps[i] += c->program->rows[i].length[r];
@@ -221,6 +243,7 @@ static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_e
 }
 
 sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_error *err) {
+    int64_t count = 0;
     int64_t *steps = sap_arena_array(&c->arena, (size_t)c->model->input_count, sizeof *steps);
     if (!steps)
         return sap_error_memory(err, c->model->name);
@@ -238,11 +261,15 @@ sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_e
         SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
         if (e.rows == 0)
             break;
-        SAP_TRY(take(c, &e, true, err));
+        SAP_TRY(take(c, &e, set == 0 ? TRAINING : MEASURING, err));
         SAP_TRY(pack(c, 0, e.rows, true, &rows, err));
-        SAP_TRY(c->table->keep(c->engine, set, &rows, err));
-        c->kept[set] += e.rows;
+        status = c->table->keep(c->engine, set, &rows, err);
+        if (status == SAP_EMEMORY)
+            return SAP_OK;
+        SAP_TRY(status);
+        count += e.rows;
     }
+    c->kept[set] = count;
     *kept = true;
     return SAP_OK;
 }
@@ -319,7 +346,7 @@ sap_status sap_cuda_step(sap_cuda *c, const sap_examples *examples, uint64_t key
                          sap_error *err) {
     sap_cuda_rows rows;
     int64_t begin[SAP_CUDA_GROUPS + 1];
-    SAP_TRY(take(c, examples, true, err));
+    SAP_TRY(take(c, examples, state ? TRAINING : MEASURING, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
     if (state && sap_cuda_ranks_share(&c->ranks)) {
         sap_cuda_ranks_group(&c->ranks, rows.rows, c->order, begin);
@@ -340,7 +367,7 @@ sap_status sap_cuda_finish(sap_cuda *c, bool own, sap_loss_sums *sums, sap_error
 }
 
 sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *outputs, sap_error *err) {
-    SAP_TRY(take(c, examples, false, err));
+    SAP_TRY(take(c, examples, PREDICTING, err));
     for (int64_t first = 0; first < examples->rows; first += c->batch) {
         sap_cuda_rows rows;
         int64_t left = examples->rows - first;
@@ -354,7 +381,7 @@ sap_status sap_cuda_gradient(sap_cuda *c, const sap_examples *examples, float *g
                              sap_error *err) {
     sap_cuda_rows rows;
     sap_cuda_result result;
-    SAP_TRY(take(c, examples, true, err));
+    SAP_TRY(take(c, examples, TRAINING, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
     SAP_TRY(c->table->gradient(c->engine, &rows, gradients, &result, err));
     return give_own(&result, sums, err);

@@ -21,7 +21,8 @@ SAP_MUST_CHECK sap_status sap_cuda_put(sap_cuda *cuda, const sap_model *model, c
                                        sap_error *err);
 SAP_MUST_CHECK sap_status sap_cuda_get(sap_cuda *cuda, sap_model *model, sap_optimizer_state *state, sap_error *err);
 
-/* Copies all rows of a feed to the GPU: set 0 is for training, 1 for validation. *kept false: they do not fit. */
+/* Copies all rows of a feed to the GPU: set 0 is for training, with the weights of its classes, 1 for validation, without. *kept false: they do
+ * not fit. */
 SAP_MUST_CHECK sap_status sap_cuda_keep(sap_cuda *cuda, int set, sap_feed *feed, bool *kept, sap_error *err);
 /* Steps on rows order[first … first + rows) of a set (NULL: those numbers themselves), of `batch` rows but for the last: training steps that count up the state's
  * iteration, or, state NULL, loss and accuracy. A loss that is not finite is SAP_EDATA, with the step's number, from 1. */

@@ -13,6 +13,7 @@ namespace {
 struct tile_space {
     float *weights, *gradients, *tiles, *delta[2], *next;
     int32_t *label[2];
+    float *weight[2];
     uint64_t *keys[2];
 };
 
@@ -28,6 +29,8 @@ __device__ __host__ inline size_t place(const stack &net, int rows, char *at, ti
         out->keys[i] = (uint64_t *)take((size_t)rows * sizeof(uint64_t));
     for (int i = 0; i < 2; i++)
         out->label[i] = (int32_t *)take((size_t)rows * sizeof(int32_t));
+    for (int i = 0; i < 2; i++)
+        out->weight[i] = (float *)take((size_t)rows * sizeof(float));
     out->weights = (float *)take((size_t)net.shared_weights * sizeof(float));
     out->gradients = (float *)take((size_t)net.parameters * sizeof(float));
     out->tiles = (float *)take((size_t)net.tile * rows * sizeof(float));
@@ -66,15 +69,19 @@ __device__ tile_place tile_at(const stack_call &p, int64_t step, int64_t tile) {
     return {step, begin + first, (int)min((int64_t)p.tile_rows, size - first)};
 }
 
-/* Starts copying a tile's rows. */
-__device__ void fetch(const stack_call &p, const tile_place &at, float *x, int32_t *label, uint64_t *keys) {
+/* Starts copying the rows of a tile; what comes with them goes to one of two places. */
+__device__ void fetch(const stack_call &p, const tile_place &at, const tile_space &s, int buffer) {
     int in = p.net.layers[0].in;
     for (int e = (int)threadIdx.x; e < at.rows * in; e += SAP_THREADS)
-        copy_async<4>(x + e, (const float *)p.set.x[0] + (int64_t)p.order[at.first + e / in] * in + e % in);
+        copy_async<4>(s.next + e, (const float *)p.set.x[0] + (int64_t)p.order[at.first + e / in] * in + e % in);
     for (int r = (int)threadIdx.x; r < at.rows; r += SAP_THREADS) {
         int32_t row = p.order[at.first + r];
-        copy_async<4>(label + r, p.set.label + row);
-        keys[r] = mix(p.key, p.set.identity ? p.set.identity[row] : (uint64_t)row);
+        copy_async<4>(s.label[buffer] + r, p.set.label + row);
+        if (p.set.weight)
+            copy_async<4>(s.weight[buffer] + r, p.set.weight + row);
+        else
+            s.weight[buffer][r] = 1;
+        s.keys[buffer][r] = mix(p.key, p.set.identity ? p.set.identity[row] : (uint64_t)row);
     }
     copy_commit();
 }
@@ -99,7 +106,7 @@ __device__ void forward(const stack &net, const stack_layer &f, const tile_space
     (void)net;
 }
 
-/* Loss of a row, and its gradient in place of the logits; one thread a row. */
+/* Loss of a row, and its gradient, times scale, in place of the logits; one thread a row. */
 __device__ float row_loss(float *y, int classes, int32_t label, float scale, bool *correct) {
     float most = y[0], sum = 0, own = y[label];
     int best = 0;
@@ -112,7 +119,7 @@ __device__ float row_loss(float *y, int classes, int32_t label, float scale, boo
     for (int c = 0; c < classes; c++)
         sum += expf(y[c] - most);
     for (int c = 0; c < classes; c++)
-        y[c] = scale * (expf(y[c] - most) / sum - (c == label ? 1.0F : 0.0F));
+        y[c] = scale == 0 ? 0 : scale * (expf(y[c] - most) / sum - (c == label ? 1.0F : 0.0F));
     *correct = best == label;
     return logf(sum) + (most - own);
 }
@@ -176,9 +183,11 @@ __device__ void run_tile(const stack_call &p, const tile_space &s, const tile_pl
     }
     float *d = s.tiles + net.layers[layers].x;
     if ((int)threadIdx.x < at.rows) {
-        float scale = 1.0F / (float)min(p.batch, p.rows - at.step * p.batch);
+        float weight = s.weight[buffer][threadIdx.x];
+        float scale = weight / (float)min(p.batch, p.rows - at.step * p.batch);
         bool correct;
-        float loss = row_loss(d + threadIdx.x * classes, classes, s.label[buffer][threadIdx.x], scale, &correct);
+        float loss =
+            weight * row_loss(d + threadIdx.x * classes, classes, s.label[buffer][threadIdx.x], scale, &correct);
         mine->loss += loss;
         mine->correct += correct;
         mine->rows++;
@@ -203,7 +212,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
     int buffer = 0;
     int in = p.net.layers[0].in;
     tile_place at = tile_at(p, 0, blockIdx.x);
-    fetch(p, at, s.next, s.label[0], s.keys[0]);
+    fetch(p, at, s, 0);
     for (int64_t step = 0; step * p.batch < p.rows; step++) {
         load_weights(p, s);
         for (int i = (int)threadIdx.x; i < p.net.parameters; i += SAP_THREADS)
@@ -217,7 +226,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
             tile_place next = tile_at(p, step, tile + gridDim.x);
             if (next.rows == 0)
                 next = tile_at(p, step + 1, blockIdx.x);
-            fetch(p, next, s.next, s.label[buffer ^ 1], s.keys[buffer ^ 1]);
+            fetch(p, next, s, buffer ^ 1);
             run_tile(p, s, at, buffer, &mine);
             at = next;
             buffer ^= 1;

@@ -52,8 +52,9 @@ struct kept_rows {
     std::vector<device_memory> x, offsets;
     std::vector<std::vector<int64_t>> steps; /* (inputs) first step of each row, and the end; of ragged inputs */
     std::vector<int64_t> longest;            /* (inputs) most steps of a row */
-    device_memory label, identity;
-    bool identified = false, labelled = false;
+    int64_t capacity = 0;                    /* rows that there is room for */
+    device_memory label, weight, identity;
+    bool identified = false, labelled = false, weighted = false;
 };
 
 /* A batch on its way from the host, which packs one while the device works on the other. */
@@ -113,7 +114,7 @@ struct sap_cuda_engine {
     step_graph graphs[RUN_MODES];
     std::vector<operation> operations;
 
-    device_memory counts, batch_label, batch_key, row_loss, row_correct;
+    device_memory counts, batch_key, row_loss, row_correct;
     std::vector<device_memory> batch_offsets;
     batch_space space;
     device_memory sums; /* (groups) totals */
