@@ -24,6 +24,7 @@ extern long emulated_graph_launches(void);
 typedef struct fixture {
     sap_model *model;
     random_examples random;
+    sap_optimizer_state state;
     sap_arena arena;
     sap_cuda_plan plan;
     sap_cuda_engine *engine;
@@ -46,7 +47,8 @@ static void open_fixture(fixture *f, const char *json, const sap_optimizer *opti
     make_examples(&f->random, rows, width);
     sap_optimizer full;
     assert_ok(sap_optimizer_check(optimizer, &full, &error));
-    assert_ok(sap_cuda_plan_make(f->model, NULL, &full, true, &f->arena, &f->plan, &error));
+    assert_ok(sap_optimizer_init(&f->state, &full, f->model->trainable_count, NULL, 0, &error));
+    assert_ok(sap_cuda_plan_make(f->model, NULL, &f->state, true, &f->arena, &f->plan, &error));
     assert_ok(sap_plugin_cuda.open(&f->plan, batch, NULL, &f->engine, &error));
     assert_ok(sap_plugin_cuda.put(f->engine, f->model->values, NULL, &error));
 }
@@ -54,6 +56,7 @@ static void open_fixture(fixture *f, const char *json, const sap_optimizer *opti
 static void close_fixture(fixture *f) {
     sap_plugin_cuda.close(f->engine);
     sap_arena_release(&f->arena);
+    sap_optimizer_release(&f->state);
     sap_model_close(f->model);
     free_examples(&f->random);
 }
@@ -192,8 +195,10 @@ static void check_training(const char *json, const sap_optimizer *optimizer, boo
         order[i] = kept ? (i * 7 + 3) % ROWS : i;
     fill_updates(optimizer, updates, STEPS);
     int64_t count = f.model->value_count;
-    float *found = calloc((size_t)count, sizeof(float)), *slots[2], *zeros = calloc((size_t)count, sizeof(float));
-    slots[0] = slots[1] = zeros;
+    float *found = calloc((size_t)count, sizeof(float)), *slots[SAP_SLOTS],
+          *zeros = calloc((size_t)count, sizeof(float));
+    for (int i = 0; i < SAP_SLOTS; i++)
+        slots[i] = zeros;
     assert_ok(sap_plugin_cuda.put(f.engine, f.model->values, slots, &error));
     const float *x[1];
     sap_cuda_result result, again;
@@ -228,6 +233,8 @@ static void check_training(const char *json, const sap_optimizer *optimizer, boo
 static const sap_optimizer adam = {.kind = SAP_OPTIMIZER_ADAM, .learning_rate = 0.01};
 static const sap_optimizer momentum = {
     .kind = SAP_OPTIMIZER_SGD, .learning_rate = 0.05, .momentum = 0.9, .nesterov = true};
+static const sap_optimizer clipped = {
+    .kind = SAP_OPTIMIZER_SGD, .learning_rate = 0.5, .momentum = 0.9, .global_clipnorm = 0.1};
 
 /* A stack of dense layers with dropout: one launch for all steps. */
 static void test_stack_training(void **state) {
@@ -241,6 +248,8 @@ static void test_stack_training(void **state) {
 /* An activation that the stack does not take: a launch an operation. */
 #define GENERAL_NET                                                                                                    \
     SEQUENTIAL(INPUT("x", "14") ", " DENSE("a", "20", "gelu") ", " DROPOUT("d", "0.25") ", " DENSE("b", "3", "softmax"))
+/* So many weights that their norm is taken in parts. */
+#define WIDE_NET SEQUENTIAL(INPUT("x", "14") ", " DENSE("a", "700", "gelu") ", " DENSE("b", "3", "softmax"))
 
 static void test_general_training(void **state) {
     (void)state;
@@ -249,6 +258,9 @@ static void test_general_training(void **state) {
     check_training(GENERAL_NET, &momentum, false, false);
     check_training(DROPOUT_NET, &adam, false, false);
     assert_int_equal(emulated_graph_launches(), 3 * (STEPS - 1));
+    check_training(DROPOUT_NET, &clipped, true, false); /* the stack of dense layers knows no norms */
+    assert_int_equal(emulated_graph_launches(), 4 * (STEPS - 1));
+    check_training(WIDE_NET, &clipped, true, false);
     check_training(GENERAL_NET, &momentum, true, true);
     check_training(GENERAL_NET, &momentum, false, true);
 }
@@ -284,7 +296,7 @@ static void test_bad_step(void **state) {
         f.random.x[(2 * BATCH + 5) * 14] = (float)NAN;
         sap_cuda_update updates[STEPS];
         fill_updates(&adam, updates, STEPS);
-        float *zeros = calloc((size_t)f.model->value_count, sizeof(float)), *slots[2] = {zeros, zeros};
+        float *zeros = calloc((size_t)f.model->value_count, sizeof(float)), *slots[SAP_SLOTS] = {zeros, zeros};
         int32_t order[ROWS];
         for (int32_t i = 0; i < ROWS; i++)
             order[i] = i;

@@ -341,10 +341,27 @@ static void test_loop(void **state) {
     float weight[TRAIN_ROWS];
     for (int i = 0; i < TRAIN_ROWS; i++)
         weight[i] = 0.4F * (float)(i % 5);
+    static const char *const bias = "bias";
+    static const sap_optimizer optimizers[] = {
+        {.kind = SAP_OPTIMIZER_SGD, .learning_rate = 0.5, .clipnorm = 0.05},
+        {.kind = SAP_OPTIMIZER_SGD, .learning_rate = 0.5, .momentum = 0.9, .global_clipnorm = 0.1},
+        {.kind = SAP_OPTIMIZER_ADAM, .learning_rate = 0.01, .amsgrad = true, .ema_momentum = 0.9},
+        {.kind = SAP_OPTIMIZER_ADAMW,
+         .learning_rate = 0.02,
+         .weight_decay = 0.5,
+         .decay_except = &bias,
+         .decay_except_count = 1,
+         .ema_momentum = 0.8,
+         .ema_overwrite_frequency = 3},
+    };
     check_loop(DROPOUT_NET, (sap_train_options){0}, NULL);
     check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, NULL);
     check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, weight);
     check_loop(general, (sap_train_options){.losses = &loss}, weight);
+    for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++) {
+        check_loop(DROPOUT_NET, (sap_train_options){.optimizer = optimizers[i]}, NULL);
+        check_loop(general, (sap_train_options){.optimizer = optimizers[i]}, NULL);
+    }
 }
 
 /* What the GPU cannot do is named, before anything is done. */

@@ -80,11 +80,24 @@ typedef struct sap_cuda_input {
     bool ragged;
 } sap_cuda_input;
 
+/* Arrays of an optimizer, in the order of SAP_SLOT_… (optimizer.h). */
+enum { SAP_CUDA_SLOT_MOMENTUM, SAP_CUDA_SLOT_VELOCITY, SAP_CUDA_SLOT_LARGEST, SAP_CUDA_SLOT_AVERAGE, SAP_CUDA_SLOTS };
+
+/* A weight array among the trainable parameters. */
+typedef struct sap_cuda_stretch {
+    int64_t first, count;
+    bool decays;
+} sap_cuda_stretch;
+
 /* The formulas of sap_update (optimizer.h). */
 typedef struct sap_cuda_optimizer {
-    int32_t slot_count; /* 2: Adam and its kin; 1: SGD with momentum; 0: SGD */
+    bool adam;                  /* Adam and its kin, else SGD */
+    bool slots[SAP_CUDA_SLOTS]; /* which arrays it has */
     float one_minus_beta_1, one_minus_beta_2;
-    float limit; /* of each number of a gradient; infinity: none */
+    float limit;    /* of each number of a gradient; infinity: none */
+    double norm;    /* that a gradient has at most; 0: no limit */
+    bool global;    /* the norm is that of all gradients together, else of each weight array */
+    bool stretched; /* weight arrays are not all alike: they have norms, or some do not decay */
     float momentum;
     bool nesterov;
 } sap_cuda_optimizer;
@@ -92,6 +105,8 @@ typedef struct sap_cuda_optimizer {
 /* What changes from step to step. */
 typedef struct sap_cuda_update {
     float rate, root, epsilon, decay;
+    float average;  /* momentum of the average */
+    bool overwrite; /* the weights become their average */
 } sap_cuda_update;
 
 /* Sums over rows. */
@@ -121,6 +136,8 @@ typedef struct sap_cuda_plan {
     sap_cuda_loss loss;
     int64_t value_count, trainable_count;
     sap_cuda_optimizer optimizer;
+    const sap_cuda_stretch *stretches; /* (stretch_count) in the order of the parameters */
+    int32_t stretch_count;
     bool exact; /* float32 everywhere; else products of recurrent layers take bf16 and sum in float32 */
 } sap_cuda_plan;
 
@@ -175,7 +192,8 @@ typedef struct sap_cuda_table {
     sap_status (*open)(const sap_cuda_plan *plan, int64_t batch, const sap_cuda_share *share, sap_cuda_engine **out,
                        sap_error *err);
     void (*close)(sap_cuda_engine *engine);
-    /* Weights (value_count) and the optimizer's arrays (trainable_count): in and out; slots NULL: weights only. */
+    /* Weights (value_count) and the optimizer's arrays, (SAP_CUDA_SLOTS) of (trainable_count), NULL where it has none: in
+     * and out; slots NULL: weights only. */
     sap_status (*put)(sap_cuda_engine *engine, const float *values, float *const *slots, sap_error *err);
     sap_status (*get)(sap_cuda_engine *engine, float *values, float *const *slots, sap_error *err);
     /* Makes room in set 0 (training) or 1 (validation) for so many rows, and steps of each ragged input, which the device keeps;

@@ -146,32 +146,76 @@ struct loss_call {
 };
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
 
+/* An optimizer: the parts of sap_cuda_plan that it needs, and its arrays. */
+struct optimizer {
+    sap_cuda_optimizer settings;
+    float *slots[SAP_CUDA_SLOTS];      /* (parameters) or NULL */
+    const sap_cuda_stretch *stretches; /* (stretch_count); NULL: all are alike */
+    int32_t stretch_count;
+    float *scales;   /* (stretch_count) what gradients are multiplied by; NULL: no limit of norms */
+    double *squares; /* (stretch_count, parts) scratch for them */
+    int32_t parts;   /* in which squares are added */
+};
 struct optimizer_call {
     int64_t count;
-    sap_cuda_optimizer settings;
+    optimizer of;
     const sap_cuda_update *update; /* on the device */
     const float *gradients;
-    float *values, *slots[2];
+    float *values;
 };
+/* With the norms of the gradients, if those are limited. */
 void launch_optimizer(cudaStream_t stream, const optimizer_call &p);
+/* Parts for stretches of at most so many numbers. */
+int32_t square_parts(int64_t most);
 
 /* sum (count) = the sum of (groups, count), in a binary tree. groups: a power of two, at most SAP_CUDA_GROUPS. */
 void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum);
 
-__device__ static inline void optimizer_step(const sap_cuda_optimizer &s, const sap_cuda_update &u, float g, float *m,
-                                             float *v, float *w) {
-    g = g > s.limit ? s.limit : g < -s.limit ? -s.limit : g;
-    *w -= *w * u.decay;
-    if (s.slot_count == 2) {
-        *m += (g - *m) * s.one_minus_beta_1;
-        *v += (g * g - *v) * s.one_minus_beta_2;
-        *w -= *m * u.rate / (u.root * sqrtf(*v) + u.epsilon);
-    } else if (s.slot_count == 1) {
-        *m = *m * s.momentum - g * u.rate;
-        *w += s.nesterov ? *m * s.momentum - g * u.rate : *m;
-    } else {
-        *w -= g * u.rate;
+/* Number of the stretch that parameter i is in. */
+__device__ static inline int32_t stretch_of(const optimizer &o, int64_t i) {
+    int32_t first = 0;
+    for (int32_t count = o.stretch_count; count > 1;) {
+        int32_t half = count / 2;
+        bool behind = o.stretches[first + half].first <= i;
+        first += behind ? half : 0;
+        count = behind ? count - half : half;
     }
+    return first;
+}
+
+/* What weight i becomes, from w by its gradient g. */
+__device__ static inline float optimizer_step(const optimizer &o, const sap_cuda_update &u, int64_t i, float g,
+                                              float w) {
+    const sap_cuda_optimizer &s = o.settings;
+    float decay = u.decay;
+    if (o.stretches) {
+        int32_t stretch = stretch_of(o, i);
+        g *= o.scales ? o.scales[stretch] : 1;
+        decay = o.stretches[stretch].decays ? decay : 0;
+    }
+    g = g > s.limit ? s.limit : g < -s.limit ? -s.limit : g;
+    w -= w * decay;
+    if (s.adam) {
+        float &m = o.slots[SAP_CUDA_SLOT_MOMENTUM][i], &v = o.slots[SAP_CUDA_SLOT_VELOCITY][i];
+        m += (g - m) * s.one_minus_beta_1;
+        v += (g * g - v) * s.one_minus_beta_2;
+        float square = v;
+        if (float *largest = o.slots[SAP_CUDA_SLOT_LARGEST])
+            square = largest[i] = largest[i] > v ? largest[i] : v;
+        w -= m * u.rate / (u.root * sqrtf(square) + u.epsilon);
+    } else if (o.slots[SAP_CUDA_SLOT_MOMENTUM]) {
+        float &m = o.slots[SAP_CUDA_SLOT_MOMENTUM][i];
+        m = m * s.momentum - g * u.rate;
+        w += s.nesterov ? m * s.momentum - g * u.rate : m;
+    } else {
+        w -= g * u.rate;
+    }
+    if (o.slots[SAP_CUDA_SLOT_AVERAGE]) {
+        float &average = o.slots[SAP_CUDA_SLOT_AVERAGE][i];
+        average = u.average * average + (1 - u.average) * w;
+        w = u.overwrite ? average : w;
+    }
+    return w;
 }
 
 __device__ static inline uint64_t mix(uint64_t key, uint64_t counter) { /* sap_mix */

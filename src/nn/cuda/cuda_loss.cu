@@ -1,4 +1,4 @@
-/* The loss of a batch, its sums on the device, and the step of the optimizer. */
+/* The loss of a batch, and its sums on the device. */
 #include "cuda_kernels.h"
 
 namespace {
@@ -176,41 +176,9 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
     }
 }
 
-__global__ void optimize(optimizer_call p) {
-    FOR_EACH (i, p.count) {
-        float m = p.slots[0] ? p.slots[0][i] : 0, v = p.slots[1] ? p.slots[1][i] : 0;
-        optimizer_step(p.settings, *p.update, p.gradients[i], &m, &v, &p.values[i]);
-        if (p.slots[0])
-            p.slots[0][i] = m;
-        if (p.slots[1])
-            p.slots[1][i] = v;
-    }
-}
-
-__global__ void add_groups(int64_t count, int groups, const float *gradients, float *sum) {
-    FOR_EACH (i, count) {
-        float sums[SAP_CUDA_GROUPS];
-        for (int g = 0; g < groups; g++)
-            sums[g] = gradients[g * count + i];
-        for (int step = 1; step < groups; step *= 2)
-            for (int g = 0; g < groups; g += 2 * step)
-                sums[g] += sums[g + step];
-        sum[i] = sums[0] + 0.0F; /* -0 becomes 0, as it may have on its way between ranks */
-    }
-}
-
 } // namespace
 
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p) {
     SAP_LAUNCH(row_losses, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, rows, p);
     SAP_LAUNCH(add_rows, dim3(1), dim3(SAP_THREADS), SAP_THREADS * (sizeof(double) + sizeof(int64_t)), stream, rows, p);
-}
-
-void launch_optimizer(cudaStream_t stream, const optimizer_call &p) {
-    SAP_LAUNCH(optimize, dim3(blocks_for(p.count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, p);
-}
-
-void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum) {
-    SAP_LAUNCH(add_groups, dim3(blocks_for(count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, count, groups, gradients,
-               sum);
 }

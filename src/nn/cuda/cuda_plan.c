@@ -365,26 +365,37 @@ static bool *find_needed(const sap_model *model, sap_arena *arena) {
     return needed;
 }
 
-static sap_status set_optimizer(const sap_model *model, const sap_optimizer *s, sap_cuda_optimizer *out,
+_Static_assert((int)SAP_CUDA_SLOTS == SAP_SLOTS && (int)SAP_CUDA_SLOT_MOMENTUM == SAP_SLOT_MOMENTUM &&
+                   (int)SAP_CUDA_SLOT_VELOCITY == SAP_SLOT_VELOCITY && (int)SAP_CUDA_SLOT_LARGEST == SAP_SLOT_LARGEST &&
+                   (int)SAP_CUDA_SLOT_AVERAGE == SAP_SLOT_AVERAGE,
+               "slots are numbered as the CPU's");
+
+static sap_status set_optimizer(const sap_optimizer_state *state, sap_arena *arena, sap_cuda_plan *out,
                                 sap_error *err) {
-    const char *what = s->amsgrad               ? "amsgrad"
-                       : s->clipnorm > 0        ? "clipnorm"
-                       : s->global_clipnorm > 0 ? "global_clipnorm"
-                       : s->ema_momentum > 0    ? "an average of the weights"
-                       : s->decay_except_count  ? "weights that do not decay"
-                                                : NULL;
-    if (what)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an optimizer with %s, on the GPU", model->name, what);
-    *out = (sap_cuda_optimizer){
-        .slot_count = s->kind != SAP_OPTIMIZER_SGD ? 2
-                      : s->momentum != 0           ? 1
-                                                   : 0,
+    const sap_optimizer *s = &state->settings;
+    sap_cuda_stretch *stretches = sap_arena_array(arena, (size_t)state->stretch_count, sizeof *stretches);
+    if (!stretches)
+        return sap_error_memory(err, out->name);
+    out->optimizer = (sap_cuda_optimizer){
+        .adam = s->kind != SAP_OPTIMIZER_SGD,
         .one_minus_beta_1 = (float)(1 - s->beta_1),
         .one_minus_beta_2 = (float)(1 - s->beta_2),
         .limit = s->clipvalue > 0 ? (float)s->clipvalue : INFINITY,
+        .norm = s->clipnorm > 0 ? s->clipnorm : s->global_clipnorm,
+        .global = s->global_clipnorm > 0,
+        .stretched = s->clipnorm > 0 || s->global_clipnorm > 0,
         .momentum = (float)s->momentum,
         .nesterov = s->nesterov,
     };
+    for (int i = 0; i < SAP_SLOTS; i++)
+        out->optimizer.slots[i] = state->slots[i] != NULL;
+    for (int32_t i = 0; i < state->stretch_count; i++) {
+        stretches[i] =
+            (sap_cuda_stretch){state->stretches[i].first, state->stretches[i].count, state->stretches[i].decays};
+        out->optimizer.stretched = out->optimizer.stretched || (!stretches[i].decays && s->weight_decay > 0);
+    }
+    out->stretches = stretches;
+    out->stretch_count = state->stretch_count;
     return SAP_OK;
 }
 
@@ -420,8 +431,8 @@ static sap_status check_weights(const sap_model *model, sap_error *err) {
     return SAP_OK;
 }
 
-sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer *optimizer, bool exact,
-                              sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
+sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state,
+                              bool exact, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
     *out = (sap_cuda_plan){
         .name = model->name,
         .value_count = model->value_count,
@@ -456,8 +467,8 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, cons
         else if (needed[n] && !u.node->view && u.node->input_count > 0)
             SAP_TRY(make_op(&u, left != SAP_LINEAR && n == model->outputs[0], &ops[out->op_count++], err));
     }
-    if (!optimizer)
+    if (!state)
         return SAP_OK;
     SAP_TRY(check_weights(model, err));
-    return set_optimizer(model, optimizer, &out->optimizer, err);
+    return set_optimizer(state, arena, out, err);
 }

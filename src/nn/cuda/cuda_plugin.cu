@@ -76,13 +76,52 @@ sap_status select(int device, sap_error *err) {
 
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
 
+int32_t parts_of_squares(const sap_cuda_plan *plan) {
+    int64_t most = 0;
+    for (int32_t i = 0; i < plan->stretch_count; i++)
+        most = std::max(most, plan->stretches[i].count);
+    return square_parts(most);
+}
+
+sap_status reserve_optimizer(sap_cuda_engine *e, sap_error *err) {
+    const sap_cuda_plan *plan = e->plan;
+    size_t count = (size_t)plan->stretch_count;
+    for (int i = 0; i < SAP_CUDA_SLOTS; i++)
+        if (plan->optimizer.slots[i])
+            SAP_TRY(e->slots[i].reserve((size_t)plan->trainable_count * sizeof(float), err));
+    if (!plan->optimizer.stretched)
+        return SAP_OK;
+    SAP_TRY(e->stretches.reserve(count * sizeof(sap_cuda_stretch), err));
+    SAP_TRY(e->scales.reserve(count * sizeof(float), err));
+    SAP_TRY(e->squares.reserve(count * (size_t)parts_of_squares(plan) * sizeof(double), err));
+    CUDA_TRY(cudaMemcpyAsync(e->stretches.data, plan->stretches, count * sizeof(sap_cuda_stretch),
+                             cudaMemcpyHostToDevice, e->stream),
+             plan->name);
+    return SAP_OK;
+}
+
+optimizer optimizer_of(const sap_cuda_engine *e) {
+    const sap_cuda_plan *plan = e->plan;
+    optimizer o = {};
+    o.settings = plan->optimizer;
+    for (int i = 0; i < SAP_CUDA_SLOTS; i++)
+        o.slots[i] = plan->optimizer.slots[i] ? e->slots[i].as<float>() : nullptr;
+    if (!plan->optimizer.stretched)
+        return o;
+    o.stretches = e->stretches.as<sap_cuda_stretch>();
+    o.stretch_count = plan->stretch_count;
+    o.scales = plan->optimizer.norm > 0 ? e->scales.as<float>() : nullptr;
+    o.squares = e->squares.as<double>();
+    o.parts = parts_of_squares(plan);
+    return o;
+}
+
 sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
     size_t batch = (size_t)e->batch, inputs = (size_t)plan->input_count;
     SAP_TRY(e->values.reserve((size_t)plan->value_count * sizeof(float), err));
     SAP_TRY(e->gradients.reserve((size_t)plan->trainable_count * sizeof(float), err));
-    for (int i = 0; i < plan->optimizer.slot_count; i++)
-        SAP_TRY(e->slots[i].reserve((size_t)plan->trainable_count * sizeof(float), err));
+    SAP_TRY(reserve_optimizer(e, err));
     SAP_TRY(e->counts.reserve((inputs + 1) * sizeof(int32_t), err));
     SAP_TRY(e->batch_key.reserve(batch * sizeof(uint64_t), err));
     SAP_TRY(e->row_loss.reserve(batch * sizeof(float), err));
@@ -298,8 +337,9 @@ sap_status move(sap_cuda_engine *e, const device_memory &device, void *host, siz
 sap_status move_state(sap_cuda_engine *e, float *values, float *const *slots, bool in, sap_error *err) {
     SAP_TRY(settle(e, err));
     SAP_TRY(move(e, e->values, values, (size_t)e->plan->value_count, in, err));
-    for (int i = 0; slots && i < e->plan->optimizer.slot_count; i++)
-        SAP_TRY(move(e, e->slots[i], slots[i], (size_t)e->plan->trainable_count, in, err));
+    for (int i = 0; slots && i < SAP_CUDA_SLOTS; i++)
+        if (e->plan->optimizer.slots[i])
+            SAP_TRY(move(e, e->slots[i], slots[i], (size_t)e->plan->trainable_count, in, err));
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
     return SAP_OK;
 }
@@ -475,12 +515,8 @@ sap_status begin_step(sap_cuda_engine *e, const step *s, sap_error *err) {
 }
 
 void launch_update(sap_cuda_engine *e) {
-    launch_optimizer(e->stream, {e->plan->trainable_count,
-                                 e->plan->optimizer,
-                                 &e->now.as<step_now>()->update,
-                                 e->gradients.as<float>(),
-                                 e->values.as<float>(),
-                                 {e->slots[0].as<float>(), e->slots[1].as<float>()}});
+    launch_optimizer(e->stream, {e->plan->trainable_count, optimizer_of(e), &e->now.as<step_now>()->update,
+                                 e->gradients.as<float>(), e->values.as<float>()});
 }
 
 /* Launches all of a step behind its beginning, but for what is shared: nothing here may depend on the batch. */
@@ -621,10 +657,8 @@ sap_status run_stack(sap_cuda_engine *e, const kept_rows *set, const sap_cuda_st
     call.batch = steps->batch;
     call.key = steps->key;
     call.updates = e->updates.as<sap_cuda_update>();
-    call.optimizer = e->plan->optimizer;
+    call.of = optimizer_of(e);
     call.values = e->values.as<float>();
-    for (int i = 0; i < e->plan->optimizer.slot_count; i++)
-        call.slots[i] = e->slots[i].as<float>();
     call.parts = e->parts.as<float>();
     call.arrived = e->arrived.as<unsigned>();
     call.sums = e->block_sums.as<totals>();

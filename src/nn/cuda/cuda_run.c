@@ -70,7 +70,7 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
     const void *table;
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
-    SAP_TRY(sap_cuda_plan_make(c->model, loss, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    SAP_TRY(sap_cuda_plan_make(c->model, loss, state, exact, &c->arena, &c->plan, err));
     c->target = sap_arena_array(&c->arena, (size_t)c->plan.classes, sizeof *c->target);
     if (!c->target)
         return sap_error_memory(err, c->model->name);
@@ -277,9 +277,12 @@ sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_e
 /* ---- Steps -------------------------------------------------------------------------------------------------- */
 
 static sap_cuda_update next_update(sap_optimizer_state *state) {
+    const sap_optimizer *s = &state->settings;
     sap_update u = sap_optimizer_update(state);
+    float average = state->iteration == 0 ? 0 : (float)s->ema_momentum;
     state->iteration++;
-    return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay};
+    bool overwrite = s->ema_overwrite_frequency > 0 && state->iteration % s->ema_overwrite_frequency == 0;
+    return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay, average, overwrite};
 }
 
 static sap_status give_own(const sap_cuda_result *sum, sap_loss_sums *sums, sap_error *err) {

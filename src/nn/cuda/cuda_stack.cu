@@ -163,13 +163,7 @@ __device__ void update(const stack_call &p, const sap_cuda_update &step) {
         float g = 0;
         for (unsigned b = 0; b < gridDim.x; b++)
             g += __ldcg(p.parts + b * count + i);
-        float m = p.slots[0] ? p.slots[0][i] : 0, v = p.slots[1] ? p.slots[1][i] : 0, w = __ldcg(p.values + i);
-        optimizer_step(p.optimizer, step, g, &m, &v, &w);
-        if (p.slots[0])
-            p.slots[0][i] = m;
-        if (p.slots[1])
-            p.slots[1][i] = v;
-        __stcg(p.values + i, w);
+        __stcg(p.values + i, optimizer_step(p.of, step, i, g, __ldcg(p.values + i)));
     }
 }
 
@@ -313,7 +307,8 @@ bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out) {
     }
     bool categorical = plan->loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY && plan->loss.from_logits &&
                        plan->loss.keep == 1 && plan->classes > 1;
-    if (out->layer_count == 0 || at != plan->output || !categorical || out->layers[out->layer_count - 1].drops)
+    bool norms = plan->optimizer.norm > 0; /* for which all gradients are wanted at once */
+    if (out->layer_count == 0 || at != plan->output || !categorical || norms || out->layers[out->layer_count - 1].drops)
         return false;
     stack_layer *end = &out->layers[out->layer_count]; /* the output's tile */
     end->x = (int32_t)places;

@@ -31,8 +31,8 @@ struct stack_call {
     int64_t rows, batch;
     uint64_t key;
     const sap_cuda_update *updates; /* (steps) on the device */
-    sap_cuda_optimizer optimizer;
-    float *values, *slots[2];
+    optimizer of;
+    float *values;
     float *parts;      /* (blocks, parameters) */
     unsigned *arrived; /* 0 at the start */
     totals *sums;      /* (blocks), added to */

@@ -100,17 +100,18 @@ struct sap_cuda_engine {
     size_t shared_most = 0;
     cudaStream_t stream = nullptr;
 
-    device_memory values, gradients, slots[2];
-    device_memory group_gradients;      /* (groups, trainable_count), where there are several */
-    int64_t step = 0;                   /* since the last finish, from 1 */
-    std::vector<device_memory> y, dy;   /* (tensors) */
-    std::vector<int64_t> step_capacity; /* (inputs) steps of a batch that the tensors hold */
-    std::vector<int64_t> tile_capacity; /* (inputs) steps of the tiles of a batch */
-    std::vector<int64_t> longest;       /* (inputs) steps that a row may have */
-    std::vector<int64_t> steps;         /* (inputs) steps of the rows in hand */
-    std::vector<bool> loose_input;      /* (inputs) nobody takes it row by row: it is not gathered */
-    bool sorts = false;                 /* rows better come the longest first */
-    device_memory now;                  /* step_now */
+    device_memory values, gradients, slots[SAP_CUDA_SLOTS];
+    device_memory stretches, scales, squares; /* of the optimizer, where weight arrays are not all alike */
+    device_memory group_gradients;            /* (groups, trainable_count), where there are several */
+    int64_t step = 0;                         /* since the last finish, from 1 */
+    std::vector<device_memory> y, dy;         /* (tensors) */
+    std::vector<int64_t> step_capacity;       /* (inputs) steps of a batch that the tensors hold */
+    std::vector<int64_t> tile_capacity;       /* (inputs) steps of the tiles of a batch */
+    std::vector<int64_t> longest;             /* (inputs) steps that a row may have */
+    std::vector<int64_t> steps;               /* (inputs) steps of the rows in hand */
+    std::vector<bool> loose_input;            /* (inputs) nobody takes it row by row: it is not gathered */
+    bool sorts = false;                       /* rows better come the longest first */
+    device_memory now;                        /* step_now */
     step_graph graphs[RUN_MODES];
     std::vector<operation> operations;
 
