@@ -268,8 +268,9 @@ typedef struct sap_train_options {
     double checkpoint_seconds;
     int64_t checkpoint_steps;
     sap_device device;
-    bool
-        float32; /* on a GPU: recurrent layers too keep to float32; else their products take bf16, and sum in float32 */
+    /* On a GPU products of some recurrent layers take bf16 and sum in float32, and all else is float32 (docs/gpu.md). float32: those too. tf32:
+     * products of dense and recurrent layers take tf32 instead; SAP_EUNSUPPORTED without a GPU that has it, SAP_EARGUMENT with float32. */
+    bool float32, tf32;
     bool
         bf16; /* on a CPU with AMX: products of dense and recurrent layers in training take bf16, and sum in float32; without AMX an error */
     /* Ranks that train together, all with the same model, options and data, each with a feed of its own shards; NULL: this one

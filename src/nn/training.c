@@ -353,8 +353,9 @@ static sap_status open_gpu(trainer *t, sap_error *err) {
     sap_model *model = training->model;
     if (o->auc)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: AUC in each epoch, on the GPU", model->name);
+    sap_cuda_precision precision = o->float32 ? SAP_CUDA_FLOAT32 : o->tf32 ? SAP_CUDA_TF32 : SAP_CUDA_BF16;
     SAP_TRY(
-        sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, o->float32, &t->share, &t->cuda, err));
+        sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, precision, &t->share, &t->cuda, err));
     if (sap_cuda_sums(t->cuda)[0])
         report(t, 0, sap_cuda_sums(t->cuda));
     SAP_TRY(sap_cuda_keep(t->cuda, 0, t->train, &t->held[0], err));
@@ -642,6 +643,9 @@ static sap_status check_options(const sap_model *model, const sap_train_options 
                              "%g seconds",
                              model->name, (long long)o->steps_per_epoch, (long long)o->validation_freq,
                              (long long)o->checkpoint_steps, o->checkpoint_seconds);
+    if (o->tf32 && (o->float32 || o->device != SAP_DEVICE_CUDA))
+        return sap_error_set(err, o->float32 ? SAP_EARGUMENT : SAP_EUNSUPPORTED, "%s: training in tf32 %s", model->name,
+                             o->float32 ? "and float32 at once" : "needs a GPU");
     if (model->output_count > SAP_OUTPUTS)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; at most %d can be trained",
                              model->name, model->output_count, SAP_OUTPUTS);

@@ -41,14 +41,14 @@ static sap_cuda_rows rows_of(const sap_examples *e, int64_t first, int64_t rows,
 }
 
 static void open_fixture(fixture *f, const char *json, const sap_optimizer *optimizer, int64_t rows, int64_t width,
-                         int64_t batch) {
+                         int64_t batch, sap_cuda_precision precision) {
     *f = (fixture){0};
     assert_ok(open_text(json, 3, &f->model, &error));
     make_examples(&f->random, rows, width);
     sap_optimizer full;
     assert_ok(sap_optimizer_check(optimizer, &full, &error));
     assert_ok(sap_optimizer_init(&f->state, &full, f->model->trainable_count, NULL, 0, &error));
-    assert_ok(sap_cuda_plan_make(f->model, NULL, &f->state, true, &f->arena, &f->plan, &error));
+    assert_ok(sap_cuda_plan_make(f->model, NULL, &f->state, precision, &f->arena, &f->plan, &error));
     assert_ok(sap_plugin_cuda.open(&f->plan, batch, NULL, &f->engine, &error));
     assert_ok(sap_plugin_cuda.put(f->engine, f->model->values, NULL, &error));
 }
@@ -74,10 +74,11 @@ static void assert_near(const float *a, const float *b, int64_t n, double relati
 
 /* ---- Predictions and gradients ------------------------------------------------------------------------------ */
 
-static void check_model(const char *json, int64_t rows, int64_t width) {
+static void check_precise(const char *json, int64_t rows, int64_t width, sap_cuda_precision precision,
+                          double tolerance) {
     static const sap_optimizer sgd = {.kind = SAP_OPTIMIZER_SGD};
     fixture f;
-    open_fixture(&f, json, &sgd, rows, width, rows);
+    open_fixture(&f, json, &sgd, rows, width, rows, precision);
     int64_t outputs = f.plan.classes, count = f.model->trainable_count;
     float *expected = calloc((size_t)(rows * outputs + count), sizeof(float));
     float *found = calloc((size_t)(rows * outputs + count), sizeof(float));
@@ -89,12 +90,16 @@ static void check_model(const char *json, int64_t rows, int64_t width) {
     assert_ok(sap_model_gradient(f.model, &f.random.examples, NULL, NULL, &loss, expected + rows * outputs, &error));
     assert_ok(sap_plugin_cuda.predict(f.engine, &all, found, &error));
     assert_ok(sap_plugin_cuda.gradient(f.engine, &all, found + rows * outputs, &result, &error));
-    assert_near(found, expected, rows * outputs, 1e-6);
-    assert_near(found + rows * outputs, expected + rows * outputs, count, 1e-5);
-    assert_true(fabs(result.loss / (double)rows - loss) < 1e-5 * loss);
+    assert_near(found, expected, rows * outputs, 0.1 * tolerance);
+    assert_near(found + rows * outputs, expected + rows * outputs, count, tolerance);
+    assert_true(fabs(result.loss / (double)rows - loss) < tolerance * loss);
     free(expected);
     free(found);
     close_fixture(&f);
+}
+
+static void check_model(const char *json, int64_t rows, int64_t width) {
+    check_precise(json, rows, width, SAP_CUDA_FLOAT32, 1e-5);
 }
 
 static void test_dense(void **state) {
@@ -126,6 +131,46 @@ static void test_graph(void **state) {
                                                                                                   FROM("act")),
             "x", "out"),
         33, 6);
+}
+
+/* ---- Products in tf32 ---------------------------------------------------------------------------------------- */
+
+static double round_tf32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x1000) & 0xffffe000;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
+/* Both factors are rounded to 10 bits, and their products summed as they are: tiles that are full and that are not. */
+static void test_tf32(void **state) {
+    (void)state;
+    enum { SAMPLES = 77, WIDTH = 21, UNITS = 70 };
+    static const sap_optimizer sgd = {.kind = SAP_OPTIMIZER_SGD};
+    static float found[SAMPLES * UNITS], expected[SAMPLES * UNITS], plain[SAMPLES * UNITS];
+    const float *x[1];
+    fixture f;
+    open_fixture(&f, SEQUENTIAL(INPUT("x", "21") ", " DENSE("a", "70", "linear")), &sgd, SAMPLES, WIDTH, SAMPLES,
+                 SAP_CUDA_TF32);
+    sap_cuda_rows all = rows_of(&f.random.examples, 0, SAMPLES, x);
+    assert_ok(sap_plugin_cuda.predict(f.engine, &all, found, &error));
+    for (int i = 0; i < SAMPLES * UNITS; i++) {
+        double sum = 0, unrounded = 0;
+        for (int k = 0; k < WIDTH; k++) {
+            float left = f.random.x[i / UNITS * WIDTH + k], right = f.model->values[k * UNITS + i % UNITS];
+            sum += round_tf32(left) * round_tf32(right);
+            unrounded += (double)left * right;
+        }
+        expected[i] = (float)sum;
+        plain[i] = (float)unrounded;
+    }
+    assert_near(found, expected, SAMPLES * UNITS, 1e-6);
+    assert_near(found, plain, SAMPLES * UNITS, 1e-3);
+    close_fixture(&f);
+    check_precise(SEQUENTIAL(INPUT("x", "14") ", " DENSE("a", "50", "relu") ", " DENSE("b", "70", "tanh") ", " DENSE(
+                      "c", "3", "softmax")),
+                  300, 14, SAP_CUDA_TF32, 2e-3);
 }
 
 /* ---- Training ----------------------------------------------------------------------------------------------- */
@@ -184,7 +229,7 @@ static void fill_updates(const sap_optimizer *s, sap_cuda_update *updates, int64
 static void check_training(const char *json, const sap_optimizer *optimizer, bool kept, bool weighted) {
     fixture f;
     float weight[ROWS];
-    open_fixture(&f, json, optimizer, ROWS, 14, BATCH);
+    open_fixture(&f, json, optimizer, ROWS, 14, BATCH, SAP_CUDA_FLOAT32);
     for (int i = 0; i < ROWS; i++)
         weight[i] = 0.7F * (float)(i % 4); /* some do not count */
     if (weighted)
@@ -268,7 +313,7 @@ static void test_general_training(void **state) {
 static void test_measure(void **state) {
     (void)state;
     fixture f;
-    open_fixture(&f, DROPOUT_NET, &adam, ROWS, 14, BATCH);
+    open_fixture(&f, DROPOUT_NET, &adam, ROWS, 14, BATCH, SAP_CUDA_FLOAT32);
     const float *x[1];
     int32_t order[ROWS];
     for (int32_t i = 0; i < ROWS; i++)
@@ -292,7 +337,7 @@ static void test_bad_step(void **state) {
     static const char *const nets[] = {DROPOUT_NET, GENERAL_NET};
     for (size_t n = 0; n < 2; n++) {
         fixture f;
-        open_fixture(&f, nets[n], &adam, ROWS, 14, BATCH);
+        open_fixture(&f, nets[n], &adam, ROWS, 14, BATCH, SAP_CUDA_FLOAT32);
         f.random.x[(2 * BATCH + 5) * 14] = (float)NAN;
         sap_cuda_update updates[STEPS];
         fill_updates(&adam, updates, STEPS);
@@ -343,8 +388,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),          cmocka_unit_test(test_graph),
         cmocka_unit_test(test_stack_training), cmocka_unit_test(test_general_training),
-        cmocka_unit_test(test_measure),        cmocka_unit_test(test_bad_step),
-        cmocka_unit_test(test_plugin),
+        cmocka_unit_test(test_tf32),           cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_bad_step),       cmocka_unit_test(test_plugin),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

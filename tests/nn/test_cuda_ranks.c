@@ -263,7 +263,7 @@ static void stream_rank(fake_job *job) {
     if (job->status == SAP_OK)
         job->status = sap_optimizer_init(&state, &full, model->trainable_count, NULL, 0, &job->error);
     if (job->status == SAP_OK)
-        job->status = sap_cuda_open(model, NULL, &state, BATCH, true, &share, &cuda, &job->error);
+        job->status = sap_cuda_open(model, NULL, &state, BATCH, SAP_CUDA_FLOAT32, &share, &cuda, &job->error);
     if (job->status == SAP_OK)
         job->status = run_epoch(s, cuda, feed, shards, &state, &job->error);
     if (job->status == SAP_OK)

@@ -36,7 +36,7 @@ static void assert_near(const float *a, const float *b, int64_t n, double relati
         fail_msg("differs by %g of its norm %g", sqrt(difference / norm), sqrt(norm));
 }
 
-static void check_model(const char *json, bool exact, double tolerance) {
+static void check_model(const char *json, sap_cuda_precision precision, double tolerance) {
     sap_model *model = NULL;
     sap_cuda *cuda = NULL;
     random_examples r;
@@ -48,7 +48,7 @@ static void check_model(const char *json, bool exact, double tolerance) {
     sap_loss_sums sums;
     assert_ok(sap_model_predict(model, &r.examples, NULL, (float *const[]){expected}, &error));
     assert_ok(sap_model_gradient(model, &r.examples, NULL, NULL, &loss, expected + ROWS * 3, &error));
-    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, exact, NULL, &cuda, &error));
+    assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, precision, NULL, &cuda, &error));
     assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found + ROWS * 3, &sums, &error));
     assert_near(found, expected, ROWS * 3, tolerance);
@@ -69,17 +69,17 @@ static void check_model(const char *json, bool exact, double tolerance) {
 
 static void test_sequences(void **state) {
     (void)state;
-    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")), true,
-                1e-5);
-    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("LSTM") ", " DENSE("d", "3", "softmax")), true,
-                1e-5);
-    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")), false,
-                0.01);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")),
+                SAP_CUDA_FLOAT32, 1e-5);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("LSTM") ", " DENSE("d", "3", "softmax")),
+                SAP_CUDA_FLOAT32, 1e-5);
+    check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")),
+                SAP_CUDA_BF16, 0.01);
     check_model(
         SEQUENTIAL(SEQUENCE_INPUT ", " DENSE("e", "5", "tanh") ", " RECURRENT("GRU") ", " DENSE("d", "3", "softmax")),
-        true, 1e-5); /* regular, and the gradient goes on below */
+        SAP_CUDA_FLOAT32, 1e-5); /* regular, and the gradient goes on below */
     check_model(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("Flatten", "\"name\": \"f\"") ", " DENSE("d", "3", "softmax")),
-                true, 1e-5);
+                SAP_CUDA_FLOAT32, 1e-5);
 }
 
 #define BOTH_WAYS(cell, rest)                                                                                          \
@@ -90,15 +90,15 @@ static void test_bidirectional(void **state) {
     (void)state;
     check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " BOTH_WAYS(
                     "LSTM", "false}}, \"merge_mode\": \"concat\"") ", " DENSE("d", "3", "softmax")),
-                true, 1e-5);
+                SAP_CUDA_FLOAT32, 1e-5);
     check_model(SEQUENTIAL(SEQUENCE_INPUT ", " MASKING ", " BOTH_WAYS(
                     "GRU", "false}}, \"merge_mode\": \"concat\"") ", " DENSE("d", "3", "softmax")),
-                false, 0.01); /* both on tensor cores */
+                SAP_CUDA_BF16, 0.01); /* both on tensor cores */
     check_model(
         SEQUENTIAL(SEQUENCE_INPUT
                    ", " DENSE("e", "4", "tanh") ", " BOTH_WAYS("GRU", "true}}, \"merge_mode\": \"ave\"") ", " LAYER(
                        "Flatten", "\"name\": \"f\"") ", " DENSE("d", "3", "softmax")),
-        true, 1e-5);
+        SAP_CUDA_FLOAT32, 1e-5);
 }
 
 #define KERAS_TENSOR(name)                                                                                             \
@@ -121,7 +121,7 @@ static void test_attention(void **state) {
         NETWORK(CALLED("MultiHeadAttention", "a", ", \"num_heads\": 2, \"key_dim\": 3",
                        KERAS_TENSOR("x") ", " KERAS_TENSOR(
                            "x")) ", " NORMALIZED("a") ", " CALLED("Flatten", "f", "", KERAS_TENSOR("n")) ", " OUT("f")),
-        true, 1e-5);
+        SAP_CUDA_FLOAT32, 1e-5);
     check_model(
         NETWORK(
             MASKED ", " CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"tanh\"", KERAS_TENSOR("m")) ", " CALLED(
@@ -133,10 +133,10 @@ static void test_attention(void **state) {
                                                                                      "ePooling1D",
                                                                                      "p", "",
                                                                                      KERAS_TENSOR("n")) ", " OUT("p")),
-        true, 1e-5);
+        SAP_CUDA_FLOAT32, 1e-5);
     check_model(NETWORK(CALLED("Dense", "d", ", \"units\": 5, \"activation\": \"relu\"", KERAS_TENSOR("x")) ", " CALLED(
                     "GlobalMaxPooling1D", "p", "", KERAS_TENSOR("d")) ", " OUT("p")),
-                true, 1e-5);
+                SAP_CUDA_FLOAT32, 1e-5);
 }
 
 #define BATCH_NORMALIZED(title) LAYER("BatchNormalization", "\"name\": \"" title "\", \"momentum\": 0.7")
@@ -158,7 +158,7 @@ static void check_training(const char *json, bool keep) {
     assert_ok(sap_optimizer_init(&a, &full, cpu->trainable_count, NULL, 0, &error));
     assert_ok(sap_optimizer_init(&b, &full, gpu->trainable_count, NULL, 0, &error));
     assert_ok(sap_feed_open_arrays(&r.examples, NULL, &feed, &error));
-    assert_ok(sap_cuda_open(gpu, NULL, &b, BATCH, true, NULL, &cuda, &error));
+    assert_ok(sap_cuda_open(gpu, NULL, &b, BATCH, SAP_CUDA_FLOAT32, NULL, &cuda, &error));
     if (keep) {
         assert_ok(sap_cuda_keep(cuda, 0, feed, &kept, &error));
         assert_true(kept);
@@ -237,7 +237,7 @@ static void check_weighted_loss(const char *json, const sap_loss *loss, const fl
     sap_loss_sums sums;
     assert_ok(sap_program_open(model, SAP_DIFFERENTIATE, loss, NULL, NULL, &program, &error));
     assert_ok(sap_program_run(program, &r.examples, 0, expected, NULL, &result, &error));
-    assert_ok(sap_cuda_open(model, loss, NULL, ROWS, true, NULL, &cuda, &error));
+    assert_ok(sap_cuda_open(model, loss, NULL, ROWS, SAP_CUDA_FLOAT32, NULL, &cuda, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found, &sums, &error));
     assert_near(found, expected, model->trainable_count, 1e-5);
     assert_true(sums.count == ROWS && sums.correct == result.outputs[0].correct);
@@ -372,9 +372,32 @@ static void test_refusals(void **state) {
     assert_ok(open_text(SEQUENTIAL(SEQUENCE_INPUT ", " LAYER("SimpleRNN", "\"name\": \"r\", \"units\": 4") ", " DENSE(
                             "d", "3", "softmax")),
                         1, &model, &error));
-    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, true, NULL, &cuda, &error), SAP_EUNSUPPORTED);
+    assert_int_equal(sap_cuda_open(model, NULL, NULL, 8, SAP_CUDA_FLOAT32, NULL, &cuda, &error), SAP_EUNSUPPORTED);
     assert_contains(error.message, "SimpleRNN");
     sap_model_close(model);
+}
+
+static void test_precision_options(void **state) {
+    (void)state;
+    sap_model *model = NULL;
+    sap_feed *feed = NULL;
+    sap_history history = {0};
+    random_examples r;
+    make_examples(&r, ROWS, 14);
+    assert_ok(open_text(DROPOUT_NET, 1, &model, &error));
+    assert_ok(sap_feed_open_arrays(&r.examples, NULL, &feed, &error));
+    sap_train_options options = {.epochs = 1, .batch = ROWS, .tf32 = true};
+    assert_int_equal(sap_train(model, &options, feed, NULL, NULL, &history, &error), SAP_EUNSUPPORTED);
+    assert_contains(error.message, "tf32 needs a GPU");
+    options.device = SAP_DEVICE_CUDA;
+    assert_ok(sap_train(model, &options, feed, NULL, NULL, &history, &error));
+    options.float32 = true;
+    assert_int_equal(sap_train(model, &options, feed, NULL, NULL, &history, &error), SAP_EARGUMENT);
+    assert_contains(error.message, "tf32 and float32 at once");
+    sap_history_release(&history);
+    sap_feed_close(feed);
+    sap_model_close(model);
+    free_examples(&r);
 }
 
 static int tear_down(void **state) {
@@ -385,9 +408,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional), cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_training),      cmocka_unit_test(test_loop),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional),     cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_training),          cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_precision_options),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);
 }

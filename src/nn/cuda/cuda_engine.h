@@ -125,6 +125,13 @@ typedef struct sap_cuda_loss {
     float threshold;   /* above it an output of one value means 1 */
 } sap_cuda_loss;
 
+/* What products take; sums, and all else, are float32. */
+typedef enum sap_cuda_precision {
+    SAP_CUDA_BF16 = 0, /* bf16 in recurrent layers that have a kernel for tensor cores, else float32 */
+    SAP_CUDA_FLOAT32,
+    SAP_CUDA_TF32 /* tf32 in dense and recurrent layers (sm_80) */
+} sap_cuda_precision;
+
 typedef struct sap_cuda_plan {
     const char *name; /* of the model, for messages */
     int32_t tensor_count, op_count, input_count;
@@ -138,7 +145,7 @@ typedef struct sap_cuda_plan {
     sap_cuda_optimizer optimizer;
     const sap_cuda_stretch *stretches; /* (stretch_count) in the order of the parameters */
     int32_t stretch_count;
-    bool exact; /* float32 everywhere; else products of recurrent layers take bf16 and sum in float32 */
+    sap_cuda_precision precision;
 } sap_cuda_plan;
 
 typedef struct sap_cuda_engine sap_cuda_engine;

@@ -75,15 +75,16 @@ void launch_halve(cudaStream_t stream, int64_t n, const float *x, uint16_t *y);
 
 /* ---- Dense layers ------------------------------------------------------------------------------------------- */
 
+/* tf32: the products take tf32 on tensor cores (sm_80), and sum in float32; else they stay float32. */
 /* y (n, units) = x (n, width) w (width, units) + bias; bias may be NULL */
 void launch_dense(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
-                  const float *w, const float *bias, float *y);
+                  const float *w, const float *bias, float *y, bool tf32 = false);
 /* dx (n, width) (= or +=) d (n, units) w^T */
 void launch_dense_input(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *d,
-                        const float *w, bool add, float *dx);
-/* gw (width, units) += x^T d; gb (units) += the sum of d, NULL: not wanted. work: launch_dense_work floats. */
+                        const float *w, bool add, float *dx, bool tf32 = false);
+/* gw (width, units) += x^T d; gb (units) += the sum of d, NULL: not wanted. work: dense_work floats. */
 void launch_dense_weights(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
-                          const float *d, float *work, float *gw, float *gb);
+                          const float *d, float *work, float *gw, float *gb, bool tf32 = false);
 int64_t dense_work(int64_t most, int64_t width, int64_t units);
 
 /* ---- Number by number --------------------------------------------------------------------------------------- */

@@ -23,6 +23,10 @@ float *dy_of(const sap_cuda_engine *e, int32_t tensor) {
     return e->plan->tensors[tensor].differentiate ? e->dy[(size_t)tensor].as<float>() : nullptr;
 }
 
+bool takes_tf32(const sap_cuda_engine *e) {
+    return e->plan->precision == SAP_CUDA_TF32;
+}
+
 int64_t values_of(const sap_cuda_engine *e, int32_t tensor) {
     return e->plan->tensors[tensor].values;
 }
@@ -93,7 +97,7 @@ bool keeps_z(const sap_cuda_op *op) {
 void dense_forward(const call &c) {
     float *z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
     launch_dense(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x,
-                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z);
+                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z, takes_tf32(c.e));
     activate(c, z);
 }
 
@@ -102,10 +106,10 @@ void dense_backward(const call &c) {
     if (c.op->trainable)
         launch_dense_weights(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x, c.dy,
                              c.o->work.as<float>(), gradient_at(c.e, c.op->weights[0]),
-                             gradient_at(c.e, c.op->weights[1]));
+                             gradient_at(c.e, c.op->weights[1]), takes_tf32(c.e));
     if (c.dx)
         launch_dense_input(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.dy,
-                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx);
+                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx, takes_tf32(c.e));
 }
 
 /* ---- Dropout ---- */
@@ -447,7 +451,7 @@ void cell_backward(const call &c) {
                     gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
 }
 
-/* ---- in float32 ---- */
+/* ---- in float32, or with products in tf32 ---- */
 
 void recurrent_forward(const call &c) {
     if (c.o->tiled) {
@@ -458,8 +462,9 @@ void recurrent_forward(const call &c) {
     recurrent_kept kept;
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
     launch_dense(c.stream, step_extent(c.e, c.op), steps_launched(c.e, c.op), p.width,
-                 recurrent_gates(p.lstm) * p.units, p.x, p.kernel, p.bias, kept.projected);
-    launch_recurrent(c.stream, p, kept, c.e->batch, c.e->shared_most);
+                 recurrent_gates(p.lstm) * p.units, p.x, p.kernel, p.bias, kept.projected, takes_tf32(c.e));
+    auto launch = takes_tf32(c.e) ? launch_recurrent_tf32 : launch_recurrent;
+    launch(c.stream, p, kept, c.e->batch, c.e->shared_most);
 }
 
 void recurrent_backward(const call &c) {
@@ -473,16 +478,18 @@ void recurrent_backward(const call &c) {
     extent n = step_extent(c.e, c.op);
     float *work = c.o->work.as<float>();
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_recurrent_gradient(c.stream, p, kept, c.e->batch, c.e->shared_most);
+    bool tf32 = takes_tf32(c.e);
+    auto launch = tf32 ? launch_recurrent_tf32_gradient : launch_recurrent_gradient;
+    launch(c.stream, p, kept, c.e->batch, c.e->shared_most);
     if (c.op->trainable) {
         float *bias = gradient_at(c.e, c.op->weights[2]);
         launch_dense_weights(c.stream, n, most, p.width, gates, p.x, kept.d_input, work,
-                             gradient_at(c.e, c.op->weights[0]), bias);
+                             gradient_at(c.e, c.op->weights[0]), bias, tf32);
         launch_dense_weights(c.stream, n, most, p.units, gates, kept.h, kept.d_recurrent, work,
-                             gradient_at(c.e, c.op->weights[1]), bias && !p.lstm ? bias + gates : nullptr);
+                             gradient_at(c.e, c.op->weights[1]), bias && !p.lstm ? bias + gates : nullptr, tf32);
     }
     if (c.dx)
-        launch_dense_input(c.stream, n, most, p.width, gates, kept.d_input, p.kernel, c.o->add[0], c.dx);
+        launch_dense_input(c.stream, n, most, p.width, gates, kept.d_input, p.kernel, c.o->add[0], c.dx, tf32);
 }
 
 sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
@@ -584,7 +591,7 @@ int64_t positions_launched(const sap_cuda_engine *e, int32_t tensor) {
 void choose_form(const sap_cuda_engine *e, operation *o) {
     const sap_cuda_op *op = o->op;
     bool lstm = op->kind == SAP_CUDA_LSTM;
-    o->tiled = is_recurrent(op->kind) && !e->plan->exact && e->capability >= 80 &&
+    o->tiled = is_recurrent(op->kind) && e->plan->precision == SAP_CUDA_BF16 && e->capability >= 80 &&
                cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole &&
                op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH && op->activation.kind == SAP_TANH &&
                op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;

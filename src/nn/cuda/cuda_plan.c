@@ -432,12 +432,12 @@ static sap_status check_weights(const sap_model *model, sap_error *err) {
 }
 
 sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state,
-                              bool exact, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
+                              sap_cuda_precision precision, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
     *out = (sap_cuda_plan){
         .name = model->name,
         .value_count = model->value_count,
         .trainable_count = model->trainable_count,
-        .exact = exact,
+        .precision = precision,
     };
     if (model->output_count != 1)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d outputs; the GPU takes models with one", model->name,

@@ -258,6 +258,9 @@ sap_status open_engine(sap_cuda_engine *e, sap_error *err) {
     e->multiprocessors = p.multiProcessorCount;
     e->capability = p.major * 10 + p.minor;
     e->shared_most = p.sharedMemPerBlockOptin;
+    if (plan->precision == SAP_CUDA_TF32 && e->capability < 80)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: tf32 on a GPU of compute capability %d.%d; it came with 8.0",
+                             plan->name, p.major, p.minor);
     CUDA_TRY(cudaStreamCreate(&e->stream), plan->name);
     CUDA_TRY(cudaStreamCreate(&e->copies), plan->name);
     e->host_order.pinned = true;
@@ -355,7 +358,7 @@ sap_status get(sap_cuda_engine *e, float *values, float *const *slots, sap_error
 /* ---- Rows --------------------------------------------------------------------------------------------------- */
 
 bool halved(const sap_cuda_engine *e, size_t input) {
-    return e->plan->inputs[input].ragged && !e->plan->exact;
+    return e->plan->inputs[input].ragged && e->plan->precision == SAP_CUDA_BF16;
 }
 
 size_t number_bytes(const sap_cuda_engine *e, size_t input) {

@@ -56,8 +56,8 @@ static sap_status check_share(const sap_cuda_plan *plan, const sap_share *share,
     return SAP_OK;
 }
 
-static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optimizer_state *state, bool exact,
-                              const sap_share *share, sap_error *err) {
+static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optimizer_state *state,
+                              sap_cuda_precision precision, const sap_share *share, sap_error *err) {
     size_t inputs = (size_t)c->model->input_count;
     c->taken = sap_arena_array(&c->arena, inputs, sizeof *c->taken);
     c->x = sap_arena_array(&c->arena, inputs, sizeof *c->x);
@@ -70,7 +70,7 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
     const void *table;
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
-    SAP_TRY(sap_cuda_plan_make(c->model, loss, state, exact, &c->arena, &c->plan, err));
+    SAP_TRY(sap_cuda_plan_make(c->model, loss, state, precision, &c->arena, &c->plan, err));
     c->target = sap_arena_array(&c->arena, (size_t)c->plan.classes, sizeof *c->target);
     if (!c->target)
         return sap_error_memory(err, c->model->name);
@@ -83,7 +83,7 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
 }
 
 sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state, int64_t batch,
-                         bool exact, const sap_share *share, sap_cuda **out, sap_error *err) {
+                         sap_cuda_precision precision, const sap_share *share, sap_cuda **out, sap_error *err) {
     SAP_TRY(check_loss(model, loss, err));
     sap_cuda *c = calloc(1, sizeof *c);
     if (!c)
@@ -92,7 +92,7 @@ sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap
     c->batch = batch;
     sap_status status = sap_loss_check(loss ? loss : &(sap_loss){0}, &c->loss, err);
     if (status == SAP_OK)
-        status = open_engine(c, loss, state, exact, share, err);
+        status = open_engine(c, loss, state, precision, share, err);
     if (status != SAP_OK) {
         sap_cuda_close(c);
         return status;

@@ -3,16 +3,17 @@
 #define SAP_CUDA_RUN_H
 
 #include "../nn_internal.h"
+#include "cuda_engine.h"
 
 typedef struct sap_cuda sap_cuda;
 
 /* share: with other ranks, all of which open theirs at once, and in what order gradients are added; NULL: neither. Else this thread's GPU is
- * the first. loss: of the model's one output; NULL: categorical cross-entropy. state: the optimizer, NULL: no
- * training. batch: most rows of a step. exact: float32 everywhere, else products of recurrent layers take bf16. The weights of the model and
- * the state's slots are copied to the GPU. SAP_EPLUGIN: no GPU; SAP_EUNSUPPORTED: something that only the CPU can do, named. */
+ * the first. loss: of the model's one output; NULL: categorical cross-entropy. state: the optimizer, NULL: no training. batch:
+ * most rows of a step. The weights of the model and the state's slots are copied to the GPU. SAP_EPLUGIN: no GPU; SAP_EUNSUPPORTED: something that
+ * only the CPU can do, named. */
 SAP_MUST_CHECK sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state,
-                                        int64_t batch, bool exact, const sap_share *share, sap_cuda **out,
-                                        sap_error *err);
+                                        int64_t batch, sap_cuda_precision precision, const sap_share *share,
+                                        sap_cuda **out, sap_error *err);
 void sap_cuda_close(sap_cuda *cuda);
 /* How gradients become sums over the ranks, in words; "" for one rank. */
 const char *sap_cuda_sums(const sap_cuda *cuda);
