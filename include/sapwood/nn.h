@@ -62,11 +62,11 @@ SAP_API SAP_MUST_CHECK sap_status sap_model_predict(const sap_model *model, cons
 
 typedef enum sap_device {
     SAP_DEVICE_CPU = 0,
-    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is; of several ranks each its own); one output with a categorical cross-entropy */
+    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is; of several ranks each its own) */
 } sap_device;
 
 /* The same, kept ready for one call after another. The model must outlive it and keep its weights (a GPU has a copy of them); one thread at a
- * time. On a GPU: models of one output, in float32; layers that only the CPU has are SAP_EUNSUPPORTED, no GPU is SAP_EPLUGIN. */
+ * time. On a GPU: models of at most 16 outputs, in float32; layers that only the CPU has are SAP_EUNSUPPORTED, no GPU is SAP_EPLUGIN. */
 typedef struct sap_predictor sap_predictor;
 SAP_API SAP_MUST_CHECK sap_status sap_predictor_open(const sap_model *model, sap_device device, const sap_run *run,
                                                      sap_predictor **out, sap_error *err);

@@ -36,7 +36,7 @@ void sap_predictor_close(sap_predictor *predictor) {
 }
 
 sap_status sap_predictor_run(sap_predictor *p, const sap_examples *examples, float *const *outputs, sap_error *err) {
-    return p->cuda ? sap_cuda_predict(p->cuda, examples, outputs[0], err)
+    return p->cuda ? sap_cuda_predict(p->cuda, examples, outputs, err)
                    : sap_program_run(p->program, examples, 0, NULL, outputs, NULL, err);
 }
 

@@ -21,6 +21,13 @@ extern long emulated_graph_launches(void);
     "{\"class_name\": \"Functional\", \"config\": {\"name\": \"net\", \"layers\": [" layers                            \
     "], \"input_layers\": [[\"" input "\", 0, 0]], \"output_layers\": [[\"" output "\", 0, 0]]}}"
 
+/* Rows as the engine takes them, and what they point to. */
+typedef struct engine_rows {
+    sap_cuda_rows rows;
+    const float *x[1], *target[1], *weight[1];
+    float label[300];
+} engine_rows;
+
 typedef struct fixture {
     sap_model *model;
     random_examples random;
@@ -30,14 +37,21 @@ typedef struct fixture {
     sap_cuda_engine *engine;
 } fixture;
 
-static sap_cuda_rows rows_of(const sap_examples *e, int64_t first, int64_t rows, const float **x) {
-    for (int32_t i = 0; i < e->inputs; i++)
-        x[i] = e->x[i] + first * e->values[i];
-    return (sap_cuda_rows){.rows = rows,
-                           .x = x,
-                           .label = e->label ? e->label + first : NULL,
-                           .weight = e->weight ? e->weight + first : NULL,
-                           .identity = e->identity ? e->identity + first : NULL};
+static const sap_cuda_rows *take_rows(engine_rows *to, const sap_examples *e, int64_t first, int64_t rows) {
+    static const int64_t one[] = {1};
+    assert_true(rows <= (int64_t)(sizeof to->label / sizeof *to->label));
+    for (int64_t r = 0; r < rows; r++)
+        to->label[r] = (float)e->label[first + r];
+    to->x[0] = e->x[0] + first * e->values[0];
+    to->target[0] = to->label;
+    to->weight[0] = e->weight ? e->weight + first : NULL;
+    to->rows = (sap_cuda_rows){.rows = rows,
+                               .x = to->x,
+                               .target = to->target,
+                               .target_values = one,
+                               .weight = e->weight ? to->weight : NULL,
+                               .identity = e->identity ? e->identity + first : NULL};
+    return &to->rows;
 }
 
 static void open_fixture(fixture *f, const char *json, const sap_optimizer *optimizer, int64_t rows, int64_t width,
@@ -79,17 +93,16 @@ static void check_precise(const char *json, int64_t rows, int64_t width, sap_cud
     static const sap_optimizer sgd = {.kind = SAP_OPTIMIZER_SGD};
     fixture f;
     open_fixture(&f, json, &sgd, rows, width, rows, precision);
-    int64_t outputs = f.plan.classes, count = f.model->trainable_count;
+    int64_t outputs = f.plan.outputs[0].values, count = f.model->trainable_count;
     float *expected = calloc((size_t)(rows * outputs + count), sizeof(float));
     float *found = calloc((size_t)(rows * outputs + count), sizeof(float));
     double loss;
-    const float *x[1];
-    sap_cuda_rows all = rows_of(&f.random.examples, 0, rows, x);
+    engine_rows all;
     sap_cuda_result result;
     assert_ok(sap_model_predict(f.model, &f.random.examples, NULL, (float *const[]){expected}, &error));
     assert_ok(sap_model_gradient(f.model, &f.random.examples, NULL, NULL, &loss, expected + rows * outputs, &error));
-    assert_ok(sap_plugin_cuda.predict(f.engine, &all, found, &error));
-    assert_ok(sap_plugin_cuda.gradient(f.engine, &all, found + rows * outputs, &result, &error));
+    assert_ok(sap_plugin_cuda.predict(f.engine, take_rows(&all, &f.random.examples, 0, rows), &found, &error));
+    assert_ok(sap_plugin_cuda.gradient(f.engine, &all.rows, found + rows * outputs, &result, &error));
     assert_near(found, expected, rows * outputs, 0.1 * tolerance);
     assert_near(found + rows * outputs, expected + rows * outputs, count, tolerance);
     assert_true(fabs(result.loss / (double)rows - loss) < tolerance * loss);
@@ -149,12 +162,12 @@ static void test_tf32(void **state) {
     enum { SAMPLES = 77, WIDTH = 21, UNITS = 70 };
     static const sap_optimizer sgd = {.kind = SAP_OPTIMIZER_SGD};
     static float found[SAMPLES * UNITS], expected[SAMPLES * UNITS], plain[SAMPLES * UNITS];
-    const float *x[1];
+    engine_rows all;
+    float *output = found;
     fixture f;
     open_fixture(&f, SEQUENTIAL(INPUT("x", "21") ", " DENSE("a", "70", "linear")), &sgd, SAMPLES, WIDTH, SAMPLES,
                  SAP_CUDA_TF32);
-    sap_cuda_rows all = rows_of(&f.random.examples, 0, SAMPLES, x);
-    assert_ok(sap_plugin_cuda.predict(f.engine, &all, found, &error));
+    assert_ok(sap_plugin_cuda.predict(f.engine, take_rows(&all, &f.random.examples, 0, SAMPLES), &output, &error));
     for (int i = 0; i < SAMPLES * UNITS; i++) {
         double sum = 0, unrounded = 0;
         for (int k = 0; k < WIDTH; k++) {
@@ -245,20 +258,21 @@ static void check_training(const char *json, const sap_optimizer *optimizer, boo
     for (int i = 0; i < SAP_SLOTS; i++)
         slots[i] = zeros;
     assert_ok(sap_plugin_cuda.put(f.engine, f.model->values, slots, &error));
-    const float *x[1];
+    engine_rows some;
     sap_cuda_result result, again;
     if (kept) {
         assert_ok(sap_plugin_cuda.reserve(f.engine, 0, ROWS, (int64_t[]){0}, &error));
         for (int64_t first = 0; first < ROWS; first += 100) {
-            sap_cuda_rows some = rows_of(&f.random.examples, first, first ? ROWS - first : 100, x);
-            assert_ok(sap_plugin_cuda.keep(f.engine, 0, &some, &error));
+            const sap_cuda_rows *rows = take_rows(&some, &f.random.examples, first, first ? ROWS - first : 100);
+            assert_ok(sap_plugin_cuda.keep(f.engine, 0, rows, &error));
         }
         sap_cuda_steps steps = {order, ROWS, BATCH, NULL, KEY, updates};
         assert_ok(sap_plugin_cuda.run(f.engine, 0, &steps, &result, &error));
     } else {
         for (int64_t first = 0; first < ROWS; first += BATCH) {
-            sap_cuda_rows some = rows_of(&f.random.examples, first, ROWS - first < BATCH ? ROWS - first : BATCH, x);
-            assert_ok(sap_plugin_cuda.feed(f.engine, &some, KEY, &updates[first / BATCH], &error));
+            int64_t count_here = ROWS - first < BATCH ? ROWS - first : BATCH;
+            const sap_cuda_rows *rows = take_rows(&some, &f.random.examples, first, count_here);
+            assert_ok(sap_plugin_cuda.feed(f.engine, rows, KEY, &updates[first / BATCH], &error));
         }
         assert_ok(sap_plugin_cuda.finish(f.engine, &result, &error));
     }
@@ -314,16 +328,15 @@ static void test_measure(void **state) {
     (void)state;
     fixture f;
     open_fixture(&f, DROPOUT_NET, &adam, ROWS, 14, BATCH, SAP_CUDA_FLOAT32);
-    const float *x[1];
+    engine_rows all;
     int32_t order[ROWS];
     for (int32_t i = 0; i < ROWS; i++)
         order[i] = i;
-    sap_cuda_rows all = rows_of(&f.random.examples, 0, ROWS, x);
     sap_cuda_result result;
     double loss;
     float *gradients = calloc((size_t)f.model->trainable_count, sizeof(float));
     assert_ok(sap_plugin_cuda.reserve(f.engine, 1, ROWS, (int64_t[]){0}, &error));
-    assert_ok(sap_plugin_cuda.keep(f.engine, 1, &all, &error));
+    assert_ok(sap_plugin_cuda.keep(f.engine, 1, take_rows(&all, &f.random.examples, 0, ROWS), &error));
     assert_ok(sap_plugin_cuda.run(f.engine, 1, &(sap_cuda_steps){order, ROWS, BATCH, NULL, 0, NULL}, &result, &error));
     assert_ok(sap_model_gradient(f.model, &f.random.examples, NULL, NULL, &loss, gradients, &error));
     assert_true(fabs(result.loss / ROWS - loss) < 1e-5 * loss);
@@ -345,12 +358,11 @@ static void test_bad_step(void **state) {
         int32_t order[ROWS];
         for (int32_t i = 0; i < ROWS; i++)
             order[i] = i;
-        const float *x[1];
-        sap_cuda_rows all = rows_of(&f.random.examples, 0, ROWS, x);
+        engine_rows all;
         sap_cuda_result result;
         assert_ok(sap_plugin_cuda.put(f.engine, f.model->values, slots, &error));
         assert_ok(sap_plugin_cuda.reserve(f.engine, 0, ROWS, (int64_t[]){0}, &error));
-        assert_ok(sap_plugin_cuda.keep(f.engine, 0, &all, &error));
+        assert_ok(sap_plugin_cuda.keep(f.engine, 0, take_rows(&all, &f.random.examples, 0, ROWS), &error));
         assert_ok(
             sap_plugin_cuda.run(f.engine, 0, &(sap_cuda_steps){order, ROWS, BATCH, NULL, 1, updates}, &result, &error));
         assert_int_equal(result.bad_step, 3);

@@ -19,6 +19,7 @@ typedef struct net {
     int64_t offsets[ROWS_MOST + 1];
     float *x;
     int32_t label[ROWS_MOST];
+    float target[ROWS_MOST];  /* the same */
     int64_t places[5], count; /* kernel, recurrent kernel, bias, dense kernel, dense bias */
     float *values;
 } net;
@@ -56,7 +57,7 @@ static void make_net(net *n, const int32_t *lengths, uint64_t seed) {
     for (int64_t i = 0; i < n->count; i++)
         n->values[i] = (float)(draw(&seed) * (i < n->places[2] ? 1.0 / sqrt(n->units) : 0.5));
     for (int64_t r = 0; r < n->rows; r++)
-        n->label[r] = (int32_t)(sap_mix(seed, (uint64_t)r) % CLASSES);
+        n->target[r] = (float)(n->label[r] = (int32_t)(sap_mix(seed, (uint64_t)r) % CLASSES));
 }
 
 /* ---- The formulas in double --------------------------------------------------------------------------------- */
@@ -191,17 +192,17 @@ static void check_net(net *n, const int32_t *lengths, sap_cuda_precision precisi
          .activation = {.kind = SAP_SOFTMAX},
          .logits = true},
     };
+    sap_cuda_output output = {2, CLASSES, 1, {.from_logits = true, .keep = 1, .weight = 1}};
     sap_cuda_input input = {0, tensors[0].values, n->steps == 0};
     sap_cuda_plan plan = {.name = "net",
                           .tensor_count = 3,
                           .op_count = 2,
                           .input_count = 1,
+                          .output_count = 1,
                           .tensors = tensors,
                           .ops = ops,
                           .inputs = &input,
-                          .output = 2,
-                          .classes = CLASSES,
-                          .loss = {.from_logits = true, .keep = 1},
+                          .outputs = &output,
                           .value_count = n->count,
                           .trainable_count = n->count,
                           .precision = precision};
@@ -210,7 +211,10 @@ static void check_net(net *n, const int32_t *lengths, sap_cuda_precision precisi
     assert_ok(sap_plugin_cuda.put(engine, n->values, NULL, &error));
     const float *x[] = {n->x};
     const int64_t *offsets[] = {n->steps ? NULL : n->offsets};
-    sap_cuda_rows rows = {.rows = n->rows, .x = x, .offsets = offsets, .label = n->label};
+    const float *target[] = {n->target};
+    const int64_t target_values[] = {1};
+    sap_cuda_rows rows = {
+        .rows = n->rows, .x = x, .offsets = offsets, .target = target, .target_values = target_values};
     float *found = calloc((size_t)(n->rows * CLASSES + n->count), sizeof *found);
     double *w = calloc((size_t)n->count, sizeof *w), *expected = calloc((size_t)n->rows * CLASSES, sizeof *expected);
     for (int64_t i = 0; i < n->count; i++)
@@ -219,7 +223,7 @@ static void check_net(net *n, const int32_t *lengths, sap_cuda_precision precisi
     for (int64_t r = 0; r < n->rows; r++)
         loss += row_loss(n, w, r, expected + r * CLASSES);
     sap_cuda_result result;
-    assert_ok(sap_plugin_cuda.predict(engine, &rows, found, &error));
+    assert_ok(sap_plugin_cuda.predict(engine, &rows, &found, &error));
     double far = distance(found, expected, n->rows * CLASSES);
     if (!(far <= tolerance))
         fail_msg("outputs differ by %g of their norm", far);

@@ -49,7 +49,7 @@ static void check_model(const char *json, sap_cuda_precision precision, double t
     assert_ok(sap_model_predict(model, &r.examples, NULL, (float *const[]){expected}, &error));
     assert_ok(sap_model_gradient(model, &r.examples, NULL, NULL, &loss, expected + ROWS * 3, &error));
     assert_ok(sap_cuda_open(model, NULL, NULL, ROWS, precision, NULL, &cuda, &error));
-    assert_ok(sap_cuda_predict(cuda, &r.examples, found, &error));
+    assert_ok(sap_cuda_predict(cuda, &r.examples, &found, &error));
     assert_ok(sap_cuda_gradient(cuda, &r.examples, found + ROWS * 3, &sums, &error));
     assert_near(found, expected, ROWS * 3, tolerance);
     sap_predictor *predictor = NULL;
@@ -291,22 +291,46 @@ static void test_losses(void **state) {
 
 enum { TRAIN_ROWS = 100, CHECK_ROWS = 33 };
 
-/* sap_train on the GPU and on the CPU: the same history and weights. options: but for the device, and how long. weight: (TRAIN_ROWS) of
- * events; NULL: 1. */
-static void check_loop(const char *json, sap_train_options options, const float *weight) {
+/* What examples have besides random inputs and labels. Zeroed: 14 inputs, and nothing. */
+typedef struct beside {
+    int64_t width;
+    const float *weight; /* (TRAIN_ROWS) */
+    int32_t targets;
+    const float *y[2]; /* (TRAIN_ROWS, values) */
+    int64_t values[2];
+} beside;
+
+static sap_feed *open_feed(random_examples *r, int64_t rows, const beside *b) {
+    sap_feed *feed = NULL;
+    make_examples(r, rows, b->width ? b->width : 14);
+    r->examples.weight = b->weight;
+    r->examples.targets = b->targets;
+    r->examples.y = b->y;
+    r->examples.target_values = b->values;
+    assert_ok(sap_feed_open_arrays(&r->examples, NULL, &feed, &error));
+    return feed;
+}
+
+static void assert_same_history(const sap_history *cpu, const sap_history *gpu) {
+    assert_true(cpu->epochs == 3 && gpu->epochs == 3 && cpu->count == gpu->count);
+    for (int64_t i = 0; i < 3 * (int64_t)cpu->count; i++) {
+        double a = cpu->values[i], b = gpu->values[i];
+        if (!(isnan(a) && isnan(b)) && !(fabs(a - b) <= 1e-4 * (1 + a)))
+            fail_msg("%s of epoch %d: %g on the CPU, %g on the GPU", cpu->names[i % cpu->count], (int)(i / cpu->count),
+                     a, b);
+    }
+}
+
+/* sap_train on the GPU and on the CPU: the same history and weights. options: but for the device, and how long. */
+static void check_loop(const char *json, sap_train_options options, beside b) {
     static int runs;
     sap_model *models[2] = {NULL, NULL};
     sap_history histories[2] = {{0}, {0}};
     for (int gpu = 0; gpu < 2; gpu++) {
         random_examples train, validation;
-        sap_feed *feed = NULL, *other = NULL;
         char name[30];
-        make_examples(&train, TRAIN_ROWS, 14);
-        make_examples(&validation, CHECK_ROWS, 14);
-        train.examples.weight = validation.examples.weight = weight;
+        sap_feed *feed = open_feed(&train, TRAIN_ROWS, &b), *other = open_feed(&validation, CHECK_ROWS, &b);
         assert_ok(open_text(json, 3, &models[gpu], &error));
-        assert_ok(sap_feed_open_arrays(&train.examples, NULL, &feed, &error));
-        assert_ok(sap_feed_open_arrays(&validation.examples, NULL, &other, &error));
         (void)snprintf(name, sizeof name, "checkpoint%d", runs++);
         options.epochs = 3;
         options.batch = 16;
@@ -322,11 +346,7 @@ static void check_loop(const char *json, sap_train_options options, const float 
         free_examples(&validation);
     }
     assert_near(models[1]->values, models[0]->values, models[0]->value_count, 1e-4);
-    assert_true(histories[0].epochs == 3 && histories[1].epochs == 3 && histories[0].count == histories[1].count);
-    for (int64_t i = 0; i < 3 * (int64_t)histories[0].count; i++)
-        if (!(fabs(histories[0].values[i] - histories[1].values[i]) <= 1e-4 * (1 + histories[0].values[i])))
-            fail_msg("%s of epoch %d: %g on the CPU, %g on the GPU", histories[0].names[i % histories[0].count],
-                     (int)(i / histories[0].count), histories[0].values[i], histories[1].values[i]);
+    assert_same_history(&histories[0], &histories[1]);
     for (int i = 0; i < 2; i++) {
         sap_history_release(&histories[i]);
         sap_model_close(models[i]);
@@ -354,13 +374,82 @@ static void test_loop(void **state) {
          .ema_momentum = 0.8,
          .ema_overwrite_frequency = 3},
     };
-    check_loop(DROPOUT_NET, (sap_train_options){0}, NULL);
-    check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, NULL);
-    check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, weight);
-    check_loop(general, (sap_train_options){.losses = &loss}, weight);
+    check_loop(DROPOUT_NET, (sap_train_options){0}, (beside){0});
+    check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, (beside){0});
+    check_loop(DROPOUT_NET, (sap_train_options){.losses = &loss}, (beside){.weight = weight});
+    check_loop(general, (sap_train_options){.losses = &loss}, (beside){.weight = weight});
     for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++) {
-        check_loop(DROPOUT_NET, (sap_train_options){.optimizer = optimizers[i]}, NULL);
-        check_loop(general, (sap_train_options){.optimizer = optimizers[i]}, NULL);
+        check_loop(DROPOUT_NET, (sap_train_options){.optimizer = optimizers[i]}, (beside){0});
+        check_loop(general, (sap_train_options){.optimizer = optimizers[i]}, (beside){0});
+    }
+}
+
+/* Outputs with losses and weights of their own, and arrays of targets. */
+static void test_outputs(void **state) {
+    (void)state;
+    float kind[TRAIN_ROWS], sum[TRAIN_ROWS], soft[TRAIN_ROWS * 3], steps[TRAIN_ROWS * STEPS * 3],
+        classes[TRAIN_ROWS * STEPS];
+    float weight[TRAIN_ROWS];
+    for (int r = 0; r < TRAIN_ROWS; r++) {
+        kind[r] = (float)(r * 7 % 3);
+        sum[r] = 0.1F * (float)(r % 9);
+        weight[r] = 0.4F * (float)(r % 5);
+        for (int v = 0; v < 3; v++)
+            soft[3 * r + v] = v == r % 3 ? 0.7F : 0.15F;
+    }
+    for (int i = 0; i < TRAIN_ROWS * STEPS; i++)
+        classes[i] = (float)(i * 5 % 3);
+    for (int i = 0; i < TRAIN_ROWS * STEPS * 3; i++)
+        steps[i] = 0.1F * (float)(i % 11);
+    sap_loss losses[] = {{.kind = SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY, .weight = 0.5},
+                         {.kind = SAP_LOSS_MEAN_SQUARED_ERROR, .weight = 2}};
+    sap_train_options options = {.losses = losses, .optimizer.learning_rate = 0.01};
+    beside both = {.targets = 2, .y = {kind, sum}, .values = {1, 1}};
+    check_loop(TWO_ENDS("a"), options, both);
+    check_loop(TWO_ENDS("kind"), options, both); /* a softmax that another layer looks at is not left to its loss */
+    losses[0].class_weight = (const double[]){1, 0, 2.5};
+    losses[0].class_count = 3;
+    check_loop(TWO_ENDS("a"), options, both);
+    both.weight = weight;
+    check_loop(TWO_ENDS("a"), options, both);
+    losses[1].kind = SAP_LOSS_NONE;
+    both.targets = 1;
+    check_loop(TWO_ENDS("a"), options, both);
+    losses[0] = (sap_loss){.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY, .weight = 3};
+    check_loop(DROPOUT_NET, options, (beside){.weight = weight}); /* one launch */
+    check_loop(DROPOUT_NET, options, (beside){.weight = weight, .targets = 1, .y = {kind}, .values = {1}});
+    check_loop(DROPOUT_NET, options, (beside){.weight = weight, .targets = 1, .y = {soft}, .values = {3}});
+    static const char sequence[] =
+        SEQUENTIAL(SEQUENCE_INPUT ", " DENSE("e", "5", "tanh") ", " DENSE("d", "3", "softmax"));
+    check_loop(sequence, options,
+               (beside){.width = STEPS * WIDTH, .weight = weight, .targets = 1, .y = {steps}, .values = {STEPS * 3}});
+    losses[0].kind = SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
+    check_loop(sequence, options,
+               (beside){.width = STEPS * WIDTH, .weight = weight, .targets = 1, .y = {classes}, .values = {STEPS}});
+}
+
+/* Predictions of all outputs, in several batches. */
+static void test_output_predictions(void **state) {
+    (void)state;
+    enum { MANY = 600 };
+    sap_model *model = NULL;
+    sap_predictor *predictor = NULL;
+    random_examples r;
+    float *found[] = {calloc(MANY * 3, sizeof(float)), calloc(MANY, sizeof(float))};
+    float *expected[] = {calloc(MANY * 3, sizeof(float)), calloc(MANY, sizeof(float))};
+    make_examples(&r, MANY, 14);
+    assert_ok(open_text(TWO_ENDS("kind"), 1, &model, &error));
+    assert_ok(sap_model_predict(model, &r.examples, NULL, expected, &error));
+    assert_ok(sap_predictor_open(model, SAP_DEVICE_CUDA, NULL, &predictor, &error));
+    assert_ok(sap_predictor_run(predictor, &r.examples, found, &error));
+    assert_near(found[0], expected[0], MANY * 3, 1e-5);
+    assert_near(found[1], expected[1], MANY, 1e-5);
+    sap_predictor_close(predictor);
+    sap_model_close(model);
+    free_examples(&r);
+    for (int o = 0; o < 2; o++) {
+        free(found[o]);
+        free(expected[o]);
     }
 }
 
@@ -408,8 +497,10 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional),     cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_training),          cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_sequences), cmocka_unit_test(test_bidirectional),
+        cmocka_unit_test(test_losses),    cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_training),  cmocka_unit_test(test_loop),
+        cmocka_unit_test(test_outputs),   cmocka_unit_test(test_output_predictions),
         cmocka_unit_test(test_refusals),  cmocka_unit_test(test_precision_options),
     };
     return cmocka_run_group_tests(tests, NULL, tear_down);

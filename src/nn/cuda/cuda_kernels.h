@@ -41,8 +41,9 @@ struct row_set {
     const void *x[SAP_CUDA_INPUTS];          /* (rows, values), or (steps, values) */
     bool half[SAP_CUDA_INPUTS];              /* x is bf16, else float32 */
     const int64_t *offsets[SAP_CUDA_INPUTS]; /* (rows + 1), or NULL: not ragged */
-    const int32_t *label;
-    const float *weight; /* of each in the loss; NULL: 1 */
+    const float *target[SAP_CUDA_OUTPUTS];   /* (rows, target_values) */
+    int64_t target_values[SAP_CUDA_OUTPUTS]; /* numbers, or, as many as places, class numbers */
+    const float *weight[SAP_CUDA_OUTPUTS];   /* (rows) of each in the loss; NULL: 1 */
     const uint64_t *identity;
 };
 
@@ -61,7 +62,7 @@ struct step_now {
     sap_cuda_update update;
     int64_t batch_rows;  /* of the whole batch, over which the loss is a mean */
     int64_t step;        /* its number, if its loss is not finite */
-    struct totals *sums; /* added to */
+    struct totals *sums; /* (outputs) added to */
 };
 
 /* Takes rows now.order[0 … rows) of the set: counts, offsets, keys; *kept = now */
@@ -130,20 +131,20 @@ void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda
 
 /* ---- Loss and optimizer ------------------------------------------------------------------------------------- */
 
-/* Sums of all steps since they were zeroed. */
+/* Sums of all steps since they were zeroed, of an output. */
 struct totals {
     double loss;
-    int64_t rows, correct, bad_step;
+    int64_t places, correct, bad_step;
 };
 
 struct loss_call {
-    int64_t classes;
-    sap_cuda_loss loss;
-    const float *y;       /* (rows, classes) */
-    float *dy;            /* NULL: not wanted */
-    float *row_loss;      /* (rows); scratch */
-    int32_t *row_correct; /* (rows); scratch */
-    const step_now *now;  /* which has labels and weights */
+    int32_t number; /* of the output */
+    sap_cuda_output output;
+    const float *y;         /* (rows, places, values) */
+    float *dy;              /* NULL: not wanted */
+    float *place_loss;      /* (rows, places); scratch */
+    int32_t *place_correct; /* (rows, places); scratch */
+    const step_now *now;    /* which has targets and weights */
 };
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
 

@@ -12,8 +12,7 @@ namespace {
 /* Shared memory of a block. */
 struct tile_space {
     float *weights, *gradients, *tiles, *delta[2], *next;
-    int32_t *label[2];
-    float *weight[2];
+    float *label[2], *weight[2]; /* class numbers */
     uint64_t *keys[2];
 };
 
@@ -28,7 +27,7 @@ __device__ __host__ inline size_t place(const stack &net, int rows, char *at, ti
     for (int i = 0; i < 2; i++)
         out->keys[i] = (uint64_t *)take((size_t)rows * sizeof(uint64_t));
     for (int i = 0; i < 2; i++)
-        out->label[i] = (int32_t *)take((size_t)rows * sizeof(int32_t));
+        out->label[i] = (float *)take((size_t)rows * sizeof(float));
     for (int i = 0; i < 2; i++)
         out->weight[i] = (float *)take((size_t)rows * sizeof(float));
     out->weights = (float *)take((size_t)net.shared_weights * sizeof(float));
@@ -76,9 +75,9 @@ __device__ void fetch(const stack_call &p, const tile_place &at, const tile_spac
         copy_async<4>(s.next + e, (const float *)p.set.x[0] + (int64_t)p.order[at.first + e / in] * in + e % in);
     for (int r = (int)threadIdx.x; r < at.rows; r += SAP_THREADS) {
         int32_t row = p.order[at.first + r];
-        copy_async<4>(s.label[buffer] + r, p.set.label + row);
-        if (p.set.weight)
-            copy_async<4>(s.weight[buffer] + r, p.set.weight + row);
+        copy_async<4>(s.label[buffer] + r, p.set.target[0] + row);
+        if (p.set.weight[0])
+            copy_async<4>(s.weight[buffer] + r, p.set.weight[0] + row);
         else
             s.weight[buffer][r] = 1;
         s.keys[buffer][r] = mix(p.key, p.set.identity ? p.set.identity[row] : (uint64_t)row);
@@ -178,13 +177,13 @@ __device__ void run_tile(const stack_call &p, const tile_space &s, const tile_pl
     float *d = s.tiles + net.layers[layers].x;
     if ((int)threadIdx.x < at.rows) {
         float weight = s.weight[buffer][threadIdx.x];
-        float scale = weight / (float)min(p.batch, p.rows - at.step * p.batch);
+        float scale = weight * net.loss_weight / (float)min(p.batch, p.rows - at.step * p.batch);
         bool correct;
-        float loss =
-            weight * row_loss(d + threadIdx.x * classes, classes, s.label[buffer][threadIdx.x], scale, &correct);
+        int32_t label = (int32_t)s.label[buffer][threadIdx.x];
+        float loss = weight * row_loss(d + threadIdx.x * classes, classes, label, scale, &correct);
         mine->loss += loss;
         mine->correct += correct;
-        mine->rows++;
+        mine->places++;
         if (!isfinite(loss) && mine->bad_step == 0)
             mine->bad_step = at.step + 1;
     }
@@ -241,7 +240,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
         totals *sum = &p.sums[blockIdx.x];
         sum->loss += all[i].loss;
         sum->correct += all[i].correct;
-        sum->rows += all[i].rows;
+        sum->places += all[i].places;
         if (all[i].bad_step && (sum->bad_step == 0 || all[i].bad_step < sum->bad_step))
             sum->bad_step = all[i].bad_step;
     }
@@ -251,7 +250,7 @@ __global__ void add_totals(totals *parts, int count, totals *sum) {
     for (int i = 0; i < count; i++) {
         sum->loss += parts[i].loss;
         sum->correct += parts[i].correct;
-        sum->rows += parts[i].rows;
+        sum->places += parts[i].places;
         if (parts[i].bad_step && (sum->bad_step == 0 || parts[i].bad_step < sum->bad_step))
             sum->bad_step = parts[i].bad_step;
         parts[i] = {};
@@ -305,13 +304,15 @@ bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out) {
         }
         at = op->output;
     }
-    bool categorical = plan->loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY && plan->loss.from_logits &&
-                       plan->loss.keep == 1 && plan->classes > 1;
+    const sap_cuda_output &last = plan->outputs[0];
+    bool categorical = plan->output_count == 1 && last.loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY &&
+                       last.loss.from_logits && last.loss.keep == 1 && last.places == 1 && last.values > 1;
     bool norms = plan->optimizer.norm > 0; /* for which all gradients are wanted at once */
-    if (out->layer_count == 0 || at != plan->output || !categorical || norms || out->layers[out->layer_count - 1].drops)
+    if (out->layer_count == 0 || at != last.tensor || !categorical || norms || out->layers[out->layer_count - 1].drops)
         return false;
     stack_layer *end = &out->layers[out->layer_count]; /* the output's tile */
     end->x = (int32_t)places;
+    out->loss_weight = (float)last.loss.weight;
     out->tile = (int32_t)(places + out->layers[out->layer_count - 1].out);
     return out->parameters == plan->trainable_count && shared_bytes(*out, 8) <= shared;
 }

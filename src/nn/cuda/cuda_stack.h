@@ -22,6 +22,7 @@ struct stack {
     stack_layer layers[SAP_STACK_LAYERS];
     int32_t parameters, shared_weights; /* numbers; with their padding */
     int32_t tile, widest;               /* numbers a row of all tiles; of the widest one */
+    float loss_weight;                  /* of the output's loss in the sum */
 };
 
 struct stack_call {
@@ -39,7 +40,7 @@ struct stack_call {
     int32_t tile_rows; /* rows that a block takes at a time */
 };
 
-/* Whether an operation of a plan can be a layer of a stack, and the plan one; fills in `out`. shared: bytes a block may have. */
+/* Whether the operations of a plan can be layers of a stack, whose targets are class numbers; fills in `out`. shared: bytes a block may have. */
 bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out);
 /* Blocks for a batch, of which each takes tile_rows rows at a time. */
 unsigned stack_blocks(const stack &net, int64_t batch, int multiprocessors, int32_t *tile_rows);
