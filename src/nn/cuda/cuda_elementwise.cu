@@ -20,7 +20,6 @@ __global__ void __launch_bounds__(SCAN_THREADS) begin(const __grid_constant__ st
         *kept = now;
     for (int r = first; r < end; r++) {
         int32_t from = order[r];
-        batch.label[r] = set.label ? set.label[from] : 0;
         batch.key[r] = mix(key, set.identity ? set.identity[from] : (uint64_t)from);
     }
     if (thread == 0)

@@ -24,6 +24,10 @@ float *dy_of(const sap_cuda_engine *e, int32_t tensor) {
     return e->plan->tensors[tensor].differentiate ? e->dy[(size_t)tensor].as<float>() : nullptr;
 }
 
+bool takes_tf32(const sap_cuda_engine *e) {
+    return e->plan->precision == SAP_CUDA_TF32;
+}
+
 int64_t values_of(const sap_cuda_engine *e, int32_t tensor) {
     return e->plan->tensors[tensor].values;
 }
@@ -100,7 +104,7 @@ bool keeps_z(const sap_cuda_op *op) {
 void dense_forward(const call &c) {
     float *z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
     launch_dense(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x,
-                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z);
+                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z, takes_tf32(c.e));
     activate(c, z);
 }
 
@@ -109,10 +113,10 @@ void dense_backward(const call &c) {
     if (c.op->trainable)
         launch_dense_weights(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x, c.dy,
                              c.o->work.as<float>(), gradient_at(c.e, c.op->weights[0]),
-                             gradient_at(c.e, c.op->weights[1]));
+                             gradient_at(c.e, c.op->weights[1]), takes_tf32(c.e));
     if (c.dx)
         launch_dense_input(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.dy,
-                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx);
+                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx, takes_tf32(c.e));
 }
 
 /* ---- Windows ---- */
@@ -582,7 +586,7 @@ void cell_backward(const call &c) {
                     gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
 }
 
-/* ---- in float32 ---- */
+/* ---- in float32, or with products in tf32 ---- */
 
 /* The layer with what it keeps, and its two products: of the inputs, and of the states before the steps. */
 struct masked_recurrent {
@@ -590,10 +594,11 @@ struct masked_recurrent {
     recurrent_kept kept;
     cell_dropout dropout;
     masked_product x, h;
+    bool tf32; /* the chain of steps too: that knows neither masks nor another order */
 };
 
 masked_recurrent masked_recurrent_of(const call &c) {
-    masked_recurrent r = {recurrent_of(c), {}, dropout_of(c.e, c.op, c.mode), {}, {}};
+    masked_recurrent r = {recurrent_of(c), {}, dropout_of(c.e, c.op, c.mode), {}, {}, false};
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &r.kept);
     const cell_dropout &d = r.dropout;
     const float *h_masks = r.kept.masks + (int64_t)d.x_masks * d.width;
@@ -603,6 +608,7 @@ masked_recurrent masked_recurrent_of(const call &c) {
     r.h = {n, most, r.kept.row_of, h_masks, row, d.h_masks, r.p.units, gates, r.kept.h, r.p.recurrent_kernel};
     r.p.h_masks = d.h_masks > 0 ? h_masks : nullptr;
     r.p.mask_row = row;
+    r.tf32 = takes_tf32(c.e) && !r.p.h_masks && !r.p.counts && !r.p.flipped;
     return r;
 }
 
@@ -620,8 +626,10 @@ void recurrent_forward(const call &c) {
     if (r.x.mask_count > 0)
         launch_masked(c.stream, r.x, p.bias, r.kept.projected);
     else
-        launch_dense(c.stream, r.x.n, r.x.most, p.width, r.x.all, p.x, p.kernel, p.bias, r.kept.projected);
-    launch_recurrent(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
+        launch_dense(c.stream, r.x.n, r.x.most, p.width, r.x.all, p.x, p.kernel, p.bias, r.kept.projected,
+                     takes_tf32(c.e));
+    auto launch = r.tf32 ? launch_recurrent_tf32 : launch_recurrent;
+    launch(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
 }
 
 /* Gradients of the weights that x is multiplied by, of which d is that of the product. */
@@ -630,7 +638,7 @@ void product_weights(const call &c, const masked_product &x, const float *d, flo
     if (x.mask_count > 0)
         launch_masked_weights(c.stream, x, d, work, gw, gb);
     else
-        launch_dense_weights(c.stream, x.n, x.most, x.width, x.all, x.x, d, work, gw, gb);
+        launch_dense_weights(c.stream, x.n, x.most, x.width, x.all, x.x, d, work, gw, gb, takes_tf32(c.e));
 }
 
 void recurrent_backward(const call &c) {
@@ -640,7 +648,8 @@ void recurrent_backward(const call &c) {
     }
     masked_recurrent r = masked_recurrent_of(c);
     const recurrent &p = r.p;
-    launch_recurrent_gradient(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
+    auto launch = r.tf32 ? launch_recurrent_tf32_gradient : launch_recurrent_gradient;
+    launch(c.stream, p, r.kept, c.e->batch, c.e->shared_most);
     if (c.op->trainable) {
         float *bias = gradient_at(c.e, c.op->weights[2]);
         product_weights(c, r.x, r.kept.d_input, gradient_at(c.e, c.op->weights[0]), bias);
@@ -650,7 +659,8 @@ void recurrent_backward(const call &c) {
     if (c.dx && r.x.mask_count > 0)
         launch_masked_input(c.stream, r.x, r.kept.d_input, c.o->add[0], c.dx);
     else if (c.dx)
-        launch_dense_input(c.stream, r.x.n, r.x.most, p.width, r.x.all, r.kept.d_input, p.kernel, c.o->add[0], c.dx);
+        launch_dense_input(c.stream, r.x.n, r.x.most, p.width, r.x.all, r.kept.d_input, p.kernel, c.o->add[0], c.dx,
+                           takes_tf32(c.e));
 }
 
 sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
@@ -765,7 +775,7 @@ int64_t positions_launched(const sap_cuda_engine *e, int32_t tensor) {
 void choose_form(const sap_cuda_engine *e, operation *o) {
     const sap_cuda_op *op = o->op;
     bool lstm = op->kind == SAP_CUDA_LSTM;
-    o->tiled = is_recurrent(op->kind) && !e->plan->exact && e->capability >= 80 &&
+    o->tiled = is_recurrent(op->kind) && e->plan->precision == SAP_CUDA_BF16 && e->capability >= 80 &&
                cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole && !op->masks &&
                !drops_inside(op) && op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH &&
                op->activation.kind == SAP_TANH && op->recurrent_activation.kind == SAP_SIGMOID &&

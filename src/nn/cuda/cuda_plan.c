@@ -447,7 +447,7 @@ static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cud
     return SAP_OK;
 }
 
-/* Nodes that the output depends on. */
+/* Nodes that the outputs depend on. */
 static bool *find_needed(const sap_model *model, sap_arena *arena) {
     bool *needed = sap_arena_array(arena, (size_t)model->node_count, sizeof *needed);
     for (int32_t o = 0; needed && o < model->output_count; o++)
@@ -511,26 +511,37 @@ static sap_status make_masks(const use *u, int32_t n, sap_cuda_plan *plan, sap_c
     return SAP_OK;
 }
 
-static sap_status set_optimizer(const sap_model *model, const sap_optimizer *s, sap_cuda_optimizer *out,
+_Static_assert((int)SAP_CUDA_SLOTS == SAP_SLOTS && (int)SAP_CUDA_SLOT_MOMENTUM == SAP_SLOT_MOMENTUM &&
+                   (int)SAP_CUDA_SLOT_VELOCITY == SAP_SLOT_VELOCITY && (int)SAP_CUDA_SLOT_LARGEST == SAP_SLOT_LARGEST &&
+                   (int)SAP_CUDA_SLOT_AVERAGE == SAP_SLOT_AVERAGE,
+               "slots are numbered as the CPU's");
+
+static sap_status set_optimizer(const sap_optimizer_state *state, sap_arena *arena, sap_cuda_plan *out,
                                 sap_error *err) {
-    const char *what = s->amsgrad               ? "amsgrad"
-                       : s->clipnorm > 0        ? "clipnorm"
-                       : s->global_clipnorm > 0 ? "global_clipnorm"
-                       : s->ema_momentum > 0    ? "an average of the weights"
-                       : s->decay_except_count  ? "weights that do not decay"
-                                                : NULL;
-    if (what)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an optimizer with %s, on the GPU", model->name, what);
-    *out = (sap_cuda_optimizer){
-        .slot_count = s->kind != SAP_OPTIMIZER_SGD ? 2
-                      : s->momentum != 0           ? 1
-                                                   : 0,
+    const sap_optimizer *s = &state->settings;
+    sap_cuda_stretch *stretches = sap_arena_array(arena, (size_t)state->stretch_count, sizeof *stretches);
+    if (!stretches)
+        return sap_error_memory(err, out->name);
+    out->optimizer = (sap_cuda_optimizer){
+        .adam = s->kind != SAP_OPTIMIZER_SGD,
         .one_minus_beta_1 = (float)(1 - s->beta_1),
         .one_minus_beta_2 = (float)(1 - s->beta_2),
         .limit = s->clipvalue > 0 ? (float)s->clipvalue : INFINITY,
+        .norm = s->clipnorm > 0 ? s->clipnorm : s->global_clipnorm,
+        .global = s->global_clipnorm > 0,
+        .stretched = s->clipnorm > 0 || s->global_clipnorm > 0,
         .momentum = (float)s->momentum,
         .nesterov = s->nesterov,
     };
+    for (int i = 0; i < SAP_SLOTS; i++)
+        out->optimizer.slots[i] = state->slots[i] != NULL;
+    for (int32_t i = 0; i < state->stretch_count; i++) {
+        stretches[i] =
+            (sap_cuda_stretch){state->stretches[i].first, state->stretches[i].count, state->stretches[i].decays};
+        out->optimizer.stretched = out->optimizer.stretched || (!stretches[i].decays && s->weight_decay > 0);
+    }
+    out->stretches = stretches;
+    out->stretch_count = state->stretch_count;
     return SAP_OK;
 }
 
@@ -542,11 +553,51 @@ static sap_cuda_loss plan_loss(const sap_loss *loss, sap_activation_kind left, i
         .from_logits = left != SAP_LINEAR || loss->from_logits,
         .keep = (float)(1 - loss->label_smoothing),
         .share = (float)(loss->label_smoothing / (categorical ? (double)values : 2)),
-        .delta = loss->delta == 0 ? 1 : (float)loss->delta,
+        .delta = (float)loss->delta,
         .threshold = left == SAP_SIGMOID   ? 0
                      : left == SAP_SOFTMAX ? -INFINITY /* the softmax of a single value is 1 */
                                            : 0.5F,
+        .weight = loss->weight,
     };
+}
+
+/* Whether other nodes look at what a node gives. */
+static bool is_used(const sap_model *model, int32_t node) {
+    for (int32_t n = 0; n < model->node_count; n++)
+        for (int32_t i = 0; i < model->nodes[n].input_count; i++)
+            if (model->nodes[n].inputs[i] == node)
+                return true;
+    return false;
+}
+
+/* As on the CPU: program_plan.c. logits: (nodes) set where the activation is left to the loss. */
+static sap_status make_outputs(const sap_model *model, const sap_loss *losses, sap_arena *arena, bool *logits,
+                               sap_cuda_plan *out, sap_error *err) {
+    sap_cuda_output *outputs = sap_arena_array(arena, (size_t)model->output_count, sizeof *outputs);
+    if (!outputs)
+        return sap_error_memory(err, model->name);
+    out->outputs = outputs;
+    for (int32_t o = 0; o < model->output_count; o++) {
+        const sap_node *node = &model->nodes[model->outputs[o]];
+        sap_loss loss;
+        SAP_TRY(sap_loss_check(losses ? &losses[o] : &(sap_loss){0}, &loss, err));
+        bool twice = false, masked = losses && node->mask >= 0 && loss.kind != SAP_LOSS_NONE;
+        for (int32_t before = 0; before < o; before++)
+            twice = twice || outputs[before].tensor == node->tensor;
+        if (twice || masked)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an output %s, on the GPU", node->layer->where,
+                                 twice ? "that is there twice" : "with masked steps");
+        sap_activation_kind left = node->layer->activation.kind;
+        if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss.kind) ||
+            is_used(model, model->outputs[o]))
+            left = SAP_LINEAR;
+        logits[model->outputs[o]] = left != SAP_LINEAR;
+        int64_t values = sap_shape_last(&node->shape);
+        outputs[o] = (sap_cuda_output){node->tensor, values, sap_shape_values(&node->shape) / values,
+                                       plan_loss(&loss, left, values)};
+        out->output_count++;
+    }
+    return SAP_OK;
 }
 
 /* Regularisers and constraints are the CPU's alone. */
@@ -566,34 +617,24 @@ static sap_status check_weights(const sap_model *model, sap_error *err) {
     return SAP_OK;
 }
 
-sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer *optimizer, bool exact,
-                              sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
+sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *losses, const sap_optimizer_state *state,
+                              sap_cuda_precision precision, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
     *out = (sap_cuda_plan){
         .name = model->name,
         .value_count = model->value_count,
         .trainable_count = model->trainable_count,
-        .exact = exact,
+        .precision = precision,
     };
-    if (model->output_count != 1)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d outputs; the GPU takes models with one", model->name,
-                             model->output_count);
     sap_cuda_tensor *tensors = NULL;
     SAP_TRY(make_tensors(model, arena, out, &tensors, err));
     const bool *needed = find_needed(model, arena);
     size_t most_ops = ATTENTION_OPS * (size_t)model->node_count + (size_t)model->mask_count;
     sap_cuda_op *ops = sap_arena_array(arena, most_ops, sizeof *ops);
     int32_t *masks = sap_arena_array(arena, (size_t)model->mask_count, sizeof *masks);
-    if (!needed || !ops || (!masks && model->mask_count > 0))
+    bool *logits = sap_arena_array(arena, (size_t)model->node_count, sizeof *logits);
+    if (!needed || !ops || !logits || (!masks && model->mask_count > 0))
         return sap_error_memory(err, model->name);
-    const sap_node *last = &model->nodes[model->outputs[0]];
-    static const sap_loss standard = {.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY};
-    loss = loss ? loss : &standard;
-    sap_activation_kind left = last->layer->activation.kind; /* as on the CPU: program_plan.c */
-    if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss->kind))
-        left = SAP_LINEAR;
-    out->output = last->tensor;
-    out->classes = sap_shape_values(&last->shape);
-    out->loss = plan_loss(loss, left, out->classes);
+    SAP_TRY(make_outputs(model, losses, arena, logits, out, err));
     out->ops = ops;
     for (int32_t n = 0; n < model->node_count; n++) {
         use u = {model, &model->nodes[n], model->nodes[n].layer, arena, masks};
@@ -602,12 +643,12 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, cons
         else if (needed[n] && strcmp(u.layer->class_of->name, "Bidirectional") == 0)
             SAP_TRY(make_bidirectional(&u, out, tensors, &ops[out->op_count], err));
         else if (needed[n] && !u.node->view && u.node->input_count > 0)
-            SAP_TRY(make_op(&u, left != SAP_LINEAR && n == model->outputs[0], &ops[out->op_count++], err));
+            SAP_TRY(make_op(&u, logits[n], &ops[out->op_count++], err));
         if (needed[n])
             SAP_TRY(make_masks(&u, n, out, tensors, ops, masks, err));
     }
-    if (!optimizer)
+    if (!state)
         return SAP_OK;
     SAP_TRY(check_weights(model, err));
-    return set_optimizer(model, optimizer, &out->optimizer, err);
+    return set_optimizer(state, arena, out, err);
 }

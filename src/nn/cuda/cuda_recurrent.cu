@@ -1,8 +1,7 @@
 /* GRU and LSTM in float32, any size: a block takes a few rows through all their steps. Products that do not wait for the step
  * before (x W, and all gradients of weights and inputs) are taken for all positions at once elsewhere.
  */
-#include "cuda_activation.h"
-#include "cuda_recurrent.h"
+#include "cuda_gates.h"
 
 namespace {
 
@@ -76,39 +75,19 @@ struct chain_step {
 __device__ float gru_step(const recurrent &p, const recurrent_kept &kept, const float *u, const chain_step &s, int j,
                           const float *h) {
     int n = p.units;
-    const float *x = kept.projected + s.at * 3 * n, *b = p.bias ? p.bias + 3 * n : nullptr;
-    float g[3];
+    float sums[3];
     for (int q = 0; q < 3; q++)
-        g[q] = product(h, mask_of(p, s.row, q), u, n, 3 * n, q * n + j) + (b ? b[q * n + j] : 0);
-    float z = activation_value(p.recurrent_activation, x[j] + g[0]);
-    float r = activation_value(p.recurrent_activation, x[n + j] + g[1]);
-    float a = activation_value(p.activation, x[2 * n + j] + r * g[2]);
-    float *v = kept.values + s.at * 4 * n + j;
-    v[0] = z;
-    v[n] = r;
-    v[2 * n] = a;
-    v[3 * n] = g[2];
-    kept.h[s.at * n + j] = h[j];
-    return z * h[j] + (1 - z) * a;
+        sums[q] = product(h, mask_of(p, s.row, q), u, n, 3 * n, q * n + j) + (p.bias ? p.bias[(3 + q) * n + j] : 0);
+    return gru_gates(p, kept, s.at, j, sums, h[j]);
 }
 
 __device__ float lstm_step(const recurrent &p, const recurrent_kept &kept, const float *u, const chain_step &s, int j,
                            const float *h, float *c) {
     int n = p.units;
-    const float *x = kept.projected + s.at * 4 * n;
-    float g[4];
+    float sums[4];
     for (int q = 0; q < 4; q++)
-        g[q] = activation_value(q == 2 ? p.activation : p.recurrent_activation,
-                                x[q * n + j] + product(h, mask_of(p, s.row, q), u, n, 4 * n, q * n + j));
-    float *v = kept.values + s.at * 5 * n + j;
-    kept.h[s.at * n + j] = h[j];
-    kept.c[s.at * n + j] = c[j];
-    c[j] = g[1] * c[j] + g[0] * g[2];
-    float t = activation_value(p.activation, c[j]);
-    for (int q = 0; q < 4; q++)
-        v[q * n] = g[q];
-    v[4 * n] = t;
-    return g[3] * t;
+        sums[q] = product(h, mask_of(p, s.row, q), u, n, 4 * n, q * n + j);
+    return lstm_gates(p, kept, s.at, j, sums, h[j], &c[j]);
 }
 
 __global__ void __launch_bounds__(SAP_THREADS)
@@ -147,35 +126,6 @@ __global__ void __launch_bounds__(SAP_THREADS)
     }
     for (int i = (int)threadIdx.x; p.last && i < rows * n; i += SAP_THREADS)
         p.last[first * n + i] = s.h[i];
-}
-
-/* Gradients of a step's gates from that of the state after it; gives the part of the state before that goes around U. */
-__device__ float gru_back(const recurrent &p, const recurrent_kept &kept, int64_t at, int j, float dh) {
-    int n = p.units;
-    const float *v = kept.values + at * 4 * n + j;
-    float z = v[0], r = v[n], a = v[2 * n], m = v[3 * n], h = kept.h[at * n + j];
-    float da = dh * (1 - z) * activation_slope(p.activation, 0, a);
-    float dz = dh * (h - a) * activation_slope(p.recurrent_activation, 0, z);
-    float dr = da * m * activation_slope(p.recurrent_activation, 0, r);
-    float *dx = kept.d_input + at * 3 * n + j, *du = kept.d_recurrent + at * 3 * n + j;
-    dx[0] = du[0] = dz;
-    dx[n] = du[n] = dr;
-    dx[2 * n] = da;
-    du[2 * n] = da * r;
-    return dh * z;
-}
-
-__device__ void lstm_back(const recurrent &p, const recurrent_kept &kept, int64_t at, int j, float dh, float *dc) {
-    int n = p.units;
-    const float *v = kept.values + at * 5 * n + j;
-    float i = v[0], f = v[n], a = v[2 * n], o = v[3 * n], t = v[4 * n];
-    float d = *dc + dh * o * activation_slope(p.activation, 0, t);
-    float *dx = kept.d_input + at * 4 * n + j;
-    dx[0] = d * a * activation_slope(p.recurrent_activation, 0, i);
-    dx[n] = d * kept.c[at * n + j] * activation_slope(p.recurrent_activation, 0, f);
-    dx[2 * n] = d * i * activation_slope(p.activation, 0, a);
-    dx[3 * n] = dh * t * activation_slope(p.recurrent_activation, 0, o);
-    *dc = d * f;
 }
 
 /* Gradients of the gates of a step that is left out. */

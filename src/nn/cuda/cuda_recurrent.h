@@ -59,6 +59,11 @@ void launch_recurrent(cudaStream_t stream, const recurrent &p, const recurrent_k
                       size_t shared_most);
 void launch_recurrent_gradient(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
                                size_t shared_most);
+/* The same with products in tf32 (sm_80), but in float32 where the states of 8 rows have no room in shared memory. */
+void launch_recurrent_tf32(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
+                           size_t shared_most);
+void launch_recurrent_tf32_gradient(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept,
+                                    int64_t most_rows, size_t shared_most);
 
 /* ---- Dropout inside a layer ---------------------------------------------------------------------------------- */
 
