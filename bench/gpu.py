@@ -35,6 +35,7 @@ SITTINGS = {
     "LSTM, 801 particles, batch 128": ("inclusive_lstm", "LSTM", 128, 4_096, 801, None),
     "LSTM, 801 particles, batch 4,096": ("inclusive_lstm", "LSTM", 4096, 32_768, 801, 15 * 78_000),
 }
+PROGRAMS = ("Sapwood", "Sapwood, TF32", "Sapwood, float32", "PyTorch, TF32", "PyTorch, bf16")
 INPUTS = {"hlf": {"hlf": 14}, "inclusive_gru": {"hlf": 14, "particles": 19}, "inclusive_lstm": {"hlf": 14, "particles": 19}}
 LOOK = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else '')"
 
@@ -164,7 +165,7 @@ def sit(options, name, python):
     results = []
     with tempfile.TemporaryDirectory() as folder:
         train.make_data(folder, INPUTS[network], rows, particles)
-        for who, device in (("Sapwood", "cuda"), ("Sapwood, float32", "cuda-float32")):
+        for who, device in (("Sapwood", "cuda"), ("Sapwood, TF32", "cuda-tf32"), ("Sapwood, float32", "cuda-float32")):
             if cell is None and device != "cuda":
                 continue
             command = [driver, ROOT / "models" / f"{network}.keras", folder, rows, batch, options.epochs, 1, device]
@@ -183,12 +184,12 @@ def sit(options, name, python):
 
 def write_tables(path, gpu, sittings):
     lines = [f"# Training on one {gpu}", "", "Samples a second, whole training steps; medians over the epochs after the first.", "",
-             "| | " + " | ".join(["Sapwood", "Sapwood, float32", "PyTorch, TF32", "PyTorch, bf16"]) + " | times PyTorch | asked |",
-             "|---|---|---|---|---|---|---|"]
+             "| | " + " | ".join(PROGRAMS) + " | times PyTorch | asked |",
+             "|---|---|---|---|---|---|---|---|"]
     for sitting in sittings:
         figures = {p["program"]: p for p in sitting["programs"]}
         cells = []
-        for who in ("Sapwood", "Sapwood, float32", "PyTorch, TF32", "PyTorch, bf16"):
+        for who in PROGRAMS:
             p = figures.get(who)
             cells.append("" if not p else f"{p['samples_per_second']:,}" if p["samples_per_second"] else p["problem"])
         asked = f"{sitting['asked']:,}" if sitting["asked"] else ""

@@ -1,6 +1,6 @@
 /* Times sap_train on a network and raw arrays, for bench/train.py.
  *
- *     train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32]
+ *     train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32|cuda-tf32]
  *
  * FOLDER holds label.i32 and for each input of the model NAME.f32 and, for a sequence, NAME.i64 with the first step of each row.
  * Prints one line an epoch: wall seconds, CPU seconds, loss; then waits for a line on stdin before the next, and
@@ -96,7 +96,8 @@ static sap_examples read_examples(const sap_model *model, const char *folder, in
 
 int main(int argc, char **argv) {
     if (argc != 7 && argc != 8) {
-        (void)fprintf(stderr, "usage: train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32]\n");
+        (void)fprintf(stderr,
+                      "usage: train_driver MODEL FOLDER ROWS BATCH EPOCHS THREADS [cuda|cuda-float32|cuda-tf32]\n");
         return 2;
     }
     int64_t epochs = strtoll(argv[5], NULL, 10);
@@ -116,6 +117,7 @@ int main(int argc, char **argv) {
     if (argc == 8) {
         options.device = SAP_DEVICE_CUDA;
         options.float32 = strcmp(argv[7], "cuda-float32") == 0;
+        options.tf32 = strcmp(argv[7], "cuda-tf32") == 0;
     }
     must(sap_train(model, &options, feed, NULL, &run, &history, &error));
     sap_history_release(&history);

@@ -62,11 +62,11 @@ SAP_API SAP_MUST_CHECK sap_status sap_model_predict(const sap_model *model, cons
 
 typedef enum sap_device {
     SAP_DEVICE_CPU = 0,
-    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is; of several ranks each its own); one output with a categorical cross-entropy */
+    SAP_DEVICE_CUDA /* the first NVIDIA GPU (CUDA_VISIBLE_DEVICES says which that is; of several ranks each its own) */
 } sap_device;
 
 /* The same, kept ready for one call after another. The model must outlive it and keep its weights (a GPU has a copy of them); one thread at a
- * time. On a GPU: models of one output, in float32; layers that only the CPU has are SAP_EUNSUPPORTED, no GPU is SAP_EPLUGIN. */
+ * time. On a GPU: models of at most 16 outputs, in float32; layers that only the CPU has are SAP_EUNSUPPORTED, no GPU is SAP_EPLUGIN. */
 typedef struct sap_predictor sap_predictor;
 SAP_API SAP_MUST_CHECK sap_status sap_predictor_open(const sap_model *model, sap_device device, const sap_run *run,
                                                      sap_predictor **out, sap_error *err);
@@ -268,8 +268,9 @@ typedef struct sap_train_options {
     double checkpoint_seconds;
     int64_t checkpoint_steps;
     sap_device device;
-    bool
-        float32; /* on a GPU: recurrent layers too keep to float32; else their products take bf16, and sum in float32 */
+    /* On a GPU products of some recurrent layers take bf16 and sum in float32, and all else is float32 (docs/gpu.md). float32: those too. tf32:
+     * products of dense and recurrent layers take tf32 instead; SAP_EUNSUPPORTED without a GPU that has it, SAP_EARGUMENT with float32. */
+    bool float32, tf32;
     bool
         bf16; /* on a CPU with AMX: products of dense and recurrent layers in training take bf16, and sum in float32; without AMX an error */
     /* Ranks that train together, all with the same model, options and data, each with a feed of its own shards; NULL: this one

@@ -24,7 +24,7 @@ class Settings:
         for name in ("inputs", "label-column", "validation-data"):
             if self.has(name):
                 raise ValueError(f"--{name} does not go with --engine tensorflow, which reads datasets made by prepare")
-        for name in ("deterministic", "bf16", "float32", "timeout", "warmup"):
+        for name in ("deterministic", "bf16", "float32", "tf32", "timeout", "warmup"):
             if self.values.get(name, "false") != "false":
                 raise ValueError(f"--{name} does not go with --engine tensorflow")
         if self.text("optimizer") == "radam":

@@ -543,7 +543,8 @@ sap_recurrent_layer sap_recurrent_describe(const sap_layer *layer) {
         out.cells[i].cell = c->cell;
         out.cells[i].reverse = c->reverse;
         out.cells[i].units = c->units;
-        out.cells[i].dropout = c->dropout > c->recurrent_dropout ? c->dropout : c->recurrent_dropout;
+        out.cells[i].dropout = c->dropout;
+        out.cells[i].recurrent_dropout = c->recurrent_dropout;
         out.cells[i].activation = c->activation;
         out.cells[i].recurrent_activation = c->recurrent_activation;
         out.cells[i].kernel = &weights[0];

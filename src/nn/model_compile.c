@@ -482,14 +482,6 @@ static sap_status find_feature(plan *p, int32_t index, sap_error *err) {
     return SAP_OK;
 }
 
-/* What rows that are not given are filled with: the value that masks them, if one does. */
-static float padding_of(const sap_model *model, int32_t node) {
-    for (int32_t m = 0; m < model->mask_count; m++)
-        if (model->masks[m].node == node && !model->masks[m].made)
-            return model->masks[m].value;
-    return 0;
-}
-
 /* Rows as they are given, scaled by now or not, become those that the network takes. */
 static sap_status emit_rows(plan *p, int32_t index, sap_error *err) {
     sap_source *source = p->source;
@@ -527,7 +519,7 @@ static sap_status emit_rows(plan *p, int32_t index, sap_error *err) {
         place_node(p, at, 0);
         sap_source_use(source, SAP_HELPER_PAD);
         sap_text_add(&source->body, "    pad(%s, %s * %lld, %lld, %s, %s);\n", input->name, rows, width,
-                     (long long)most * width, sap_source_number(source, padding_of(p->model, at)), y->place);
+                     (long long)most * width, sap_source_number(source, sap_sequence_padding(p->model, at)), y->place);
     }
     return SAP_OK;
 }

@@ -322,6 +322,10 @@ SAP_MUST_CHECK sap_status sap_graph_parse(sap_model *model, sap_error *err);
 
 /* Finds domains, masks and views of the nodes. */
 SAP_MUST_CHECK sap_status sap_sequence_find(sap_model *model, sap_error *err);
+/* What steps of an input that the examples do not have are filled with: the value that masks them, if one does. */
+float sap_sequence_padding(const sap_model *model, int32_t node);
+/* Number of the mask that a use of an input is given; -1: none. */
+int32_t sap_sequence_mask(const sap_model *model, const sap_node *node, int32_t input);
 /* The mask value of a Masking layer. */
 float sap_masking_value(const sap_layer *layer);
 /* Whether each query of a MultiHeadAttention looks at no key behind it. */

@@ -17,7 +17,7 @@ sap_status sap_predictor_open(const sap_model *model, sap_device device, const s
     if (!p)
         return sap_error_memory(err, model->name);
     sap_status status = device == SAP_DEVICE_CUDA
-                            ? sap_cuda_open(model, NULL, NULL, GPU_ROWS, true, NULL, &p->cuda, err)
+                            ? sap_cuda_open(model, NULL, NULL, GPU_ROWS, SAP_CUDA_FLOAT32, NULL, &p->cuda, err)
                             : sap_program_open(model, SAP_PREDICT, NULL, NULL, run, &p->program, err);
     if (status != SAP_OK) {
         free(p);
@@ -36,7 +36,7 @@ void sap_predictor_close(sap_predictor *predictor) {
 }
 
 sap_status sap_predictor_run(sap_predictor *p, const sap_examples *examples, float *const *outputs, sap_error *err) {
-    return p->cuda ? sap_cuda_predict(p->cuda, examples, outputs[0], err)
+    return p->cuda ? sap_cuda_predict(p->cuda, examples, outputs, err)
                    : sap_program_run(p->program, examples, 0, NULL, outputs, NULL, err);
 }
 

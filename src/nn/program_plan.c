@@ -286,7 +286,7 @@ static void point(const sap_program *p, sap_frame *f, bool *written) {
         const uint8_t **masks = (const uint8_t **)(uintptr_t)call->x_mask;
         for (int32_t i = 0; i < node->input_count; i++) {
             const sap_node *input = &model->nodes[node->inputs[i]];
-            int32_t mask = node->masks && node->masks[i] >= 0 ? node->masks[i] : input->mask;
+            int32_t mask = sap_sequence_mask(model, node, i);
             x[i] = f->tensors[input->tensor];
             masks[i] = mask >= 0 ? f->masks[mask] : NULL;
             if (node->view || !input->differentiate)

@@ -25,14 +25,6 @@ static void set_steps(const sap_program *p, sap_frame *f, int32_t d) {
 
 /* ---- Loading -------------------------------------------------------------------------------------------- */
 
-/* What a step that the examples do not have is filled with: the mask value where there is one. */
-static float padding_of(const sap_model *model, int32_t node) {
-    for (int32_t m = 0; m < model->mask_count; m++)
-        if (model->masks[m].node == node && !model->masks[m].made)
-            return model->masks[m].value;
-    return 0;
-}
-
 /* Steps behind the end of each row of a tensor that is not ragged. */
 static void pad(const sap_steps *steps, const int32_t *length, int rows, int64_t values, float padding, float *x) {
     int width = steps->parts[0].width;
@@ -65,7 +57,7 @@ static void load_sequence(const sap_program *p, const sap_frame *f, int32_t inpu
                              x + (part->start + (int64_t)(begin - part->first) * part->width) * values);
         }
     }
-    float padding = padding_of(p->model, node);
+    float padding = sap_sequence_padding(p->model, node);
     if (!p->model->domains[p->model->nodes[node].domain].ragged && padding != 0)
         pad(steps, length, f->pass.rows, values, padding, x);
 }

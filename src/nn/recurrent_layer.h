@@ -13,7 +13,7 @@ typedef struct sap_recurrent_layer {
         sap_cell cell;
         bool reverse; /* takes the last step first */
         int64_t units;
-        double dropout; /* the larger of its two */
+        double dropout, recurrent_dropout; /* rates */
         sap_activation activation, recurrent_activation;
         const sap_layer_weight *kernel, *recurrent_kernel, *bias; /* bias NULL: none */
     } cells[2];

@@ -35,6 +35,17 @@ static bool keeps_steps(const sap_model *model, const sap_node *node) {
            node->shape.dims[0] == model->nodes[node->inputs[0]].shape.dims[0];
 }
 
+float sap_sequence_padding(const sap_model *model, int32_t node) {
+    for (int32_t m = 0; m < model->mask_count; m++)
+        if (model->masks[m].node == node && !model->masks[m].made)
+            return model->masks[m].value;
+    return 0;
+}
+
+int32_t sap_sequence_mask(const sap_model *model, const sap_node *node, int32_t input) {
+    return node->masks && node->masks[input] >= 0 ? node->masks[input] : model->nodes[node->inputs[input]].mask;
+}
+
 /* ---- Domains -------------------------------------------------------------------------------------------- */
 
 static void join(finder *f, int32_t a, int32_t b) {
@@ -79,19 +90,14 @@ static int32_t add_mask(sap_model *model, sap_mask mask) {
     return model->mask_count++;
 }
 
-/* The mask that a use of input i is given. */
-static int32_t mask_of_use(const sap_model *model, const sap_node *node, int32_t i) {
-    return node->masks && node->masks[i] >= 0 ? node->masks[i] : model->nodes[node->inputs[i]].mask;
-}
-
 /* The mask of a node that passes on those of its inputs. */
 static int32_t passed_mask(sap_model *model, int32_t n) {
     const sap_node *node = &model->nodes[n];
-    int32_t first = node->input_count ? mask_of_use(model, node, 0) : -1;
+    int32_t first = node->input_count ? sap_sequence_mask(model, node, 0) : -1;
     bool keeps = keeps_steps(model, node), same = true, all = first >= 0, any = first >= 0;
     bool merges = node->layer->padding == SAP_PADDING_STEPWISE || !keeps;
     for (int32_t i = 1; merges && i < node->input_count; i++) {
-        int32_t other = mask_of_use(model, node, i);
+        int32_t other = sap_sequence_mask(model, node, i);
         same = same && other == first;
         all = all && other >= 0;
         any = any || other >= 0;
@@ -130,7 +136,7 @@ static void find_masks(finder *f) {
  * sequence that look at each other are all there, or none. */
 static bool looks_behind_mask(const finder *f, const sap_node *node, int32_t i) {
     bool same = root_of(f, node->inputs[0]) == root_of(f, node->inputs[i]) &&
-                mask_of_use(f->model, node, 0) == mask_of_use(f->model, node, i);
+                sap_sequence_mask(f->model, node, 0) == sap_sequence_mask(f->model, node, i);
     return i > 0 && !same && sap_attention_means_all(node->layer);
 }
 
@@ -145,7 +151,7 @@ static bool looks(const finder *f, const sap_node *node, int32_t i) {
     case SAP_PADDING_STEPWISE:
         return node->mask >= 0 && model->masks[node->mask].made;
     case SAP_PADDING_NEVER:
-        return mask_of_use(model, node, i) != dropped || (dropped >= 0 && looks_behind_mask(f, node, i));
+        return sap_sequence_mask(model, node, i) != dropped || (dropped >= 0 && looks_behind_mask(f, node, i));
     case SAP_PADDING_ALWAYS:
         break;
     }
@@ -159,7 +165,7 @@ static void find_dense(finder *f) {
         for (int32_t i = 0; i < node->input_count; i++) {
             if (!is_sequence(&model->nodes[node->inputs[i]]))
                 continue;
-            int32_t root = root_of(f, node->inputs[i]), mask = mask_of_use(model, node, i);
+            int32_t root = root_of(f, node->inputs[i]), mask = sap_sequence_mask(model, node, i);
             if (looks(f, node, i))
                 f->dense[root] = true;
             /* the mask of another tensor is not that of this one's steps */

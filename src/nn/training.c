@@ -339,12 +339,20 @@ static sap_status train_step(trainer *t, const sap_examples *examples, uint64_t 
 
 /* ---- On a GPU ------------------------------------------------------------------------------------------- */
 
-static void add_sums(const sap_loss_sums *sums, sap_tally *tally) {
-    tally->loss += sums->loss;
-    tally->output[0] += sums->loss;
-    tally->rows += (double)sums->count;
-    tally->correct[0] += sums->correct;
-    tally->count[0] += sums->count;
+/* sums: of each output */
+static void add_sums(const trainer *t, const sap_loss_sums *sums, sap_tally *tally) {
+    const sap_model *model = t->training.model;
+    double rows = 0;
+    for (int32_t o = 0; o < model->output_count; o++) {
+        const sap_shape *shape = &model->nodes[model->outputs[o]].shape;
+        double places = (double)(sap_shape_values(shape) / sap_shape_last(shape)), loss = sums[o].loss / places;
+        tally->loss += t->training.losses[o].weight * loss;
+        tally->output[o] += loss;
+        tally->correct[o] += sums[o].correct;
+        tally->count[o] += sums[o].count;
+        rows = sums[o].count > 0 ? (double)sums[o].count / places : rows; /* none of an output without a loss */
+    }
+    tally->rows += rows;
 }
 
 static sap_status open_gpu(trainer *t, sap_error *err) {
@@ -353,8 +361,8 @@ static sap_status open_gpu(trainer *t, sap_error *err) {
     sap_model *model = training->model;
     if (o->auc)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: AUC in each epoch, on the GPU", model->name);
-    SAP_TRY(
-        sap_cuda_open(model, &training->losses[0], &model->optimizer, o->batch, o->float32, &t->share, &t->cuda, err));
+    sap_cuda_precision precision = o->float32 ? SAP_CUDA_FLOAT32 : o->tf32 ? SAP_CUDA_TF32 : SAP_CUDA_BF16;
+    SAP_TRY(sap_cuda_open(model, training->losses, &model->optimizer, o->batch, precision, &t->share, &t->cuda, err));
     if (sap_cuda_sums(t->cuda)[0])
         report(t, 0, sap_cuda_sums(t->cuda));
     SAP_TRY(sap_cuda_keep(t->cuda, 0, t->train, &t->held[0], err));
@@ -414,21 +422,21 @@ static sap_status train_gpu_epoch(trainer *t, uint64_t key, sap_error *err) {
     const sap_train_options *o = training->options;
     SAP_TRY(sap_cuda_put(t->cuda, training->model, &training->model->optimizer, err)); /* call-backs may change them */
     while (o->steps_per_epoch == 0 || at->step < o->steps_per_epoch) {
-        sap_loss_sums sums = {0};
+        sap_loss_sums sums[SAP_OUTPUTS] = {0};
         int64_t done = 0;
         bool due;
         sap_status status = decide(t, &due, err);
         if (status == SAP_ECANCELLED && at->step > 0) /* between two steps: the work so far is kept */
             SAP_TRY(store_checkpoint(t, err));
         if (status == SAP_OK)
-            status = run_gpu_steps(t, key, next_stop(t), &done, &sums, err);
+            status = run_gpu_steps(t, key, next_stop(t), &done, sums, err);
         if (status == SAP_EDATA)
             status = sap_error_prefix(err, "epoch %lld, from step %lld on", (long long)at->epoch + 1,
                                       (long long)at->step + 1);
         SAP_TRY(all_fail(t, status, err));
         if (done == 0)
             return SAP_OK;
-        add_sums(&sums, &at->tally);
+        add_sums(t, sums, &at->tally);
         at->step += done;
         sap_comm_note(t->comm, at->epoch + 1, at->step);
         SAP_TRY(sap_cuda_get(t->cuda, training->model, &training->model->optimizer, err));
@@ -441,18 +449,18 @@ static sap_status train_gpu_epoch(trainer *t, uint64_t key, sap_error *err) {
 
 /* Rows [first, first + rows) of the validation set that this rank has. */
 static sap_status measure_on_gpu(trainer *t, int64_t first, int64_t rows, sap_tally *tally, sap_error *err) {
-    sap_loss_sums sums = {0};
+    sap_loss_sums sums[SAP_OUTPUTS] = {0};
     int64_t batch = t->training.options->batch;
     if (t->held[1] && rows > 0)
-        SAP_TRY(sap_cuda_steps_run(t->cuda, 1, NULL, first, rows, batch, 0, NULL, &sums, err));
+        SAP_TRY(sap_cuda_steps_run(t->cuda, 1, NULL, first, rows, batch, 0, NULL, sums, err));
     for (int64_t row = 0; !t->held[1] && row < rows; row += batch) {
         sap_examples examples;
         SAP_TRY(sap_feed_next(t->validation, batch < rows - row ? batch : rows - row, &examples, err));
         SAP_TRY(sap_cuda_step(t->cuda, &examples, 0, NULL, err));
     }
     if (!t->held[1] && rows > 0)
-        SAP_TRY(sap_cuda_finish(t->cuda, true, &sums, err));
-    add_sums(&sums, tally);
+        SAP_TRY(sap_cuda_finish(t->cuda, true, sums, err));
+    add_sums(t, sums, tally);
     sap_comm_note(t->comm, t->training.position.epoch + 1, t->training.position.step);
     return SAP_OK;
 }
@@ -642,6 +650,9 @@ static sap_status check_options(const sap_model *model, const sap_train_options 
                              "%g seconds",
                              model->name, (long long)o->steps_per_epoch, (long long)o->validation_freq,
                              (long long)o->checkpoint_steps, o->checkpoint_seconds);
+    if (o->tf32 && (o->float32 || o->device != SAP_DEVICE_CUDA))
+        return sap_error_set(err, o->float32 ? SAP_EARGUMENT : SAP_EUNSUPPORTED, "%s: training in tf32 %s", model->name,
+                             o->float32 ? "and float32 at once" : "needs a GPU");
     if (model->output_count > SAP_OUTPUTS)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: the model has %d outputs; at most %d can be trained",
                              model->name, model->output_count, SAP_OUTPUTS);

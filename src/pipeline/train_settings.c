@@ -259,6 +259,7 @@ sap_status sap_train_settings_init(const sap_stage *stage, const sap_model *mode
         .checkpoint_seconds = sap_stage_real(stage, "checkpoint-every"),
         .device = sap_stage_device(stage),
         .float32 = sap_stage_switch(stage, "float32"),
+        .tf32 = sap_stage_switch(stage, "tf32"),
         .bf16 = sap_stage_switch(stage, "bf16"),
     };
     const sap_training_config *compiled = sap_model_training_config(model);

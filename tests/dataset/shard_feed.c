@@ -4,7 +4,7 @@
 
 sap_feed *shard_feed_open(const sap_examples *e, int32_t from, int32_t to) {
     sap_feed *feed = NULL;
-    if (sap_feed_init(e->rows, 1, 0, SAP_DATASET_SHARDS, NULL, &feed, NULL) != SAP_OK)
+    if (sap_feed_init(e->rows, 1, e->targets, SAP_DATASET_SHARDS, NULL, &feed, NULL) != SAP_OK)
         return NULL;
     feed->all_begin = sap_arena_array(&feed->arena, SAP_DATASET_SHARDS + 1, sizeof *feed->all_begin);
     for (int64_t s = 0; s <= SAP_DATASET_SHARDS; s++)
@@ -26,6 +26,8 @@ sap_feed *shard_feed_open(const sap_examples *e, int32_t from, int32_t to) {
         feed->inputs[0] = (sap_feed_input){
             .width = e->values[0], .x = e->x[0] + e->offsets[0][first] * e->values[0], .offsets = offsets};
     }
+    for (int32_t i = 0; i < e->targets; i++)
+        feed->y[i] = (sap_feed_input){.values = e->target_values[i], .x = e->y[i] + first * e->target_values[i]};
     feed->label = e->label + first;
     feed->identity = e->identity + first;
     feed->weight = e->weight ? e->weight + first : NULL;

@@ -30,7 +30,7 @@
 #define __grid_constant__
 #define __restrict__
 
-using std::min, std::max, std::isfinite;
+using std::min, std::max, std::isfinite, std::isinf;
 
 struct dim3 {
     unsigned x, y, z;

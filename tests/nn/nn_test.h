@@ -64,6 +64,20 @@ static inline sap_status open_text(const char *json, uint64_t seed, sap_model **
                            "{\"class_name\": \"Dropout\", \"config\": {\"name\": \"drop\", \"rate\": 0.3}}, " DENSE(   \
                                "b", "20", "tanh") ", " DENSE("c", "3", "softmax"))
 
+#define DENSE_OF(name, units, activation, from)                                                                        \
+    "{\"class_name\": \"Dense\", \"name\": \"" name "\", \"config\": {\"name\": \"" name "\", \"units\": " units       \
+    ", \"activation\": \"" activation "\"}, \"inbound_nodes\": [{\"args\": [{\"class_name\": \"__keras_tensor__\", "   \
+    "\"config\": {\"keras_history\": [\"" from "\", 0, 0]}}], \"kwargs\": {}}]}"
+/* 14 – 20 – a class of three ("kind"), and a number ("sum") that stands on layer `from`: "a", or "kind" */
+#define TWO_ENDS(from)                                                                                                 \
+    "{\"class_name\": \"Functional\", \"config\": {\"name\": \"net\", \"layers\": [{\"class_name\": \"InputLayer\", "  \
+    "\"name\": \"x\", \"config\": {\"name\": \"x\", \"batch_shape\": [null, 14]}, \"inbound_nodes\": []}, " DENSE_OF(  \
+        "a", "20", "relu",                                                                                             \
+        "x") ", " DENSE_OF("kind", "3", "softmax",                                                                     \
+                           "a") ", " DENSE_OF("sum", "1", "linear",                                                    \
+                                              from) "], \"input_layers\": [[\"x\", 0, 0]], \"output_layers\": "        \
+                                                    "[[\"kind\", 0, 0], [\"sum\", 0, 0]]}}"
+
 typedef struct random_examples {
     sap_examples examples;
     float *x;

@@ -21,10 +21,11 @@ enum { ROWS = 170, CHECK_ROWS = 70, WIDTH = 14, STEPS = 3, BATCH = 96 };
 static random_examples train_rows, check_rows;
 static int64_t offsets[ROWS + 1];
 static float steps[ROWS * STEPS * 3];
+static float kinds[ROWS], numbers[ROWS], weights[ROWS];
 
 typedef struct task {
     const char *net;
-    bool sequences, interrupted;
+    bool sequences, ends, interrupted;
     sap_train_options options;
     volatile int cancel; /* of rank 1; set after the first epoch of this run, if it is to be interrupted */
     float *values[FAKE_RANKS];
@@ -41,6 +42,14 @@ static sap_feed *open_share(const task *t, const random_examples *r, int32_t fro
         e.x = &x;
         e.values = &width;
         e.offsets = &begin;
+    }
+    if (t->ends) {
+        static const int64_t one[] = {1, 1};
+        static const float *const y[] = {kinds, numbers};
+        e.targets = 2;
+        e.y = y;
+        e.target_values = one;
+        e.weight = weights;
     }
     return shard_feed_open(&e, from, to);
 }
@@ -135,11 +144,11 @@ static const char *net_file(const char *text, const char *name) {
     return strdup(path);
 }
 
-static task tasks[2];
+static task tasks[3];
 
 static void ranks_on_gpus_are_ranks_on_cpus(void **state) {
     (void)state;
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         task cpu = train(&tasks[k], SAP_DEVICE_CPU, false, 3);
         emulate_devices(3);
         task direct = train(&tasks[k], SAP_DEVICE_CUDA, false, 3);
@@ -156,7 +165,7 @@ static void ranks_on_gpus_are_ranks_on_cpus(void **state) {
 static void a_fixed_order_changes_nothing(void **state) {
     (void)state;
     emulate_devices(3);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         task cpu = train(&tasks[k], SAP_DEVICE_CPU, true, 1), one = train(&tasks[k], SAP_DEVICE_CUDA, true, 1);
         task three = train(&tasks[k], SAP_DEVICE_CUDA, true, 3);
         expect_close(&cpu, &one);
@@ -263,7 +272,7 @@ static void stream_rank(fake_job *job) {
     if (job->status == SAP_OK)
         job->status = sap_optimizer_init(&state, &full, model->trainable_count, NULL, 0, &job->error);
     if (job->status == SAP_OK)
-        job->status = sap_cuda_open(model, NULL, &state, BATCH, true, &share, &cuda, &job->error);
+        job->status = sap_cuda_open(model, NULL, &state, BATCH, SAP_CUDA_FLOAT32, &share, &cuda, &job->error);
     if (job->status == SAP_OK)
         job->status = run_epoch(s, cuda, feed, shards, &state, &job->error);
     if (job->status == SAP_OK)
@@ -312,12 +321,21 @@ static int set_up(void **state) {
     options.epochs = 1;
     options.validation_freq = 1;
     tasks[1] = (task){.net = net_file(GRU_NET, "gru.json"), .sequences = true, .options = options};
+    for (int i = 0; i < ROWS; i++) {
+        kinds[i] = (float)train_rows.label[i];
+        numbers[i] = train_rows.x[14 * i] + train_rows.x[14 * i + 5];
+        weights[i] = 0.5F * (float)(i % 4);
+    }
+    static const sap_loss losses[] = {{.kind = SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY, .weight = 0.5},
+                                      {.kind = SAP_LOSS_MEAN_SQUARED_ERROR, .weight = 2}};
+    options.losses = losses;
+    tasks[2] = (task){.net = net_file(TWO_ENDS("a"), "ends.json"), .ends = true, .options = options};
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < 3; k++)
         free((char *)(uintptr_t)tasks[k].net);
     free_examples(&train_rows);
     free_examples(&check_rows);

@@ -19,6 +19,7 @@ typedef struct net {
     int64_t offsets[ROWS_MOST + 1];
     float *x;
     int32_t label[ROWS_MOST];
+    float target[ROWS_MOST];  /* the same */
     int64_t places[5], count; /* kernel, recurrent kernel, bias, dense kernel, dense bias */
     float *values;
 } net;
@@ -56,7 +57,7 @@ static void make_net(net *n, const int32_t *lengths, uint64_t seed) {
     for (int64_t i = 0; i < n->count; i++)
         n->values[i] = (float)(draw(&seed) * (i < n->places[2] ? 1.0 / sqrt(n->units) : 0.5));
     for (int64_t r = 0; r < n->rows; r++)
-        n->label[r] = (int32_t)(sap_mix(seed, (uint64_t)r) % CLASSES);
+        n->target[r] = (float)(n->label[r] = (int32_t)(sap_mix(seed, (uint64_t)r) % CLASSES));
 }
 
 /* ---- The formulas in double --------------------------------------------------------------------------------- */
@@ -155,7 +156,7 @@ static void check_gradients(const net *n, const float *gradients, int64_t stride
     free(w);
 }
 
-static void check_net(net *n, const int32_t *lengths, bool exact, double tolerance, int64_t stride) {
+static void check_net(net *n, const int32_t *lengths, sap_cuda_precision precision, double tolerance, int64_t stride) {
     make_net(n, lengths, 5);
     int64_t steps = n->steps ? n->steps : 1, values = n->whole ? steps * n->units : n->units;
     sap_cuda_tensor tensors[] = {
@@ -191,26 +192,29 @@ static void check_net(net *n, const int32_t *lengths, bool exact, double toleran
          .activation = {.kind = SAP_SOFTMAX},
          .logits = true},
     };
+    sap_cuda_output output = {2, CLASSES, 1, {.from_logits = true, .keep = 1, .weight = 1}};
     sap_cuda_input input = {0, tensors[0].values, n->steps == 0};
     sap_cuda_plan plan = {.name = "net",
                           .tensor_count = 3,
                           .op_count = 2,
                           .input_count = 1,
+                          .output_count = 1,
                           .tensors = tensors,
                           .ops = ops,
                           .inputs = &input,
-                          .output = 2,
-                          .classes = CLASSES,
-                          .loss = {.from_logits = true, .keep = 1},
+                          .outputs = &output,
                           .value_count = n->count,
                           .trainable_count = n->count,
-                          .exact = exact};
+                          .precision = precision};
     sap_cuda_engine *engine = NULL;
     assert_ok(sap_plugin_cuda.open(&plan, n->rows, NULL, &engine, &error));
     assert_ok(sap_plugin_cuda.put(engine, n->values, NULL, &error));
     const float *x[] = {n->x};
     const int64_t *offsets[] = {n->steps ? NULL : n->offsets};
-    sap_cuda_rows rows = {.rows = n->rows, .x = x, .offsets = offsets, .label = n->label};
+    const float *target[] = {n->target};
+    const int64_t target_values[] = {1};
+    sap_cuda_rows rows = {
+        .rows = n->rows, .x = x, .offsets = offsets, .target = target, .target_values = target_values};
     float *found = calloc((size_t)(n->rows * CLASSES + n->count), sizeof *found);
     double *w = calloc((size_t)n->count, sizeof *w), *expected = calloc((size_t)n->rows * CLASSES, sizeof *expected);
     for (int64_t i = 0; i < n->count; i++)
@@ -219,7 +223,7 @@ static void check_net(net *n, const int32_t *lengths, bool exact, double toleran
     for (int64_t r = 0; r < n->rows; r++)
         loss += row_loss(n, w, r, expected + r * CLASSES);
     sap_cuda_result result;
-    assert_ok(sap_plugin_cuda.predict(engine, &rows, found, &error));
+    assert_ok(sap_plugin_cuda.predict(engine, &rows, &found, &error));
     double far = distance(found, expected, n->rows * CLASSES);
     if (!(far <= tolerance))
         fail_msg("outputs differ by %g of their norm", far);
@@ -242,11 +246,11 @@ static void test_general(void **state) {
     (void)state;
     for (int lstm = 0; lstm < 2; lstm++) {
         net ragged = {.lstm = lstm, .width = 3, .units = 5, .rows = 7};
-        check_net(&ragged, LENGTHS, true, 2e-5, 1);
+        check_net(&ragged, LENGTHS, SAP_CUDA_FLOAT32, 2e-5, 1);
         net backwards = {.lstm = lstm, .backwards = true, .width = 3, .units = 5, .rows = 7};
-        check_net(&backwards, LENGTHS, true, 2e-5, 1);
+        check_net(&backwards, LENGTHS, SAP_CUDA_FLOAT32, 2e-5, 1);
         net regular = {.lstm = lstm, .whole = true, .width = 4, .units = 6, .steps = 5, .rows = 5};
-        check_net(&regular, NULL, true, 2e-5, 1);
+        check_net(&regular, NULL, SAP_CUDA_FLOAT32, 2e-5, 1);
     }
 }
 
@@ -257,18 +261,18 @@ static void check_tensor_cores(bool lstm) {
     for (int32_t r = 0; r < ROWS_MOST; r++)
         many[r] = (int32_t)(sap_mix(3, (uint64_t)r) % (r < 20 ? 11 : 4));
     net small = {.lstm = lstm, .width = 3, .units = 5, .rows = 7};
-    check_net(&small, LENGTHS, false, 0.01, 1);
+    check_net(&small, LENGTHS, SAP_CUDA_BF16, 0.01, 1);
     static const int32_t long_ones[] = {30, 27, 9}; /* around the rings of steps in shared memory */
     net round = {.lstm = lstm, .width = 3, .units = 5, .rows = 3};
-    check_net(&round, long_ones, false, 0.01, 1);
+    check_net(&round, long_ones, SAP_CUDA_BF16, 0.01, 1);
     net published = {.lstm = lstm, .width = 19, .units = 50, .rows = 20};
-    check_net(&published, many, false, 0.01, 97);
+    check_net(&published, many, SAP_CUDA_BF16, 0.01, 97);
     net two = {.lstm = lstm, .backwards = true, .width = 16, .units = 17, .rows = 40};
-    check_net(&two, many, false, 0.01, 41);
+    check_net(&two, many, SAP_CUDA_BF16, 0.01, 41);
     net four = {.lstm = lstm, .width = 8, .units = 12, .rows = 110};
-    check_net(&four, many, false, 0.01, 29);
+    check_net(&four, many, SAP_CUDA_BF16, 0.01, 29);
     net largest = {.lstm = lstm, .width = 32, .units = 64, .rows = 12};
-    check_net(&largest, many, false, 0.01, 191);
+    check_net(&largest, many, SAP_CUDA_BF16, 0.01, 191);
 }
 
 static void test_gru_on_tensor_cores(void **state) {
@@ -281,11 +285,27 @@ static void test_lstm_on_tensor_cores(void **state) {
     check_tensor_cores(true);
 }
 
+/* Products in tf32: sums that are no whole tiles, several tiles a warp, and a kernel too large for shared memory. */
+static void test_tf32(void **state) {
+    (void)state;
+    for (int lstm = 0; lstm < 2; lstm++) {
+        net ragged = {.lstm = lstm, .width = 3, .units = 5, .rows = 7};
+        check_net(&ragged, LENGTHS, SAP_CUDA_TF32, 1e-3, 1);
+        net backwards = {.lstm = lstm, .backwards = true, .width = 9, .units = 50, .rows = 7};
+        check_net(&backwards, LENGTHS, SAP_CUDA_TF32, 1e-3, 97);
+        net regular = {.lstm = lstm, .whole = true, .width = 4, .units = 6, .steps = 5, .rows = 19};
+        check_net(&regular, NULL, SAP_CUDA_TF32, 1e-3, 1);
+    }
+    net large = {.lstm = true, .width = 4, .units = 128, .rows = 3};
+    check_net(&large, LENGTHS, SAP_CUDA_TF32, 1e-3, 3001);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_general),
         cmocka_unit_test(test_gru_on_tensor_cores),
         cmocka_unit_test(test_lstm_on_tensor_cores),
+        cmocka_unit_test(test_tf32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

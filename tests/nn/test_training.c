@@ -464,22 +464,6 @@ static void test_class_weights(void **state) {
     drop_outcome(&o);
 }
 
-#define NODE(from)                                                                                                     \
-    "[{\"args\": [{\"class_name\": \"__keras_tensor__\", \"config\": {\"keras_history\": [\"" from                     \
-    "\", 0, 0]}}], \"kwargs\": {}}]"
-#define DENSE_OF(name, units, activation, from)                                                                        \
-    "{\"class_name\": \"Dense\", \"name\": \"" name "\", \"config\": {\"name\": \"" name "\", \"units\": " units       \
-    ", \"activation\": \"" activation "\"}, \"inbound_nodes\": " NODE(from) "}"
-#define TWO_ENDS                                                                                                       \
-    "{\"class_name\": \"Functional\", \"config\": {\"name\": \"net\", \"layers\": [{\"class_name\": \"InputLayer\", "  \
-    "\"name\": \"x\", \"config\": {\"name\": \"x\", \"batch_shape\": [null, 14]}, \"inbound_nodes\": []}, " DENSE_OF(  \
-        "a", "20", "relu", "x") ", " DENSE_OF("kind", "3", "softmax", "a") ", " DENSE_OF("sum", "1", "linear",         \
-                                                                                         "a") "], \"input_layers\": "  \
-                                                                                              "[[\"x\", 0, 0]], "      \
-                                                                                              "\"output_layers\": "    \
-                                                                                              "[[\"kind\", 0, 0], "    \
-                                                                                              "[\"sum\", 0, 0]]}}"
-
 /* Losses of several outputs add up with their weights; an output without one is not trained, and does not matter. */
 static void test_several_outputs(void **state) {
     (void)state;
@@ -499,7 +483,7 @@ static void test_several_outputs(void **state) {
                          {.kind = SAP_LOSS_MEAN_SQUARED_ERROR, .weight = 2}};
     sap_train_options options = {
         .epochs = 5, .batch = 50, .seed = 3, .losses = losses, .optimizer.learning_rate = 0.01};
-    outcome o = train_net(TWO_ENDS, 1, &options, NULL), more = train_net(TWO_ENDS, 3, &options, NULL);
+    outcome o = train_net(TWO_ENDS("a"), 1, &options, NULL), more = train_net(TWO_ENDS("a"), 3, &options, NULL);
     assert_int_equal(o.status, SAP_OK);
     assert_same(&o, &more);
     for (int64_t e = 0; e < 5; e++)
@@ -509,7 +493,7 @@ static void test_several_outputs(void **state) {
     assert_true(value_of(&o, 4, "val_sum_loss") < 0.05);
     drop_outcome(&more);
     losses[1].kind = SAP_LOSS_NONE;
-    more = train_net(TWO_ENDS, 1, &options, NULL);
+    more = train_net(TWO_ENDS("a"), 1, &options, NULL);
     assert_int_equal(more.status, SAP_OK);
     assert_true(value_of(&more, 4, "kind_accuracy") > 0.9);
     assert_true(fabs(value_of(&more, 4, "loss") - 0.5 * value_of(&more, 4, "kind_loss")) < 1e-9);

@@ -13,6 +13,11 @@ __device__ static inline float normal_distribution(float x) {
 #define GELU_ROOT 0.797884560802865F /* sqrt(2/π) */
 #define GELU_CUBE 0.044715F
 
+__device__ static inline float squareplus(float x) { /* (x + root) / 2 without cancellation */
+    float root = sqrtf(x * x + 4);
+    return x < 0 ? 2 / (root - x) : (root + x) / 2;
+}
+
 __device__ static inline float activation_value(const sap_activation &f, float x) {
     switch (f.kind) {
     case SAP_RELU:
@@ -41,6 +46,26 @@ __device__ static inline float activation_value(const sap_activation &f, float x
         return x * normal_distribution(x);
     case SAP_GELU_TANH:
         return 0.5F * x * (1 + tanhf(GELU_ROOT * (x + GELU_CUBE * x * x * x)));
+    case SAP_HARD_SILU:
+        return x < -3 ? 0 : x > 3 ? x : x * (x / 6 + 0.5F);
+    case SAP_MISH:
+        return x * tanhf(x > 0 ? x + log1pf(expf(-x)) : log1pf(expf(x)));
+    case SAP_LOG_SIGMOID:
+        return x < 0 ? x - log1pf(expf(x)) : -log1pf(expf(-x));
+    case SAP_SQUAREPLUS:
+        return squareplus(x);
+    case SAP_SPARSE_PLUS:
+        return x <= -1 ? 0 : x < 1 ? (x + 1) * (x + 1) / 4 : x;
+    case SAP_SPARSE_SIGMOID:
+        return x <= -1 ? 0 : x >= 1 ? 1 : (x + 1) / 2;
+    case SAP_HARD_TANH:
+        return x < -1 ? -1 : x > 1 ? 1 : x;
+    case SAP_TANH_SHRINK:
+        return x - tanhf(x);
+    case SAP_SOFT_SHRINK:
+        return x > 0.5F ? x - 0.5F : x < -0.5F ? x + 0.5F : 0;
+    case SAP_HARD_SHRINK:
+        return x <= 0.5F && x >= -0.5F ? 0 : x;
     default:
         return x;
     }
@@ -79,6 +104,27 @@ __device__ static inline float activation_slope(const sap_activation &f, float z
         float h = tanhf(GELU_ROOT * (z + GELU_CUBE * z * z * z));
         return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * GELU_ROOT * (1 + 3 * GELU_CUBE * z * z);
     }
+    case SAP_HARD_SILU:
+        return z < -3 ? 0 : z > 3 ? 1 : z / 3 + 0.5F;
+    case SAP_MISH: {
+        float h = tanhf(z > 0 ? z + log1pf(expf(-z)) : log1pf(expf(z)));
+        return h + z * (1 - h * h) / (1 + expf(-z));
+    }
+    case SAP_LOG_SIGMOID:
+        return 1 / (1 + expf(z));
+    case SAP_SQUAREPLUS:
+        return squareplus(z) / sqrtf(z * z + 4);
+    case SAP_SPARSE_PLUS:
+        return z <= -1 ? 0 : z < 1 ? (z + 1) / 2 : 1;
+    case SAP_SPARSE_SIGMOID:
+        return z > -1 && z < 1 ? 0.5F : 0;
+    case SAP_HARD_TANH:
+        return z < -1 || z > 1 ? 0 : 1;
+    case SAP_TANH_SHRINK:
+        return tanhf(z) * tanhf(z);
+    case SAP_SOFT_SHRINK:
+    case SAP_HARD_SHRINK:
+        return z <= 0.5F && z >= -0.5F ? 0 : 1;
     default:
         return 1;
     }

@@ -32,12 +32,74 @@ __device__ inline item item_at(const attention &p, int64_t number) {
             first_step(p.keys, row)};
 }
 
+__device__ inline bool counts(const float *list, int64_t place) {
+    return !list || list[place] != 0;
+}
+
+/* As on the CPU, which takes the others out first. */
+__global__ void number_tokens(attention p) {
+    FOR_EACH (row, *p.queries.rows) {
+        int64_t queries = row_steps(p.queries, row), query_start = first_step(p.queries, row);
+        int64_t keys = row_steps(p.keys, row), key_start = first_step(p.keys, row), first = keys;
+        int32_t met = 0, meeting = 0;
+        for (int64_t k = 0; k < keys; k++) {
+            p.key_number[key_start + k] = met;
+            first = met == 0 && counts(p.key_counts, key_start + k) ? k : first;
+            met += counts(p.key_counts, key_start + k);
+        }
+        for (int64_t q = 0; q < queries; q++) {
+            p.query_number[query_start + q] = meeting;
+            meeting += counts(p.query_counts, query_start + q) && first < keys && (!p.causal || first <= q);
+        }
+        p.meeting[2 * row] = meeting;
+        p.meeting[2 * row + 1] = met;
+    }
+}
+
 /* What the weight of a pair is multiplied by. */
 __device__ inline float factor(const attention &p, const item &t, int64_t query, int64_t key) {
     if (!p.drop)
         return 1;
-    uint32_t number = (uint32_t)((t.head * t.queries + query) * t.keys + key);
+    int64_t queries = t.queries, keys = t.keys;
+    if (p.query_number) {
+        query = p.query_number[t.query_start + query];
+        key = p.key_number[t.key_start + key];
+        queries = p.meeting[2 * t.row];
+        keys = p.meeting[2 * t.row + 1];
+    }
+    uint32_t number = (uint32_t)((t.head * queries + query) * keys + key);
     return dropout_bits(mix(p.row_keys[t.row], p.key), number) >= p.threshold ? p.kept : 0;
+}
+
+/* Whether some queries may not meet all keys of their row. */
+__device__ inline bool masked(const attention &p) {
+    return p.query_counts || p.key_counts;
+}
+
+/* Whether they meet; the query counts. */
+__device__ inline bool meets(const attention &p, const item &t, int64_t query, int64_t key) {
+    return (!p.causal || key <= query) && counts(p.key_counts, t.key_start + key);
+}
+
+/* Keys that some query of the block meets stand before it; all, where one may get the mean of all values. */
+__device__ inline int64_t keys_end(const attention &p, const item &t) {
+    return p.causal && !masked(p) ? min(t.keys, t.first + THREADS) : t.keys;
+}
+
+/* Queries that meet some key of the block stand from here on, likewise. */
+__device__ inline int64_t queries_begin(const attention &p, const item &t) {
+    return p.causal && !masked(p) ? t.first : 0;
+}
+
+/* The score of a pair that does not meet: so low that it is gone beside any other, and the same for all, which makes the mean of all values. */
+#define NO_SCORE (-1e30F)
+
+/* The weight of a pair, again. statistic: of the query, infinity: it gets the mean of all values, or 0. */
+__device__ inline float weight_of(const attention &p, const item &t, int64_t query, int64_t key, float score,
+                                  float statistic) {
+    if (isinf(statistic))
+        return p.means_all ? 1 / (float)t.keys : 0;
+    return meets(p, t, query, key) ? expf(score - statistic) : 0;
 }
 
 /* `dim` values of a head of the token at `place` to registers, the rest zero. */
@@ -80,20 +142,22 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend(attention p
     float *k = (float *)raw, *v = k + TOKENS * DIM;
     for (int64_t number = blockIdx.x; number < item_count(p); number += gridDim.x) {
         item t = item_at(p, number);
-        int64_t query = t.first + threadIdx.x, place = t.query_start + query;
+        int64_t query = t.first + threadIdx.x, place = t.query_start + query, end = keys_end(p, t);
         if (t.first >= t.queries)
             continue;
-        bool mine = query < t.queries;
+        bool mine = query < t.queries, met = false, asks = mine && counts(p.query_counts, place);
         float q[DIM], y[DIM] = {}, most = -INFINITY, sum = 0;
         if (mine)
             take<DIM>(q, p.q, place, p.heads, t.head, p.key_dim);
-        for (int64_t first = 0; first < t.keys; first += TOKENS) {
+        for (int64_t first = 0; first < end; first += TOKENS) {
             __syncthreads();
             share<DIM>(k, p.k, t.key_start, first, t.keys, p.heads, t.head, p.key_dim);
             share<DIM>(v, p.v, t.key_start, first, t.keys, p.heads, t.head, p.value_dim);
             __syncthreads();
-            for (int j = 0; mine && j < TOKENS && first + j < t.keys; j++) {
-                float score = p.scale * dot<DIM>(q, k + j * DIM);
+            for (int j = 0; mine && j < TOKENS && first + j < end; j++) {
+                bool meet = asks && meets(p, t, query, first + j);
+                float score = meet ? p.scale * dot<DIM>(q, k + j * DIM) : NO_SCORE;
+                met = met || meet;
                 if (score > most) {
                     float less = expf(most - score);
                     most = score;
@@ -113,9 +177,10 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend(attention p
             continue;
         UNROLL
         for (int f = 0; f < DIM; f++)
-            y[f] = t.keys > 0 ? y[f] / sum : 0;
+            y[f] = met || (p.means_all && t.keys > 0) ? y[f] / sum : 0;
         put<DIM>(p.y + (place * p.heads + t.head) * p.value_dim, y, p.value_dim, false);
-        p.statistic[place * p.heads + t.head] = most + logf(sum); /* the weights are e^(score - statistic) */
+        p.statistic[place * p.heads + t.head] =
+            met ? most + logf(sum) : INFINITY; /* weights are e^(score - statistic) */
     }
 }
 
@@ -125,7 +190,7 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend_to_queries(
     float *k = (float *)raw, *v = k + TOKENS * DIM;
     for (int64_t number = blockIdx.x; number < item_count(p); number += gridDim.x) {
         item t = item_at(p, number);
-        int64_t query = t.first + threadIdx.x, place = t.query_start + query;
+        int64_t query = t.first + threadIdx.x, place = t.query_start + query, end = keys_end(p, t);
         if (t.first >= t.queries)
             continue;
         bool mine = query < t.queries;
@@ -138,13 +203,14 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend_to_queries(
             statistic = p.statistic[place * p.heads + t.head];
             p.products[place * p.heads + t.head] = mean;
         }
-        for (int64_t first = 0; p.dq && first < t.keys; first += TOKENS) {
+        for (int64_t first = 0; p.dq && first < end; first += TOKENS) {
             __syncthreads();
             share<DIM>(k, p.k, t.key_start, first, t.keys, p.heads, t.head, p.key_dim);
             share<DIM>(v, p.v, t.key_start, first, t.keys, p.heads, t.head, p.value_dim);
             __syncthreads();
-            for (int j = 0; mine && j < TOKENS && first + j < t.keys; j++) {
-                float weight = expf(p.scale * dot<DIM>(q, k + j * DIM) - statistic);
+            for (int j = 0; mine && !isinf(statistic) && j < TOKENS && first + j < end; j++) {
+                float score = p.scale * dot<DIM>(q, k + j * DIM);
+                float weight = weight_of(p, t, query, first + j, score, statistic);
                 float dweight = factor(p, t, query, first + j) * dot<DIM>(dy, v + j * DIM);
                 float dscore = weight * (dweight - mean) * p.scale;
                 UNROLL
@@ -171,7 +237,7 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend_to_keys(att
             take<DIM>(k, p.k, place, p.heads, t.head, p.key_dim);
             take<DIM>(v, p.v, place, p.heads, t.head, p.value_dim);
         }
-        for (int64_t first = 0; first < t.queries; first += TOKENS) {
+        for (int64_t first = queries_begin(p, t); first < t.queries; first += TOKENS) {
             __syncthreads();
             share<DIM>(q, p.q, t.query_start, first, t.queries, p.heads, t.head, p.key_dim);
             share<DIM>(dy, p.dy, t.query_start, first, t.queries, p.heads, t.head, p.value_dim);
@@ -182,9 +248,11 @@ template <int DIM> __global__ void __launch_bounds__(THREADS) attend_to_keys(att
             }
             __syncthreads();
             for (int i = 0; mine && i < TOKENS && first + i < t.queries; i++) {
-                float weight = expf(p.scale * dot<DIM>(k, q + i * DIM) - statistic[i]);
+                float score = p.scale * dot<DIM>(k, q + i * DIM);
+                float weight = weight_of(p, t, first + i, key, score, statistic[i]);
                 float kept = factor(p, t, first + i, key);
                 float dscore = weight * (kept * dot<DIM>(v, dy + i * DIM) - mean[i]) * p.scale;
+                dscore = isinf(statistic[i]) ? 0 : dscore;
                 UNROLL
                 for (int f = 0; f < DIM; f++) {
                     dk[f] += dscore * q[i * DIM + f];
@@ -229,6 +297,8 @@ void launch_dim(cudaStream_t stream, const attention &p, int64_t rows_most, bool
 } // namespace
 
 void launch_attention(cudaStream_t stream, const attention &p, int64_t rows_most) {
+    if (p.query_number)
+        SAP_LAUNCH(number_tokens, dim3(blocks_for(rows_most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, p);
     launch_dim(stream, p, rows_most, false);
 }
 

@@ -4,18 +4,25 @@
 
 #include "cuda_recurrent.h"
 
-/* Formulas as in attention.h; (positions, heads · dim) row-major. A row without keys gives 0. */
+/* Formulas as in attention.h; (positions, heads · dim) row-major. A row without keys gives 0. A query that does not count, or meets no key that
+ * does, gives the mean of all values of the row, or 0. */
 struct attention {
     int32_t heads, key_dim, value_dim;
     sequences queries, keys;
-    int64_t longest; /* most queries and keys of a row */
+    const float *query_counts, *key_counts; /* (positions) 0: does not count; NULL: all do */
+    bool causal;                            /* a query meets no key behind it */
+    bool means_all;                         /* what a query without a key gets; else 0 */
+    int64_t longest;                        /* most queries and keys of a row */
     float scale;
     bool drop;
     uint32_t threshold, key;
     float kept;
     const uint64_t *row_keys;
+    /* With dropout, where some tokens do not count: the number of each (positions) among those of its row that meet some, by which random numbers
+     * are drawn, and how many those are, (rows, 2): queries, keys; else NULL. */
+    int32_t *query_number, *key_number, *meeting;
     const float *q, *k, *v;
-    float *y, *statistic; /* statistic: (positions of queries, heads) */
+    float *y, *statistic; /* statistic: (positions of queries, heads); infinity: the query meets no key */
     const float *dy;
     float *products;     /* (positions of queries, heads): y · dy, scratch of the backward pass */
     float *dq, *dk, *dv; /* NULL: not wanted */
@@ -42,7 +49,9 @@ int64_t normalization_work(int64_t most, int64_t width);
 
 /* Of each of `width` features over all positions: y = (x - mean) / sqrt(variance + epsilon) · gamma + beta; gamma, beta may be NULL. */
 struct batch_normalization {
-    extent n; /* positions */
+    extent n;            /* positions */
+    const float *counts; /* (steps of all rows) 0: their positions take no part in sums; NULL: all do */
+    int64_t places;      /* positions a step */
     int64_t most, width;
     bool own; /* mean and variance of the batch, from which the moving ones learn; else the moving ones */
     double epsilon, momentum;
@@ -59,9 +68,10 @@ void launch_batch_normalization(cudaStream_t stream, const batch_normalization &
 void launch_batch_normalization_gradient(cudaStream_t stream, const batch_normalization &p);
 int64_t batch_normalization_work(int64_t most, int64_t width);
 
-/* y (rows, width): the mean, or the largest, of the steps (positions, width) of each row; 0 where there is none. */
+/* y (rows, width): the mean of the steps (positions, width) of each row that count, or the largest of all; 0 where there is none. */
 struct pooling {
     sequences at;
+    const float *counts; /* (positions) 0: does not count; NULL: all do */
     int64_t width;
     bool largest;
     const float *x;

@@ -6,6 +6,37 @@ namespace {
 const int64_t PART = 512, PARTS_MOST = 256; /* positions that a part of a sum has at least; parts */
 enum { COLUMNS = 32, LANES = SAP_THREADS / COLUMNS };
 
+/* Whether a position takes part in sums. */
+__device__ inline bool counts(const batch_normalization &p, int64_t position) {
+    return !p.counts || p.counts[position / p.places] != 0;
+}
+
+/* work: how many positions take part, where some do not; then (1 + parts, 2, width) sums, in all and of each part. */
+__device__ inline double *sums_of(const batch_normalization &p) {
+    return p.work + 1;
+}
+
+/* At least 1: without any position all sums are 0, and so are mean and variance, as Keras has it. */
+__device__ inline double count_of(const batch_normalization &p) {
+    double count = p.counts ? p.work[0] : (double)extent_of(p.n);
+    return count > 0 ? count : 1;
+}
+
+/* One block. */
+__global__ void __launch_bounds__(SAP_THREADS) count_positions(batch_normalization p) {
+    SAP_SHARED(raw);
+    double *shared = (double *)raw, sum = 0; /* (SAP_THREADS) */
+    int64_t steps = extent_of(p.n) / p.places;
+    for (int64_t s = threadIdx.x; s < steps; s += SAP_THREADS)
+        sum += p.counts[s] != 0;
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    for (int other = 1; threadIdx.x == 0 && other < SAP_THREADS; other++)
+        sum += shared[other];
+    if (threadIdx.x == 0)
+        p.work[0] = sum * (double)p.places;
+}
+
 unsigned parts_for(int64_t most) {
     int64_t parts = (most + PART - 1) / PART;
     return (unsigned)(parts < 1 ? 1 : parts > PARTS_MOST ? PARTS_MOST : parts);
@@ -14,7 +45,7 @@ unsigned parts_for(int64_t most) {
 /* What is summed: numbers; squares of their distance from the mean; gradients, and their products with that distance. */
 enum sums { SUM_NUMBERS, SUM_SQUARES, SUM_GRADIENTS };
 
-/* Block (x, y): part x of the positions, 32 columns from 32 y on; to work (1 + x, 2, width). */
+/* Block (x, y): part x of the positions, 32 columns from 32 y on. */
 template <sums WHAT> __global__ void __launch_bounds__(SAP_THREADS) add_part(batch_normalization p) {
     SAP_SHARED(raw);
     double *shared = (double *)raw; /* (2, SAP_THREADS) */
@@ -24,8 +55,9 @@ template <sums WHAT> __global__ void __launch_bounds__(SAP_THREADS) add_part(bat
     double a = 0, b = 0;
     for (int64_t r = first + lane; c < p.width && r < end; r += LANES) {
         float x = p.x[r * p.width + c], away = WHAT == SUM_NUMBERS ? 0 : x - p.statistic[c];
+        float share = WHAT == SUM_GRADIENTS || counts(p, r) ? 1 : 0;
         float d = WHAT == SUM_GRADIENTS ? p.dy[r * p.width + c] : 0;
-        a += WHAT == SUM_NUMBERS ? x : WHAT == SUM_SQUARES ? away * away : d;
+        a += share * (WHAT == SUM_NUMBERS ? x : WHAT == SUM_SQUARES ? away * away : d);
         b += d * away;
     }
     shared[thread] = a;
@@ -37,7 +69,7 @@ template <sums WHAT> __global__ void __launch_bounds__(SAP_THREADS) add_part(bat
         a += shared[other * COLUMNS + thread];
         b += shared[SAP_THREADS + other * COLUMNS + thread];
     }
-    double *work = p.work + (1 + (int64_t)blockIdx.x) * 2 * p.width;
+    double *work = sums_of(p) + (1 + (int64_t)blockIdx.x) * 2 * p.width;
     work[c] = a;
     work[p.width + c] = b;
 }
@@ -46,15 +78,14 @@ __device__ inline float moved(float average, double value, double momentum) {
     return (float)(average * momentum + value * (1 - momentum));
 }
 
-/* Adds the parts. Without any position all sums are 0, and so are mean and variance, as Keras has it. */
+/* Adds the parts. */
 template <sums WHAT> __global__ void add_parts(batch_normalization p, int parts) {
-    int64_t n = extent_of(p.n);
-    double count = (double)(n > 0 ? n : 1);
+    double count = count_of(p);
     FOR_EACH (c, p.width) {
         double a = 0, b = 0;
         for (int part = 1; part <= parts; part++) {
-            a += p.work[part * 2 * p.width + c];
-            b += p.work[part * 2 * p.width + p.width + c];
+            a += sums_of(p)[part * 2 * p.width + c];
+            b += sums_of(p)[part * 2 * p.width + p.width + c];
         }
         if (WHAT == SUM_NUMBERS) {
             p.statistic[c] = (float)(a / count);
@@ -63,8 +94,8 @@ template <sums WHAT> __global__ void add_parts(batch_normalization p, int parts)
             p.statistic[p.width + c] = (float)(1 / sqrt(a / count + p.epsilon));
             p.moving_variance[c] = moved(p.moving_variance[c], a / count, p.momentum);
         } else {
-            p.work[c] = a;
-            p.work[p.width + c] = b;
+            sums_of(p)[c] = a;
+            sums_of(p)[p.width + c] = b;
             if (p.dgamma)
                 p.dgamma[c] += (float)(b * p.statistic[p.width + c]);
             if (p.dbeta)
@@ -90,17 +121,22 @@ __global__ void normalize_batch(batch_normalization p) {
 
 /* With fixed statistics dx = scale dy; with those of the batch, mean and variance depend on every x. */
 __global__ void normalize_batch_back(batch_normalization p) {
-    int64_t n = extent_of(p.n);
-    FOR_EACH (i, n * p.width) {
+    double count = count_of(p);
+    FOR_EACH (i, extent_of(p.n) * p.width) {
         int64_t c = i % p.width;
         float inverse = p.statistic[p.width + c], d = p.dy[i];
-        if (p.own) {
-            float slope = inverse * inverse * (float)(p.work[p.width + c] / (double)n);
-            d -= (float)(p.work[c] / (double)n) + (p.x[i] - p.statistic[c]) * slope;
+        if (p.own && counts(p, i / p.width)) {
+            float slope = inverse * inverse * (float)(sums_of(p)[p.width + c] / count);
+            d -= (float)(sums_of(p)[c] / count) + (p.x[i] - p.statistic[c]) * slope;
         }
         d *= (p.gamma ? p.gamma[c] : 1) * inverse;
         p.dx[i] = p.add ? p.dx[i] + d : d;
     }
+}
+
+void launch_count(cudaStream_t stream, const batch_normalization &p) {
+    if (p.own && p.counts)
+        SAP_LAUNCH(count_positions, dim3(1), dim3(SAP_THREADS), SAP_THREADS * sizeof(double), stream, p);
 }
 
 template <sums WHAT> void launch_sums(cudaStream_t stream, const batch_normalization &p) {
@@ -113,11 +149,12 @@ template <sums WHAT> void launch_sums(cudaStream_t stream, const batch_normaliza
 } // namespace
 
 int64_t batch_normalization_work(int64_t most, int64_t width) {
-    return (1 + (int64_t)parts_for(most)) * 2 * width;
+    return 1 + (1 + (int64_t)parts_for(most)) * 2 * width;
 }
 
 void launch_batch_normalization(cudaStream_t stream, const batch_normalization &p) {
     if (p.own) {
+        launch_count(stream, p);
         launch_sums<SUM_NUMBERS>(stream, p);
         launch_sums<SUM_SQUARES>(stream, p);
     } else {
@@ -127,6 +164,7 @@ void launch_batch_normalization(cudaStream_t stream, const batch_normalization &
 }
 
 void launch_batch_normalization_gradient(cudaStream_t stream, const batch_normalization &p) {
+    launch_count(stream, p);
     if (p.dgamma || p.dbeta || (p.own && p.dx))
         launch_sums<SUM_GRADIENTS>(stream, p);
     if (p.dx)

@@ -39,7 +39,7 @@ static inline cudaError_t sap_launch_together(void (*kernel)(P...), dim3 grid, d
 #define UNROLL _Pragma("unroll")
 #endif
 
-/* Whether the code is for a device with bf16 tensor cores and asynchronous copies; kernels that need them are empty elsewhere. */
+/* Whether the code is for a device with tensor cores for bf16 and tf32, and asynchronous copies; kernels that need them are empty elsewhere. */
 #if defined(SAP_CUDA_EMULATED) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
 #define SAP_TENSOR_CORES 1
 #else
@@ -54,6 +54,18 @@ __device__ static inline uint32_t to_bf16(float x) {
     if ((bits & 0x7fffffff) > 0x7f800000)
         return bits >> 16 | 0x40;
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* The nearest number with 10 bits behind the point, ties away from zero: a tf32, as the bits of a float. */
+__device__ static inline uint32_t to_tf32(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+#else
+    uint32_t bits = __float_as_uint(x);
+    return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
+#endif
 }
 
 /* Two bf16 in a word, `low` first in memory. */
@@ -184,6 +196,22 @@ static inline void multiply_bf16(float *d, const uint32_t *a, uint32_t b0, uint3
     }
 }
 
+/* The same in tf32, of which a tensor core takes what a tf32 has: 10 bits behind the point. */
+static inline void multiply_tf32(float *d, const uint32_t *a, uint32_t b0, uint32_t b1) {
+    uint64_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    auto all = emulated::exchange(mine, 6);
+    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    auto number = [](uint64_t word) { return __uint_as_float((uint32_t)word & 0xffffe000); };
+    for (int e = 0; e < 4; e++) {
+        int row = g + (e >= 2 ? 8 : 0), column = 2 * t + (e & 1);
+        float sum = 0;
+        for (int k = 0; k < 8; k++)
+            sum += number(all[row % 8 * 4 + k % 4][(row >= 8) + 2 * (k >= 4)]) *
+                   number(all[column * 4 + k % 4][4 + (k >= 4)]);
+        d[e] += sum;
+    }
+}
+
 #else
 
 template <bool TRANSPOSED> __device__ static inline void load_matrices(uint32_t *out, const void *row) {
@@ -209,6 +237,18 @@ __device__ static inline void multiply_bf16(float *d, const uint32_t *a, uint32_
 #else
     (void)d, (void)a, (void)b0, (void)b1;
     __trap(); /* the host does not come here on such a device */
+#endif
+}
+
+__device__ static inline void multiply_tf32(float *d, const uint32_t *a, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    (void)d, (void)a, (void)b0, (void)b1;
+    __trap();
 #endif
 }
 

@@ -20,7 +20,6 @@ __global__ void __launch_bounds__(SCAN_THREADS) begin(const __grid_constant__ st
         *kept = now;
     for (int r = first; r < end; r++) {
         int32_t from = order[r];
-        batch.label[r] = set.label ? set.label[from] : 0;
         batch.key[r] = mix(key, set.identity ? set.identity[from] : (uint64_t)from);
     }
     if (thread == 0)
@@ -124,7 +123,7 @@ __global__ void activate_gradient(extent n, sap_activation f, const float *z, co
         d[i] *= activation_slope(f, z[i], a[i]);
 }
 
-__global__ void softmax(extent n, int64_t width, const float *z, float *a) {
+__global__ void softmax(extent n, int64_t width, bool log, const float *z, float *a) {
     FOR_EACH (r, extent_of(n)) {
         const float *from = z + r * width;
         float *to = a + r * width;
@@ -132,19 +131,21 @@ __global__ void softmax(extent n, int64_t width, const float *z, float *a) {
         for (int64_t c = 1; c < width; c++)
             most = from[c] > most ? from[c] : most;
         for (int64_t c = 0; c < width; c++)
-            sum += to[c] = expf(from[c] - most);
+            sum += expf(from[c] - most);
         for (int64_t c = 0; c < width; c++)
-            to[c] /= sum;
+            to[c] = log ? from[c] - most - logf(sum) : expf(from[c] - most) / sum;
     }
 }
 
-__global__ void softmax_gradient(extent n, int64_t width, const float *a, float *d) {
+__global__ void softmax_gradient(extent n, int64_t width, bool log, const float *a, float *d) {
     FOR_EACH (r, extent_of(n)) {
         float dot = 0;
         for (int64_t c = 0; c < width; c++)
-            dot += a[r * width + c] * d[r * width + c];
-        for (int64_t c = 0; c < width; c++)
-            d[r * width + c] = a[r * width + c] * (d[r * width + c] - dot);
+            dot += log ? d[r * width + c] : a[r * width + c] * d[r * width + c];
+        for (int64_t c = 0; c < width; c++) {
+            float *to = d + r * width + c, value = a[r * width + c];
+            *to = log ? *to - expf(value) * dot : value * (*to - dot);
+        }
     }
 }
 
@@ -161,12 +162,14 @@ void launch_activation_gradient(cudaStream_t stream, extent n, int64_t most, con
                a, d);
 }
 
-void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *z, float *a) {
-    SAP_LAUNCH(softmax, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, z, a);
+void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *z, float *a) {
+    SAP_LAUNCH(softmax, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, log, z, a);
 }
 
-void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *a, float *d) {
-    SAP_LAUNCH(softmax_gradient, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, a, d);
+void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *a,
+                             float *d) {
+    SAP_LAUNCH(softmax_gradient, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, log, a,
+               d);
 }
 
 /* ---- Dropout, copies, merges -------------------------------------------------------------------------------- */
@@ -297,4 +300,38 @@ void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda
                            const merge_inputs &inputs, const float *y, const float *dy, bool add, float *dx) {
     SAP_LAUNCH(merge_gradient, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, kind, count, index,
                inputs, y, dy, add, dx);
+}
+
+/* ---- Masks -------------------------------------------------------------------------------------------------- */
+
+namespace {
+
+__global__ void find_mask(extent n, int64_t width, float value, const float *x, float *counts) {
+    FOR_EACH (s, extent_of(n)) {
+        bool any = false;
+        for (int64_t c = 0; c < width; c++)
+            any = any || x[s * width + c] != value;
+        counts[s] = any ? 1 : 0;
+    }
+}
+
+__global__ void hide(extent n, int64_t width, const float *counts, const float *x, bool add, float *y) {
+    FOR_EACH (i, extent_of(n) * width) {
+        float value = counts[i / width] != 0 ? x[i] : 0;
+        y[i] = add ? y[i] + value : value;
+    }
+}
+
+} // namespace
+
+void launch_find_mask(cudaStream_t stream, extent n, int64_t most, int64_t width, float value, const float *x,
+                      float *counts) {
+    SAP_LAUNCH(find_mask, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, value, x,
+               counts);
+}
+
+void launch_hide(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *counts, const float *x,
+                 bool add, float *y) {
+    SAP_LAUNCH(hide, dim3(blocks_for(most * width, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, n, width, counts, x,
+               add, y);
 }

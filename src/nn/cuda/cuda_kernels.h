@@ -41,7 +41,9 @@ struct row_set {
     const void *x[SAP_CUDA_INPUTS];          /* (rows, values), or (steps, values) */
     bool half[SAP_CUDA_INPUTS];              /* x is bf16, else float32 */
     const int64_t *offsets[SAP_CUDA_INPUTS]; /* (rows + 1), or NULL: not ragged */
-    const int32_t *label;
+    const float *target[SAP_CUDA_OUTPUTS];   /* (rows, target_values) */
+    int64_t target_values[SAP_CUDA_OUTPUTS]; /* numbers, or, as many as places, class numbers */
+    const float *weight[SAP_CUDA_OUTPUTS];   /* (rows) of each in the loss; NULL: 1 */
     const uint64_t *identity;
 };
 
@@ -49,7 +51,6 @@ struct row_set {
 struct batch_space {
     int32_t *counts;                   /* [0]: rows; [1 + i]: steps of input i */
     int32_t *offsets[SAP_CUDA_INPUTS]; /* (batch + 1) first step of each row; NULL: not ragged */
-    int32_t *label;                    /* (batch) */
     uint64_t *key;                     /* (batch) of each event, for random numbers */
 };
 
@@ -61,10 +62,10 @@ struct step_now {
     sap_cuda_update update;
     int64_t batch_rows;  /* of the whole batch, over which the loss is a mean */
     int64_t step;        /* its number, if its loss is not finite */
-    struct totals *sums; /* added to */
+    struct totals *sums; /* (outputs) added to */
 };
 
-/* Takes rows now.order[0 … rows) of the set: counts, offsets, labels, keys; *kept = now */
+/* Takes rows now.order[0 … rows) of the set: counts, offsets, keys; *kept = now */
 void launch_begin(cudaStream_t stream, const step_now &now, int32_t rows, int32_t inputs, uint64_t key,
                   const batch_space &batch, step_now *kept);
 /* y (positions, values): the rows, or steps, of one input; half: the set has it as bf16. */
@@ -75,16 +76,19 @@ void launch_halve(cudaStream_t stream, int64_t n, const float *x, uint16_t *y);
 
 /* ---- Dense layers ------------------------------------------------------------------------------------------- */
 
+/* tf32: the products take tf32 on tensor cores (sm_80), and sum in float32; else they stay float32. */
 /* y (n, units) = x (n, width) w (width, units) + bias; bias may be NULL */
 void launch_dense(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
-                  const float *w, const float *bias, float *y);
+                  const float *w, const float *bias, float *y, bool tf32 = false);
 /* dx (n, width) (= or +=) d (n, units) w^T */
 void launch_dense_input(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *d,
-                        const float *w, bool add, float *dx);
-/* gw (width, units) += x^T d; gb (units) += the sum of d, NULL: not wanted. work: launch_dense_work floats. */
+                        const float *w, bool add, float *dx, bool tf32 = false);
+/* gw (width, units) += x^T d; gb (units) += the sum of d, NULL: not wanted. work: dense_work floats. */
 void launch_dense_weights(cudaStream_t stream, extent n, int64_t most, int64_t width, int64_t units, const float *x,
-                          const float *d, float *work, float *gw, float *gb);
+                          const float *d, float *work, float *gw, float *gb, bool tf32 = false);
 int64_t dense_work(int64_t most, int64_t width, int64_t units);
+/* Parts that a sum over at most so many positions is taken in. */
+unsigned sum_parts(int64_t most);
 
 /* ---- Number by number --------------------------------------------------------------------------------------- */
 
@@ -94,9 +98,10 @@ void launch_activation(cudaStream_t stream, extent n, int64_t most, const sap_ac
 /* d *= da/dz */
 void launch_activation_gradient(cudaStream_t stream, extent n, int64_t most, const sap_activation &activation,
                                 const float *z, const float *a, float *d);
-/* n: rows of `width` numbers */
-void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *z, float *a);
-void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *a, float *d);
+/* n: rows of `width` numbers; log: its logarithm */
+void launch_softmax(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *z, float *a);
+void launch_softmax_gradient(cudaStream_t stream, extent n, int64_t most, int64_t width, bool log, const float *a,
+                             float *d);
 
 /* The same random numbers as the CPU's: value v of a row counts step by step. y (= or +=) x, kept and scaled or dropped. */
 struct dropout {
@@ -127,52 +132,102 @@ struct merge_inputs {
 void launch_merge_gradient(cudaStream_t stream, extent n, int64_t most, sap_cuda_kind kind, int count, int index,
                            const merge_inputs &inputs, const float *y, const float *dy, bool add, float *dx);
 
+/* counts (n) = 1 for steps of which some of the `width` numbers is not `value`, else 0 */
+void launch_find_mask(cudaStream_t stream, extent n, int64_t most, int64_t width, float value, const float *x,
+                      float *counts);
+/* y (= or +=) x (n, width), but 0 in steps that do not count */
+void launch_hide(cudaStream_t stream, extent n, int64_t most, int64_t width, const float *counts, const float *x,
+                 bool add, float *y);
+
 /* ---- Loss and optimizer ------------------------------------------------------------------------------------- */
 
-/* Sums of all steps since they were zeroed. */
+/* Sums of all steps since they were zeroed, of an output. */
 struct totals {
     double loss;
-    int64_t rows, correct, bad_step;
+    int64_t places, correct, bad_step;
 };
 
 struct loss_call {
-    int64_t classes;
-    sap_cuda_loss loss;
-    const float *y;       /* (rows, classes) */
-    const int32_t *label; /* (rows) */
-    float *dy;            /* NULL: not wanted */
-    float *row_loss;      /* (rows); scratch */
-    int32_t *row_correct; /* (rows); scratch */
-    const step_now *now;
+    int32_t number; /* of the output */
+    sap_cuda_output output;
+    const float *y;         /* (rows, places, values) */
+    float *dy;              /* NULL: not wanted */
+    float *place_loss;      /* (rows, places); scratch */
+    int32_t *place_correct; /* (rows, places); scratch */
+    const step_now *now;    /* which has targets and weights */
 };
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p);
 
+/* An optimizer: the parts of sap_cuda_plan that it needs, and its arrays. */
+struct optimizer {
+    sap_cuda_optimizer settings;
+    float *slots[SAP_CUDA_SLOTS];      /* (parameters) or NULL */
+    const sap_cuda_stretch *stretches; /* (stretch_count); NULL: all are alike */
+    int32_t stretch_count;
+    float *scales;   /* (stretch_count) what gradients are multiplied by; NULL: no limit of norms */
+    double *squares; /* (stretch_count, parts) scratch for them */
+    int32_t parts;   /* in which squares are added */
+};
 struct optimizer_call {
     int64_t count;
-    sap_cuda_optimizer settings;
+    optimizer of;
     const sap_cuda_update *update; /* on the device */
     const float *gradients;
-    float *values, *slots[2];
+    float *values;
 };
+/* With the norms of the gradients, if those are limited. */
 void launch_optimizer(cudaStream_t stream, const optimizer_call &p);
+/* Parts for stretches of at most so many numbers. */
+int32_t square_parts(int64_t most);
 
 /* sum (count) = the sum of (groups, count), in a binary tree. groups: a power of two, at most SAP_CUDA_GROUPS. */
 void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum);
 
-__device__ static inline void optimizer_step(const sap_cuda_optimizer &s, const sap_cuda_update &u, float g, float *m,
-                                             float *v, float *w) {
-    g = g > s.limit ? s.limit : g < -s.limit ? -s.limit : g;
-    *w -= *w * u.decay;
-    if (s.slot_count == 2) {
-        *m += (g - *m) * s.one_minus_beta_1;
-        *v += (g * g - *v) * s.one_minus_beta_2;
-        *w -= *m * u.rate / (u.root * sqrtf(*v) + u.epsilon);
-    } else if (s.slot_count == 1) {
-        *m = *m * s.momentum - g * u.rate;
-        *w += s.nesterov ? *m * s.momentum - g * u.rate : *m;
-    } else {
-        *w -= g * u.rate;
+/* Number of the stretch that parameter i is in. */
+__device__ static inline int32_t stretch_of(const optimizer &o, int64_t i) {
+    int32_t first = 0;
+    for (int32_t count = o.stretch_count; count > 1;) {
+        int32_t half = count / 2;
+        bool behind = o.stretches[first + half].first <= i;
+        first += behind ? half : 0;
+        count = behind ? count - half : half;
     }
+    return first;
+}
+
+/* What weight i becomes, from w by its gradient g. */
+__device__ static inline float optimizer_step(const optimizer &o, const sap_cuda_update &u, int64_t i, float g,
+                                              float w) {
+    const sap_cuda_optimizer &s = o.settings;
+    float decay = u.decay;
+    if (o.stretches) {
+        int32_t stretch = stretch_of(o, i);
+        g *= o.scales ? o.scales[stretch] : 1;
+        decay = o.stretches[stretch].decays ? decay : 0;
+    }
+    g = g > s.limit ? s.limit : g < -s.limit ? -s.limit : g;
+    w -= w * decay;
+    if (s.adam) {
+        float &m = o.slots[SAP_CUDA_SLOT_MOMENTUM][i], &v = o.slots[SAP_CUDA_SLOT_VELOCITY][i];
+        m += (g - m) * s.one_minus_beta_1;
+        v += (g * g - v) * s.one_minus_beta_2;
+        float square = v;
+        if (float *largest = o.slots[SAP_CUDA_SLOT_LARGEST])
+            square = largest[i] = largest[i] > v ? largest[i] : v;
+        w -= m * u.rate / (u.root * sqrtf(square) + u.epsilon);
+    } else if (o.slots[SAP_CUDA_SLOT_MOMENTUM]) {
+        float &m = o.slots[SAP_CUDA_SLOT_MOMENTUM][i];
+        m = m * s.momentum - g * u.rate;
+        w += s.nesterov ? m * s.momentum - g * u.rate : m;
+    } else {
+        w -= g * u.rate;
+    }
+    if (o.slots[SAP_CUDA_SLOT_AVERAGE]) {
+        float &average = o.slots[SAP_CUDA_SLOT_AVERAGE][i];
+        average = u.average * average + (1 - u.average) * w;
+        w = u.overwrite ? average : w;
+    }
+    return w;
 }
 
 __device__ static inline uint64_t mix(uint64_t key, uint64_t counter) { /* sap_mix */

@@ -1,24 +1,27 @@
-/* The loss of a batch, its sums on the device, and the step of the optimizer. */
+/* The loss of a batch, and its sums on the device. */
 #include "cuda_kernels.h"
 
 namespace {
 
-/* A row in hand: its outputs, and where their gradients go, NULL: not wanted. */
-struct loss_row {
-    const loss_call &p;
+/* A place of a row in hand: its outputs, and where their gradients go, NULL: not wanted. */
+struct loss_place {
+    const sap_cuda_loss &loss;
+    int64_t values;
     const float *y;
     float *dy;
-    int32_t label;
-    float scale; /* of the gradients */
-    bool one;    /* the label is the target of one value, not a class */
+    const float *target; /* (values), or a class number */
+    bool class_number;
+    float scale; /* of the gradients, with the weights in it */
 
-    __device__ float goal(int64_t c) const {
-        float target = one ? (float)label : c == label ? 1.0F : 0.0F;
-        return p.loss.keep * target + p.loss.share;
+    __device__ float target_of(int64_t v) const {
+        return !class_number ? target[v] : (float)v == *target ? 1.0F : 0.0F;
     }
-    __device__ void put(int64_t c, float gradient) const {
+    __device__ float goal(int64_t v) const {
+        return loss.keep * target_of(v) + loss.share;
+    }
+    __device__ void put(int64_t v, float gradient) const {
         if (dy)
-            dy[c] = scale * gradient;
+            dy[v] = scale == 0 ? 0 : scale * gradient;
     }
 };
 
@@ -32,126 +35,141 @@ __device__ inline bool inside(float p) {
     return p >= LEAST && p <= MOST;
 }
 
-__device__ float categorical_logits(const loss_row &row) {
-    int64_t classes = row.p.classes;
-    float most = row.y[0], sum = 0, loss = 0;
-    for (int64_t c = 1; c < classes; c++)
-        most = row.y[c] > most ? row.y[c] : most;
-    for (int64_t c = 0; c < classes; c++)
-        sum += expf(row.y[c] - most);
-    for (int64_t c = 0; c < classes; c++) {
-        float goal = row.goal(c);
-        loss += goal * (logf(sum) + (most - row.y[c]));
-        row.put(c, expf(row.y[c] - most) / sum - goal);
+__device__ float categorical_logits(const loss_place &at) {
+    int64_t values = at.values;
+    float most = at.y[0], sum = 0, loss = 0;
+    for (int64_t v = 1; v < values; v++)
+        most = at.y[v] > most ? at.y[v] : most;
+    for (int64_t v = 0; v < values; v++)
+        sum += expf(at.y[v] - most);
+    for (int64_t v = 0; v < values; v++) {
+        float goal = at.goal(v);
+        loss += goal * (logf(sum) + (most - at.y[v]));
+        at.put(v, expf(at.y[v] - most) / sum - goal);
     }
     return loss;
 }
 
-__device__ float categorical(const loss_row &row) {
-    int64_t classes = row.p.classes;
+__device__ float categorical(const loss_place &at) {
+    int64_t values = at.values;
     float sum = 0, through = 0, loss = 0; /* through: what comes back from the sum under the fraction */
-    for (int64_t c = 0; c < classes; c++)
-        sum += row.y[c];
-    for (int64_t c = 0; c < classes; c++) {
-        float p = row.y[c] / sum;
-        loss -= row.goal(c) * logf(clip(p));
-        through += inside(p) ? row.goal(c) : 0;
+    for (int64_t v = 0; v < values; v++)
+        sum += at.y[v];
+    for (int64_t v = 0; v < values; v++) {
+        float p = at.y[v] / sum;
+        loss -= at.goal(v) * logf(clip(p));
+        through += inside(p) ? at.goal(v) : 0;
     }
-    for (int64_t c = 0; c < classes; c++)
-        row.put(c, through / sum - (inside(row.y[c] / sum) ? row.goal(c) / row.y[c] : 0));
+    for (int64_t v = 0; v < values; v++)
+        at.put(v, through / sum - (inside(at.y[v] / sum) ? at.goal(v) / at.y[v] : 0));
     return loss;
 }
 
-__device__ float sparse(const loss_row &row) {
+__device__ float sparse(const loss_place &at) {
     float sum = 0, loss = 0;
-    for (int64_t c = 0; c < row.p.classes; c++)
-        sum += clip(row.y[c]);
-    for (int64_t c = 0; c < row.p.classes; c++) {
-        float p = clip(row.y[c]);
-        loss += row.goal(c) * (logf(sum) - logf(p));
-        row.put(c, inside(row.y[c]) ? 1 / sum - row.goal(c) / p : 0);
+    for (int64_t v = 0; v < at.values; v++)
+        sum += clip(at.y[v]);
+    for (int64_t v = 0; v < at.values; v++) {
+        float p = clip(at.y[v]);
+        loss += at.goal(v) * (logf(sum) - logf(p));
+        at.put(v, inside(at.y[v]) ? 1 / sum - at.goal(v) / p : 0);
     }
     return loss;
 }
 
-__device__ float binary(const loss_row &row) {
-    float share = 1 / (float)row.p.classes, loss = 0;
-    for (int64_t c = 0; c < row.p.classes; c++) {
-        float y = row.y[c], g = row.goal(c), p = clip(y);
-        if (row.p.loss.from_logits) {
+__device__ float binary(const loss_place &at) {
+    float share = 1 / (float)at.values, loss = 0;
+    for (int64_t v = 0; v < at.values; v++) {
+        float y = at.y[v], g = at.goal(v), p = clip(y);
+        if (at.loss.from_logits) {
             loss += share * ((y > 0 ? y : 0) - y * g + log1pf(expf(-fabsf(y))));
-            row.put(c, share * (1 / (1 + expf(-y)) - g));
+            at.put(v, share * (1 / (1 + expf(-y)) - g));
         } else {
             loss -= share * (g * logf(p) + (1 - g) * logf(1 - p));
-            row.put(c, inside(y) ? share * ((1 - g) / (1 - p) - g / p) : 0);
+            at.put(v, inside(y) ? share * ((1 - g) / (1 - p) - g / p) : 0);
         }
     }
     return loss;
 }
 
 /* The mean of a function of the difference. */
-__device__ float of_difference(const loss_row &row) {
-    float share = 1 / (float)row.p.classes, delta = row.p.loss.delta, loss = 0;
-    for (int64_t c = 0; c < row.p.classes; c++) {
-        float e = row.y[c] - row.goal(c), size = fabsf(e), value = size, slope = e > 0 ? 1.0F : e < 0 ? -1.0F : e;
-        if (row.p.loss.kind == SAP_LOSS_MEAN_SQUARED_ERROR) {
+__device__ float of_difference(const loss_place &at) {
+    float share = 1 / (float)at.values, delta = at.loss.delta, loss = 0;
+    for (int64_t v = 0; v < at.values; v++) {
+        float e = at.y[v] - at.goal(v), size = fabsf(e), value = size, slope = e > 0 ? 1.0F : e < 0 ? -1.0F : e;
+        if (at.loss.kind == SAP_LOSS_MEAN_SQUARED_ERROR) {
             value = e * e;
             slope = 2 * e;
-        } else if (row.p.loss.kind == SAP_LOSS_HUBER) {
+        } else if (at.loss.kind == SAP_LOSS_HUBER) {
             value = size <= delta ? 0.5F * e * e : delta * size - 0.5F * delta * delta;
             slope = e > delta ? delta : e < -delta ? -delta : e;
         }
         loss += share * value;
-        row.put(c, share * slope);
+        at.put(v, share * slope);
     }
     return loss;
 }
 
-__device__ float loss_of(const loss_row &row) {
-    switch (row.p.loss.kind) {
+__device__ float loss_of(const loss_place &at) {
+    switch (at.loss.kind) {
     case SAP_LOSS_CATEGORICAL_CROSSENTROPY:
-        return row.p.loss.from_logits ? categorical_logits(row) : categorical(row);
+        return at.loss.from_logits ? categorical_logits(at) : categorical(at);
     case SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY:
-        return row.p.loss.from_logits ? categorical_logits(row) : sparse(row);
+        return at.loss.from_logits ? categorical_logits(at) : sparse(at);
     case SAP_LOSS_BINARY_CROSSENTROPY:
-        return binary(row);
+        return binary(at);
     default:
-        return of_difference(row);
+        return of_difference(at);
     }
 }
 
-/* Keras' "accuracy": binary for one value, else whether the largest value is the label's. */
-__device__ bool is_correct(const loss_row &row) {
-    int64_t best = 0;
-    for (int64_t c = 1; c < row.p.classes; c++)
-        best = row.y[c] > row.y[best] ? c : best;
-    if (row.p.classes == 1)
-        return (row.y[0] > row.p.loss.threshold ? 1.0F : 0.0F) == (row.one ? (float)row.label : 1.0F);
-    return best == row.label;
+/* Keras' "accuracy": binary for one value, else whether output and target are largest at the same place. */
+__device__ bool is_correct(const loss_place &at) {
+    int64_t best = 0, wanted = 0;
+    if (at.values == 1)
+        return (at.y[0] > at.loss.threshold ? 1.0F : 0.0F) == at.target_of(0);
+    for (int64_t v = 1; v < at.values; v++) {
+        best = at.y[v] > at.y[best] ? v : best;
+        wanted = at.target_of(v) > at.target_of(wanted) ? v : wanted;
+    }
+    return best == wanted;
 }
 
-__global__ void row_losses(const int32_t *rows, const __grid_constant__ loss_call p) {
-    bool one = p.classes == 1 && p.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
-    FOR_EACH (r, *rows) {
-        loss_row row = {
-            p,  p.y + r * p.classes, p.dy ? p.dy + r * p.classes : nullptr, p.label[r], 1.0F / (float)p.now->batch_rows,
-            one};
-        p.row_loss[r] = loss_of(row);
-        p.row_correct[r] = is_correct(row);
+__global__ void place_losses(const int32_t *rows, const __grid_constant__ loss_call p) {
+    int64_t values = p.output.values, places = p.output.places;
+    const row_set &set = p.now->set;
+    const float *target = set.target[p.number], *weights = set.weight[p.number];
+    int64_t target_values = set.target_values[p.number];
+    bool sparse_loss = p.output.loss.kind == SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
+    bool class_number = sparse_loss || (values > 1 && target_values == places);
+    double scale = p.output.loss.weight / (double)(p.now->batch_rows * places);
+    FOR_EACH (i, *rows * places) {
+        int64_t from = p.now->order[i / places];
+        float weight = weights ? weights[from] : 1;
+        loss_place at = {p.output.loss,
+                         values,
+                         p.y + i * values,
+                         p.dy ? p.dy + i * values : nullptr,
+                         target + from * target_values + i % places * (class_number ? 1 : values),
+                         class_number,
+                         (float)(weight * scale)};
+        p.place_loss[i] = weight * loss_of(at);
+        p.place_correct[i] = is_correct(at);
     }
 }
 
 /* One block. */
-__global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, loss_call p) {
+__global__ void __launch_bounds__(SAP_THREADS) add_places(const int32_t *rows, loss_call p) {
     SAP_SHARED(raw);
     double *loss = (double *)raw;                       /* [SAP_THREADS] */
     int64_t *correct = (int64_t *)(loss + SAP_THREADS); /* [SAP_THREADS] */
     int thread = (int)threadIdx.x;
     loss[thread] = 0;
     correct[thread] = 0;
-    for (int32_t r = thread; r < *rows; r += SAP_THREADS) {
-        loss[thread] += p.row_loss[r];
-        correct[thread] += p.row_correct[r];
+    int64_t places = *rows * p.output.places;
+    for (int64_t i = thread; i < places; i += SAP_THREADS) {
+        loss[thread] += p.place_loss[i];
+        correct[thread] += p.place_correct[i];
     }
     for (int half = SAP_THREADS / 2; half > 0; half /= 2) {
         __syncthreads();
@@ -161,8 +179,8 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
         }
     }
     if (thread == 0) {
-        totals *t = p.now->sums;
-        t->rows += *rows;
+        totals *t = p.now->sums + p.number;
+        t->places += places;
         t->loss += loss[0];
         t->correct += correct[0];
         if (!isfinite(loss[0]) && t->bad_step == 0)
@@ -170,41 +188,11 @@ __global__ void __launch_bounds__(SAP_THREADS) add_rows(const int32_t *rows, los
     }
 }
 
-__global__ void optimize(optimizer_call p) {
-    FOR_EACH (i, p.count) {
-        float m = p.slots[0] ? p.slots[0][i] : 0, v = p.slots[1] ? p.slots[1][i] : 0;
-        optimizer_step(p.settings, *p.update, p.gradients[i], &m, &v, &p.values[i]);
-        if (p.slots[0])
-            p.slots[0][i] = m;
-        if (p.slots[1])
-            p.slots[1][i] = v;
-    }
-}
-
-__global__ void add_groups(int64_t count, int groups, const float *gradients, float *sum) {
-    FOR_EACH (i, count) {
-        float sums[SAP_CUDA_GROUPS];
-        for (int g = 0; g < groups; g++)
-            sums[g] = gradients[g * count + i];
-        for (int step = 1; step < groups; step *= 2)
-            for (int g = 0; g < groups; g += 2 * step)
-                sums[g] += sums[g + step];
-        sum[i] = sums[0] + 0.0F; /* -0 becomes 0, as it may have on its way between ranks */
-    }
-}
-
 } // namespace
 
 void launch_loss(cudaStream_t stream, const int32_t *rows, int64_t most, const loss_call &p) {
-    SAP_LAUNCH(row_losses, dim3(blocks_for(most, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, rows, p);
-    SAP_LAUNCH(add_rows, dim3(1), dim3(SAP_THREADS), SAP_THREADS * (sizeof(double) + sizeof(int64_t)), stream, rows, p);
-}
-
-void launch_optimizer(cudaStream_t stream, const optimizer_call &p) {
-    SAP_LAUNCH(optimize, dim3(blocks_for(p.count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, p);
-}
-
-void launch_add_groups(cudaStream_t stream, int64_t count, int groups, const float *gradients, float *sum) {
-    SAP_LAUNCH(add_groups, dim3(blocks_for(count, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, count, groups, gradients,
-               sum);
+    SAP_LAUNCH(place_losses, dim3(blocks_for(most * p.output.places, SAP_THREADS)), dim3(SAP_THREADS), 0, stream, rows,
+               p);
+    SAP_LAUNCH(add_places, dim3(1), dim3(SAP_THREADS), SAP_THREADS * (sizeof(double) + sizeof(int64_t)), stream, rows,
+               p);
 }

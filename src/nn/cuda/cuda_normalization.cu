@@ -119,29 +119,39 @@ void launch_normalization_gradient(cudaStream_t stream, const normalization &p) 
 
 namespace {
 
+/* Steps whose mean is taken; the largest is taken of all, as in Keras. */
+__device__ inline bool takes(const pooling &p, int64_t step) {
+    return p.largest || !p.counts || p.counts[step] != 0;
+}
+
 __global__ void pool(pooling p) {
     FOR_EACH (i, *p.at.rows * p.width) {
-        int64_t row = i / p.width, steps = row_steps(p.at, row);
-        const float *x = p.x + first_step(p.at, row) * p.width + i % p.width;
+        int64_t row = i / p.width, steps = row_steps(p.at, row), first = first_step(p.at, row), taken = 0;
+        const float *x = p.x + first * p.width + i % p.width;
         float value = p.largest && steps > 0 ? x[0] : 0;
         for (int64_t t = 0; t < steps; t++) {
             float next = x[t * p.width];
+            if (!takes(p, first + t))
+                continue;
+            taken++;
             value = !p.largest ? value + next : next <= value ? value : next; /* lets NaN through */
         }
-        p.y[i] = p.largest || steps == 0 ? value : value / (float)steps;
+        p.y[i] = p.largest || taken == 0 ? value : value / (float)taken;
     }
 }
 
 /* Steps that are equally large share the gradient, as in TensorFlow. */
 __global__ void pool_back(pooling p) {
     FOR_EACH (i, *p.at.rows * p.width) {
-        int64_t row = i / p.width, steps = row_steps(p.at, row), start = first_step(p.at, row) * p.width + i % p.width;
-        int64_t sharing = p.largest ? 0 : steps;
-        for (int64_t t = 0; p.largest && t < steps; t++)
-            sharing += p.x[start + t * p.width] == p.y[i];
+        int64_t row = i / p.width, steps = row_steps(p.at, row), first = first_step(p.at, row), sharing = 0;
+        auto shares = [&](int64_t step) {
+            return takes(p, step) && (!p.largest || p.x[step * p.width + i % p.width] == p.y[i]);
+        };
+        for (int64_t t = 0; t < steps; t++)
+            sharing += shares(first + t);
         for (int64_t t = 0; t < steps; t++) {
-            int64_t at = start + t * p.width;
-            float d = !p.largest || p.x[at] == p.y[i] ? p.dy[i] / (float)sharing : 0;
+            int64_t at = (first + t) * p.width + i % p.width;
+            float d = shares(first + t) ? p.dy[i] / (float)sharing : 0;
             p.dx[at] = p.add ? p.dx[at] + d : d;
         }
     }

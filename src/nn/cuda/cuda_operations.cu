@@ -1,44 +1,9 @@
 /* What each kind of operation launches, forward and backward. */
 #include "cuda_attention.h"
-#include "cuda_cell.h"
-#include "cuda_state.h"
+#include "cuda_operation.h"
+#include "cuda_window.h"
 
 namespace {
-
-float *value_at(const sap_cuda_engine *e, int64_t place) {
-    return place < 0 ? nullptr : e->values.as<float>() + place;
-}
-
-/* NULL where the weight is not trained. */
-float *gradient_at(const sap_cuda_engine *e, int64_t place) {
-    return place < 0 || place >= e->plan->trainable_count ? nullptr : e->gradients.as<float>() + place;
-}
-
-float *y_of(const sap_cuda_engine *e, int32_t tensor) {
-    return e->y[(size_t)tensor].as<float>();
-}
-
-/* NULL where it is not wanted. */
-float *dy_of(const sap_cuda_engine *e, int32_t tensor) {
-    return e->plan->tensors[tensor].differentiate ? e->dy[(size_t)tensor].as<float>() : nullptr;
-}
-
-int64_t values_of(const sap_cuda_engine *e, int32_t tensor) {
-    return e->plan->tensors[tensor].values;
-}
-
-/* One operation in hand. */
-struct call {
-    sap_cuda_engine *e;
-    operation *o;
-    const sap_cuda_op *op;
-    run_mode mode;
-    cudaStream_t stream;
-    const float *x;
-    float *dx, *y, *dy;
-    int64_t numbers, places; /* of the output: a position; of width `units` a position */
-    int64_t most;            /* positions */
-};
 
 /* All numbers of the output. */
 extent all(const call &c) {
@@ -52,13 +17,17 @@ extent rows_of(const call &c) {
 
 /* ---- Activations ---- */
 
+bool along_rows(const sap_activation &f) {
+    return f.kind == SAP_SOFTMAX || f.kind == SAP_LOG_SOFTMAX;
+}
+
 void activate(const call &c, const float *z) {
     const sap_activation &f = c.op->activation;
     if (f.kind == SAP_LINEAR || (c.op->logits && c.mode != RUN_PREDICT)) {
         if (z != c.y)
             launch_copy(c.stream, all(c), c.most * c.numbers, z, false, c.y);
-    } else if (f.kind == SAP_SOFTMAX) {
-        launch_softmax(c.stream, rows_of(c), c.most * c.places, c.op->units, z, c.y);
+    } else if (along_rows(f)) {
+        launch_softmax(c.stream, rows_of(c), c.most * c.places, c.op->units, f.kind == SAP_LOG_SOFTMAX, z, c.y);
     } else {
         launch_activation(c.stream, all(c), c.most * c.numbers, f, z, c.y);
     }
@@ -68,8 +37,9 @@ void activate_backward(const call &c, const float *z) {
     const sap_activation &f = c.op->activation;
     if (f.kind == SAP_LINEAR || c.op->logits)
         return;
-    if (f.kind == SAP_SOFTMAX)
-        launch_softmax_gradient(c.stream, rows_of(c), c.most * c.places, c.op->units, c.y, c.dy);
+    if (along_rows(f))
+        launch_softmax_gradient(c.stream, rows_of(c), c.most * c.places, c.op->units, f.kind == SAP_LOG_SOFTMAX, c.y,
+                                c.dy);
     else
         launch_activation_gradient(c.stream, all(c), c.most * c.numbers, f, z ? z : c.y, c.y, c.dy);
 }
@@ -87,13 +57,14 @@ void activation_backward(const call &c) {
 /* ---- Dense ---- */
 
 bool keeps_z(const sap_cuda_op *op) {
-    return op->kind == SAP_CUDA_DENSE && sap_activation_needs_input(op->activation.kind);
+    return (op->kind == SAP_CUDA_DENSE || op->kind == SAP_CUDA_CONVOLUTION) &&
+           sap_activation_needs_input(op->activation.kind);
 }
 
 void dense_forward(const call &c) {
     float *z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
     launch_dense(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x,
-                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z);
+                 value_at(c.e, c.op->weights[0]), value_at(c.e, c.op->weights[1]), z, takes_tf32(c.e));
     activate(c, z);
 }
 
@@ -102,10 +73,84 @@ void dense_backward(const call &c) {
     if (c.op->trainable)
         launch_dense_weights(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.x, c.dy,
                              c.o->work.as<float>(), gradient_at(c.e, c.op->weights[0]),
-                             gradient_at(c.e, c.op->weights[1]));
+                             gradient_at(c.e, c.op->weights[1]), takes_tf32(c.e));
     if (c.dx)
         launch_dense_input(c.stream, rows_of(c), c.most * c.places, c.op->width, c.op->units, c.dy,
-                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx);
+                           value_at(c.e, c.op->weights[0]), c.o->add[0], c.dx, takes_tf32(c.e));
+}
+
+/* ---- Windows ---- */
+
+windows windows_of(const call &c) {
+    const sap_cuda_window &w = c.op->window;
+    return {c.e->space.counts, (int32_t)c.op->steps, (int32_t)w.outputs, (int32_t)c.op->width,
+            (int32_t)w.size,   (int32_t)w.stride,    w.dilation,         w.before};
+}
+
+convolution convolution_of(const call &c) {
+    convolution p = {};
+    p.at = windows_of(c);
+    p.rows_most = c.most;
+    p.units = (int32_t)c.op->units;
+    p.kernel = value_at(c.e, c.op->weights[0]);
+    p.bias = value_at(c.e, c.op->weights[1]);
+    p.x = c.x;
+    p.z = keeps_z(c.op) ? c.o->z.as<float>() : c.y;
+    p.dz = c.dy;
+    p.work = c.o->work.as<float>();
+    p.gw = gradient_at(c.e, c.op->weights[0]);
+    p.gb = gradient_at(c.e, c.op->weights[1]);
+    p.dx = c.dx;
+    p.add = c.o->add[0];
+    return p;
+}
+
+void convolution_forward(const call &c) {
+    convolution p = convolution_of(c);
+    launch_convolution(c.stream, p);
+    activate(c, p.z);
+}
+
+void convolution_backward(const call &c) {
+    convolution p = convolution_of(c);
+    activate_backward(c, p.z);
+    if (c.op->trainable)
+        launch_convolution_weights(c.stream, p);
+    if (c.dx)
+        launch_convolution_input(c.stream, p);
+}
+
+window_pooling window_pooling_of(const call &c) {
+    return {windows_of(c), c.most, c.op->kind == SAP_CUDA_WINDOW_MAXIMUM, c.x, c.y, c.dy, c.dx, c.o->add[0]};
+}
+
+void window_pooling_forward(const call &c) {
+    launch_window_pooling(c.stream, window_pooling_of(c));
+}
+
+void window_pooling_backward(const call &c) {
+    if (c.dx)
+        launch_window_pooling_gradient(c.stream, window_pooling_of(c));
+}
+
+/* ---- Masks ---- */
+
+void mask_forward(const call &c) {
+    launch_find_mask(c.stream, all(c), c.most * c.numbers, c.op->width, c.op->mask_value, c.x, c.y);
+}
+
+void masking(const call &c, const float *x, bool add, float *y) {
+    launch_hide(c.stream, positions(c.e, c.op->output, c.op->steps), c.most * c.op->steps, c.numbers / c.op->steps,
+                counts_of(c, 0), x, add, y);
+}
+
+void masking_forward(const call &c) {
+    masking(c, c.x, false, c.y);
+}
+
+void masking_backward(const call &c) {
+    if (c.dx)
+        masking(c, c.dy, c.o->add[0], c.dx);
 }
 
 /* ---- Dropout ---- */
@@ -186,12 +231,6 @@ void merge_backward(const call &c) {
 
 /* ---- Normalisation, pooling, attention ---- */
 
-/* The steps of a tensor; steps: of a regular sequence. */
-sequences steps_at(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
-    int32_t sequence = e->plan->tensors[tensor].sequence;
-    return {e->space.counts, sequence < 0 ? nullptr : e->space.offsets[sequence], (int32_t)steps};
-}
-
 normalization normalization_of(const call &c) {
     normalization p = {};
     p.n = rows_of(c);
@@ -223,6 +262,8 @@ void normalization_backward(const call &c) {
 batch_normalization batch_normalization_of(const call &c) {
     batch_normalization p = {};
     p.n = rows_of(c);
+    p.counts = counts_of(c, 0);
+    p.places = c.op->steps > 0 ? c.places / c.op->steps : c.places;
     p.most = c.most * c.places;
     p.width = c.op->units;
     p.own = c.mode == RUN_TRAIN && c.op->trainable;
@@ -254,6 +295,7 @@ void batch_normalization_backward(const call &c) {
 
 pooling pooling_of(const call &c) {
     return {steps_at(c.e, c.op->inputs[0], c.op->steps),
+            counts_of(c, 0),
             c.op->units,
             c.op->kind == SAP_CUDA_POOL_MAXIMUM,
             c.x,
@@ -277,6 +319,10 @@ int64_t query_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
     return positions_most(e, op->output) * (op->steps > 0 ? op->steps : 1);
 }
 
+int64_t key_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
+    return positions_most(e, op->inputs[1]) * (op->key_steps > 0 ? op->key_steps : 1);
+}
+
 int64_t longest_of(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
     int32_t sequence = e->plan->tensors[tensor].sequence;
     return sequence < 0 ? steps : e->longest[(size_t)sequence];
@@ -291,6 +337,10 @@ attention attention_of(const call &c) {
     p.value_dim = (int32_t)(op->units / op->heads);
     p.queries = steps_at(c.e, op->inputs[0], op->steps);
     p.keys = steps_at(c.e, op->inputs[1], op->key_steps);
+    p.query_counts = counts_of(c, 0);
+    p.key_counts = counts_of(c, 1);
+    p.causal = op->causal;
+    p.means_all = op->means_all;
     p.longest = std::max(longest_of(c.e, op->inputs[0], op->steps), longest_of(c.e, op->inputs[1], op->key_steps));
     p.scale = (float)(1 / sqrt((double)p.key_dim));
     p.drop = c.mode == RUN_TRAIN && op->rate > 0;
@@ -298,6 +348,11 @@ attention attention_of(const call &c) {
     p.key = op->key;
     p.kept = op->rate < 1 ? (float)(1 / (1 - op->rate)) : 0;
     p.row_keys = c.e->space.key;
+    if (p.drop && op->masks) {
+        p.query_number = (int32_t *)(c.o->z.as<float>() + query_positions(c.e, op) * op->heads);
+        p.key_number = p.query_number + query_positions(c.e, op);
+        p.meeting = p.key_number + key_positions(c.e, op);
+    }
     p.q = c.x;
     p.k = y_of(c.e, op->inputs[1]);
     p.v = y_of(c.e, op->inputs[2]);
@@ -321,187 +376,11 @@ void attention_backward(const call &c) {
     launch_attention_gradient(c.stream, attention_of(c), c.e->batch);
 }
 
-/* ---- Recurrent layers ---- */
-
-bool is_recurrent(sap_cuda_kind kind) {
-    return kind == SAP_CUDA_GRU || kind == SAP_CUDA_LSTM;
-}
-
-/* The input's positions, those of regular sequences counted one by one. */
-extent step_extent(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions(e, op->inputs[0], op->steps > 0 ? op->steps : 1);
-}
-
-int64_t steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_most(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
-}
-
-int64_t steps_launched(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_launched(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
-}
-
-/* Places what the layer keeps in its memory; at NULL: gives the floats that it takes. */
-int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *at, recurrent_kept *out) {
-    int64_t n = steps_most(e, op), units = op->units, used = 0;
-    bool lstm = op->kind == SAP_CUDA_LSTM;
-    auto take = [&](int64_t values) {
-        float *start = at + used;
-        used += (n * values + 31) / 32 * 32;
-        return start;
-    };
-    int64_t gates = recurrent_gates(lstm) * units;
-    out->projected = take(gates);
-    out->values = take((lstm ? 5 : 4) * units);
-    out->h = take(units);
-    out->c = take(lstm ? units : 0);
-    out->d_input = take(gates);
-    out->d_recurrent = lstm ? out->d_input : take(gates);
-    return used;
-}
-
-recurrent recurrent_of(const call &c) {
-    const sap_cuda_op *op = c.op;
-    int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
-    recurrent p = {};
-    p.lstm = op->kind == SAP_CUDA_LSTM;
-    p.backwards = op->backwards;
-    p.width = (int32_t)op->width;
-    p.units = (int32_t)op->units;
-    p.activation = op->activation;
-    p.recurrent_activation = op->recurrent_activation;
-    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
-    p.kernel = value_at(c.e, op->weights[0]);
-    p.recurrent_kernel = value_at(c.e, op->weights[1]);
-    p.bias = value_at(c.e, op->weights[2]);
-    p.x = c.x;
-    (op->whole ? p.y : p.last) = c.y;
-    (op->whole ? p.dy : p.d_last) = c.dy;
-    return p;
-}
-
-/* ---- on tensor cores ---- */
-
-int64_t tile_steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    int32_t sequence = e->plan->tensors[op->inputs[0]].sequence;
-    return sequence < 0 ? (e->batch + SAP_CELL_TILE - 1) / SAP_CELL_TILE * op->steps
-                        : e->tile_capacity[(size_t)sequence];
-}
-
-/* Places tiles, states and parts behind each other; at NULL: gives the bytes. */
-size_t place_tiles(const sap_cuda_engine *e, const sap_cuda_op *op, char *at, cell_call *out) {
-    int64_t tiles = (e->batch + SAP_CELL_TILE - 1) / SAP_CELL_TILE, steps = tile_steps_most(e, op);
-    size_t used = 0;
-    out->lstm = op->kind == SAP_CUDA_LSTM;
-    out->width = (int32_t)op->width;
-    out->units = (int32_t)op->units;
-    auto take = [&](int64_t bytes) {
-        char *start = at + used;
-        used += (size_t)(bytes + 255) / 256 * 256;
-        return start;
-    };
-    out->tile_first = (int32_t *)take((tiles + 1) * 4);
-    out->tiles = (uint16_t *)take(steps * padded_rows(out->width) * SAP_CELL_TILE * 2);
-    out->states = (uint16_t *)take((steps + tiles) * cell_state_rows(*out) * SAP_CELL_TILE * 2);
-    out->parts = (float *)take(e->multiprocessors * cell_parameters(*out) * 4);
-    return used;
-}
-
-device_limits limits_of(const sap_cuda_engine *e) {
-    return {e->multiprocessors, e->shared_most};
-}
-
-cell_call cell_of(const call &c) {
-    const sap_cuda_op *op = c.op;
-    int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
-    cell_call p = {};
-    (void)place_tiles(c.e, op, c.o->z.as<char>(), &p);
-    p.backwards = op->backwards;
-    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
-    p.kernel = value_at(c.e, op->weights[0]);
-    p.recurrent_kernel = value_at(c.e, op->weights[1]);
-    p.bias = value_at(c.e, op->weights[2]);
-    p.x = c.x;
-    if (sequence >= 0 && c.e->plan->inputs[sequence].tensor == op->inputs[0]) { /* as the device keeps it */
-        p.x = nullptr;
-        p.now = c.e->now.as<step_now>();
-        p.input = sequence;
-    }
-    p.last = c.y;
-    p.d_last = c.dy;
-    return p;
-}
-
-void cell_forward(const call &c) {
-    cell_call p = cell_of(c);
-    int32_t sequence = c.e->plan->tensors[c.op->inputs[0]].sequence;
-    launch_cell_tiles(c.stream, p, c.e->batch, sequence < 0 ? c.op->steps : c.e->longest[(size_t)sequence]);
-    (void)launch_cell_forward(c.stream, p, c.mode >= RUN_DIFFERENTIATE, c.e->batch, limits_of(c.e));
-}
-
-void cell_backward(const call &c) {
-    cell_call p = cell_of(c);
-    if (!c.op->trainable)
-        return;
-    (void)launch_cell_backward(c.stream, p, c.e->batch, limits_of(c.e));
-    launch_cell_sum(c.stream, p, c.e->batch, limits_of(c.e), gradient_at(c.e, c.op->weights[0]),
-                    gradient_at(c.e, c.op->weights[1]), gradient_at(c.e, c.op->weights[2]));
-}
-
-/* ---- in float32 ---- */
-
-void recurrent_forward(const call &c) {
-    if (c.o->tiled) {
-        cell_forward(c);
-        return;
-    }
-    recurrent p = recurrent_of(c);
-    recurrent_kept kept;
-    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_dense(c.stream, step_extent(c.e, c.op), steps_launched(c.e, c.op), p.width,
-                 recurrent_gates(p.lstm) * p.units, p.x, p.kernel, p.bias, kept.projected);
-    launch_recurrent(c.stream, p, kept, c.e->batch, c.e->shared_most);
-}
-
-void recurrent_backward(const call &c) {
-    if (c.o->tiled) {
-        cell_backward(c);
-        return;
-    }
-    recurrent p = recurrent_of(c);
-    recurrent_kept kept;
-    int64_t most = steps_launched(c.e, c.op), gates = recurrent_gates(p.lstm) * p.units;
-    extent n = step_extent(c.e, c.op);
-    float *work = c.o->work.as<float>();
-    (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &kept);
-    launch_recurrent_gradient(c.stream, p, kept, c.e->batch, c.e->shared_most);
-    if (c.op->trainable) {
-        float *bias = gradient_at(c.e, c.op->weights[2]);
-        launch_dense_weights(c.stream, n, most, p.width, gates, p.x, kept.d_input, work,
-                             gradient_at(c.e, c.op->weights[0]), bias);
-        launch_dense_weights(c.stream, n, most, p.units, gates, kept.h, kept.d_recurrent, work,
-                             gradient_at(c.e, c.op->weights[1]), bias && !p.lstm ? bias + gates : nullptr);
-    }
-    if (c.dx)
-        launch_dense_input(c.stream, n, most, p.width, gates, kept.d_input, p.kernel, c.o->add[0], c.dx);
-}
-
-sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
-    const sap_cuda_op *op = o->op;
-    cell_call tiles;
-    if (o->tiled)
-        return o->z.reserve(place_tiles(e, op, nullptr, &tiles), err);
-    recurrent_kept kept;
-    int64_t gates = recurrent_gates(op->kind == SAP_CUDA_LSTM) * op->units;
-    int64_t width = op->width > op->units ? op->width : op->units;
-    SAP_TRY(o->z.reserve((size_t)place_recurrent(e, op, nullptr, &kept) * sizeof(float), err));
-    return o->work.reserve((size_t)dense_work(steps_most(e, op), width, gates) * sizeof(float), err);
-}
-
 /* ---- By kind ---- */
 
 struct kind_functions {
     void (*forward)(const call &);
-    void (*backward)(const call &);
+    void (*backward)(const call &); /* NULL: its output has no gradient */
 };
 
 const kind_functions *functions_of(sap_cuda_kind kind) {
@@ -515,6 +394,10 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
     static const kind_functions batches = {batch_normalization_forward, batch_normalization_backward};
     static const kind_functions pools = {pooling_forward, pooling_backward};
     static const kind_functions attentions = {attention_forward, attention_backward};
+    static const kind_functions convolutions = {convolution_forward, convolution_backward};
+    static const kind_functions window_pools = {window_pooling_forward, window_pooling_backward};
+    static const kind_functions masks = {mask_forward, nullptr};
+    static const kind_functions maskings = {masking_forward, masking_backward};
     switch (kind) {
     case SAP_CUDA_GRU:
     case SAP_CUDA_LSTM:
@@ -528,6 +411,15 @@ const kind_functions *functions_of(sap_cuda_kind kind) {
         return &pools;
     case SAP_CUDA_ATTENTION:
         return &attentions;
+    case SAP_CUDA_CONVOLUTION:
+        return &convolutions;
+    case SAP_CUDA_WINDOW_AVERAGE:
+    case SAP_CUDA_WINDOW_MAXIMUM:
+        return &window_pools;
+    case SAP_CUDA_MASK:
+        return &masks;
+    case SAP_CUDA_MASKING:
+        return &maskings;
     case SAP_CUDA_DENSE:
         return &dense;
     case SAP_CUDA_ACTIVATION:
@@ -581,15 +473,6 @@ int64_t positions_launched(const sap_cuda_engine *e, int32_t tensor) {
     return sequence < 0 || e->share.groups == 1 ? positions_most(e, tensor) : e->steps[(size_t)sequence];
 }
 
-void choose_form(const sap_cuda_engine *e, operation *o) {
-    const sap_cuda_op *op = o->op;
-    bool lstm = op->kind == SAP_CUDA_LSTM;
-    o->tiled = is_recurrent(op->kind) && !e->plan->exact && e->capability >= 80 &&
-               cell_shared_bytes(lstm) <= e->shared_most && (lstm || op->reset_after) && !op->whole &&
-               op->units <= SAP_CELL_UNITS && op->width <= SAP_CELL_WIDTH && op->activation.kind == SAP_TANH &&
-               op->recurrent_activation.kind == SAP_SIGMOID && !e->plan->tensors[op->inputs[0]].differentiate;
-}
-
 sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
     const sap_cuda_op *op = o->op;
     if (!functions_of(op->kind))
@@ -598,9 +481,10 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
         return reserve_recurrent(e, o, err);
     int64_t most = positions_most(e, op->output), values = values_of(e, op->output);
     if (op->kind == SAP_CUDA_ATTENTION) {
-        size_t bytes = (size_t)(query_positions(e, op) * op->heads) * sizeof(float);
-        SAP_TRY(o->z.reserve(bytes, err));
-        return o->work.reserve(bytes, err);
+        int64_t heads = query_positions(e, op) * op->heads;
+        int64_t numbers = op->masks ? query_positions(e, op) + key_positions(e, op) + 2 * e->batch : 0;
+        SAP_TRY(o->z.reserve((size_t)(heads + numbers) * sizeof(float), err));
+        return o->work.reserve((size_t)heads * sizeof(float), err);
     }
     if (op->kind == SAP_CUDA_LAYER_NORMALIZATION) {
         SAP_TRY(o->z.reserve((size_t)(2 * most * values / op->units) * sizeof(float), err));
@@ -613,6 +497,10 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
     }
     if (keeps_z(op))
         SAP_TRY(o->z.reserve((size_t)(most * values) * sizeof(float), err));
+    if (op->kind == SAP_CUDA_CONVOLUTION && op->trainable) {
+        int64_t floats = convolution_work(most, op->window.outputs, op->window.size * op->width, op->units);
+        SAP_TRY(o->work.reserve((size_t)floats * sizeof(float), err));
+    }
     if (op->kind == SAP_CUDA_DENSE && op->trainable)
         SAP_TRY(
             o->work.reserve((size_t)dense_work(most * values / op->units, op->width, op->units) * sizeof(float), err));

@@ -2,6 +2,7 @@
 #include "cuda_plan.h"
 
 #include "../recurrent_layer.h"
+#include "../window.h"
 
 #include <math.h>
 
@@ -13,10 +14,54 @@ typedef struct use {
     const sap_node *node;
     const sap_layer *layer;
     sap_arena *arena;
+    const int32_t *masks; /* (mask_count) tensors of the model's masks; -1: it cannot be made */
 } use;
 
 static const sap_shape *input_shape(const use *u, int32_t index) {
     return &u->model->nodes[u->node->inputs[index]].shape;
+}
+
+static bool is_ragged(const use *u, const sap_node *node) {
+    return node->domain >= 0 && u->model->domains[node->domain].ragged;
+}
+
+/* Whether masked steps of an input are there. */
+static bool has_mask(const use *u, int32_t input) {
+    const sap_node *node = &u->model->nodes[u->node->inputs[input]];
+    return node->domain >= 0 && !is_ragged(u, node) && sap_sequence_mask(u->model, u->node, input) >= 0;
+}
+
+/* The tensor that says which steps of an input count; -1: all that are there. */
+static sap_status find_mask(const use *u, int32_t input, int32_t *out, sap_error *err) {
+    *out = -1;
+    if (!has_mask(u, input))
+        return SAP_OK;
+    const sap_node *node = &u->model->nodes[u->node->inputs[input]];
+    int32_t mask = sap_sequence_mask(u->model, u->node, input);
+    if (u->masks[mask] < 0)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with a mask of sequences one after the other, on the GPU",
+                             u->layer->where);
+    if (u->model->nodes[u->model->masks[mask].node].shape.dims[0] != node->shape.dims[0])
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with a mask of other steps, on the GPU", u->layer->where);
+    *out = u->masks[mask];
+    return SAP_OK;
+}
+
+/* Steps of an input that is a sequence, 0: ragged. */
+static int64_t steps_of(const use *u, int32_t input) {
+    const sap_node *node = &u->model->nodes[u->node->inputs[input]];
+    return is_ragged(u, node) ? 0 : node->shape.dims[0];
+}
+
+/* Steps and mask of an operation whose input is that of the node. */
+static sap_status take_sequence(const use *u, sap_cuda_op *op, sap_error *err) {
+    int32_t *mask = sap_arena_array(u->arena, 1, sizeof *mask);
+    if (!mask)
+        return sap_error_memory(err, u->model->name);
+    SAP_TRY(find_mask(u, 0, mask, err));
+    op->steps = steps_of(u, 0);
+    op->masks = *mask >= 0 ? mask : NULL;
+    return SAP_OK;
 }
 
 static sap_status make_dense(const use *u, sap_cuda_op *op, sap_error *err) {
@@ -66,9 +111,14 @@ static sap_status make_merge(const use *u, sap_cuda_op *op, sap_error *err) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i].name, u->layer->class_of->name) == 0)
             op->kind = kinds[i].kind;
-    for (int32_t i = 1; i < u->node->input_count; i++) /* one may be stretched */
-        if (sap_shape_values(input_shape(u, i)) != sap_shape_values(input_shape(u, 0)))
+    bool looks = op->kind == SAP_CUDA_MULTIPLY || op->kind == SAP_CUDA_MAXIMUM || op->kind == SAP_CUDA_MINIMUM;
+    for (int32_t i = 0; i < u->node->input_count; i++) { /* one may be stretched */
+        if (sap_shape_values(input_shape(u, i)) != sap_shape_values(&u->node->shape))
             return sap_error_set(err, SAP_EUNSUPPORTED, "%s: inputs of different shapes, on the GPU", u->layer->where);
+        if (looks && has_mask(u, i))
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: of masked sequences whose padding is there, on the GPU",
+                                 u->layer->where);
+    }
     return SAP_OK;
 }
 
@@ -81,29 +131,49 @@ static sap_status make_normalization(const use *u, sap_cuda_op *op, sap_error *e
     return SAP_OK;
 }
 
-/* Steps of a node's input that is a sequence, 0: ragged. With a mask over padding that is there it is refused. */
-static sap_status find_steps(const use *u, int32_t input, int64_t *steps, sap_error *err) {
-    const sap_node *node = &u->model->nodes[u->node->inputs[input]];
-    bool ragged = u->model->domains[node->domain].ragged;
-    if (!ragged && (node->mask >= 0 || u->node->masks))
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with masked sequences whose padding is looked at, on the GPU",
-                             u->layer->where);
-    *steps = ragged ? 0 : node->shape.dims[0];
+/* Of regular sequences: nobody else has places of steps. */
+static void take_window(const use *u, sap_cuda_op *op) {
+    const sap_window *w = u->layer->settings; /* the first of its settings */
+    int64_t steps = input_shape(u, 0)->dims[0], outputs = u->node->shape.dims[0];
+    op->steps = steps;
+    op->window = (sap_cuda_window){w->size, w->stride, w->dilation, sap_window_before(w, steps, outputs), outputs};
+}
+
+static sap_status make_convolution(const use *u, sap_cuda_op *op, sap_error *err) {
+    SAP_TRY(make_dense(u, op, err));
+    op->kind = SAP_CUDA_CONVOLUTION;
+    take_window(u, op);
+    return SAP_OK;
+}
+
+static sap_status make_window_pooling(const use *u, sap_cuda_op *op, sap_error *err) {
+    (void)err;
+    op->kind =
+        strcmp(u->layer->class_of->name, "MaxPooling1D") == 0 ? SAP_CUDA_WINDOW_MAXIMUM : SAP_CUDA_WINDOW_AVERAGE;
+    take_window(u, op);
+    return SAP_OK;
+}
+
+/* Where masked steps are there; else it is a view. */
+static sap_status make_masking(const use *u, sap_cuda_op *op, sap_error *err) {
+    (void)err;
+    op->kind = SAP_CUDA_MASKING;
+    op->steps = steps_of(u, 0);
+    op->masks = &u->masks[u->node->mask];
     return SAP_OK;
 }
 
 static sap_status make_pooling(const use *u, sap_cuda_op *op, sap_error *err) {
     op->kind =
         strcmp(u->layer->class_of->name, "GlobalMaxPooling1D") == 0 ? SAP_CUDA_POOL_MAXIMUM : SAP_CUDA_POOL_AVERAGE;
-    return find_steps(u, 0, &op->steps, err);
+    return take_sequence(u, op, err);
 }
 
 /* With the statistics of the batch where it is trained, else with those that moved along. */
 static sap_status make_batch_normalization(const use *u, sap_cuda_op *op, sap_error *err) {
     const sap_layer *layer = u->layer;
-    int64_t steps = 0;
     if (u->model->nodes[u->node->inputs[0]].domain >= 0)
-        SAP_TRY(find_steps(u, 0, &steps, err));
+        SAP_TRY(take_sequence(u, op, err));
     const sap_layer_weight *weight = layer->weights;
     op->kind = SAP_CUDA_BATCH_NORMALIZATION;
     op->epsilon = layer->epsilon;
@@ -115,16 +185,15 @@ static sap_status make_batch_normalization(const use *u, sap_cuda_op *op, sap_er
     return SAP_OK;
 }
 
+static bool runs_in_cell(const sap_activation *f) {
+    return f->kind != SAP_SOFTMAX && !sap_activation_needs_input(f->kind);
+}
+
 static const char *recurrent_obstacle(const sap_recurrent_layer *layer) {
-    if (layer->flipped) /* a state's place is not its step's */
-        return "this order of its steps";
     for (int i = 0; i < layer->count; i++) {
         if (layer->cells[i].cell != SAP_CELL_GRU && layer->cells[i].cell != SAP_CELL_LSTM)
             return "this kind of cell";
-        if (layer->cells[i].dropout > 0)
-            return "dropout in its cell";
-        if (sap_activation_needs_input(layer->cells[i].activation.kind) ||
-            sap_activation_needs_input(layer->cells[i].recurrent_activation.kind))
+        if (!runs_in_cell(&layer->cells[i].activation) || !runs_in_cell(&layer->cells[i].recurrent_activation))
             return "these activations";
     }
     return NULL;
@@ -136,7 +205,7 @@ static sap_status make_direction(const use *u, const sap_recurrent_layer *layer,
     const char *what = recurrent_obstacle(layer);
     if (what)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with %s, on the GPU", u->layer->where, what);
-    SAP_TRY(find_steps(u, 0, &op->steps, err));
+    SAP_TRY(take_sequence(u, op, err));
     op->kind = layer->cells[number].cell == SAP_CELL_LSTM ? SAP_CUDA_LSTM : SAP_CUDA_GRU;
     op->weights[0] = layer->cells[number].kernel->offset;
     op->weights[1] = layer->cells[number].recurrent_kernel->offset;
@@ -145,7 +214,12 @@ static sap_status make_direction(const use *u, const sap_recurrent_layer *layer,
     op->activation = layer->cells[number].activation;
     op->recurrent_activation = layer->cells[number].recurrent_activation;
     op->whole = layer->sequences;
+    op->rate = layer->cells[number].dropout;
+    op->recurrent_rate = layer->cells[number].recurrent_dropout;
+    op->cell = (uint32_t)number;
     op->backwards = layer->cells[number].reverse;
+    op->flipped = layer->flipped;
+    op->zero_masked = layer->zero_masked;
     op->reset_after = true;
     return SAP_OK;
 }
@@ -175,6 +249,10 @@ static const struct {
     {"Minimum", make_merge},
     {"GRU", make_recurrent},
     {"LSTM", make_recurrent},
+    {"Conv1D", make_convolution},
+    {"AveragePooling1D", make_window_pooling},
+    {"MaxPooling1D", make_window_pooling},
+    {"Masking", make_masking},
     {"LayerNormalization", make_normalization},
     {"BatchNormalization", make_batch_normalization},
     {"GlobalAveragePooling1D", make_pooling},
@@ -275,25 +353,36 @@ static sap_cuda_op projection(const use *u, int number, int32_t input, int32_t o
     };
 }
 
+/* Of queries, keys and values; a key is met where its value counts too. *out NULL: all count. */
+static sap_status find_attention_masks(const use *u, int32_t key, int32_t **out, sap_error *err) {
+    int32_t *masks = sap_arena_array(u->arena, 3, sizeof *masks);
+    if (!masks)
+        return sap_error_memory(err, u->model->name);
+    SAP_TRY(find_mask(u, 0, &masks[0], err));
+    SAP_TRY(find_mask(u, key, &masks[1], err));
+    SAP_TRY(find_mask(u, 1, &masks[2], err));
+    if (masks[1] >= 0 && masks[2] >= 0 && masks[1] != masks[2])
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with keys and values of different masks, on the GPU",
+                             u->layer->where);
+    masks[1] = masks[1] >= 0 ? masks[1] : masks[2];
+    *out = masks[0] >= 0 || masks[1] >= 0 ? masks : NULL;
+    return SAP_OK;
+}
+
 static sap_status make_attention(const use *u, sap_cuda_plan *plan, sap_cuda_tensor *tensors, sap_cuda_op *ops,
                                  sap_error *err) {
     const sap_layer *layer = u->layer;
     const sap_node *node = u->node;
     int stride = layer->weight_count == 2 * ATTENTION_TENSORS ? 2 : 1;
     const int64_t *query_kernel = layer->weights[0].shape.dims, *value_kernel = layer->weights[2 * stride].shape.dims;
-    int64_t heads = query_kernel[1], steps = 0, key_steps = 0;
-    const char *what = sap_attention_is_causal(layer) ? "a causal mask"
-                       : query_kernel[2] > SAP_CUDA_HEAD_MOST || value_kernel[2] > SAP_CUDA_HEAD_MOST
-                           ? "heads this wide"
-                           : NULL;
-    if (what)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with %s, on the GPU", layer->where, what);
-    SAP_TRY(find_steps(u, 0, &steps, err));
-    SAP_TRY(find_steps(u, 1, &key_steps, err));
-    int32_t from[3] = {node->inputs[0], node->inputs[node->input_count == 3 ? 2 : 1], node->inputs[1]};
-    int32_t *made = sap_arena_array(u->arena, ATTENTION_TENSORS, sizeof *made);
+    int64_t heads = query_kernel[1];
+    if (query_kernel[2] > SAP_CUDA_HEAD_MOST || value_kernel[2] > SAP_CUDA_HEAD_MOST)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: with heads this wide, on the GPU", layer->where);
+    int32_t key = node->input_count == 3 ? 2 : 1, from[3] = {node->inputs[0], node->inputs[key], node->inputs[1]};
+    int32_t *made = sap_arena_array(u->arena, ATTENTION_TENSORS, sizeof *made), *masks = NULL;
     if (!made)
         return sap_error_memory(err, u->model->name);
+    SAP_TRY(find_attention_masks(u, key, &masks, err));
     for (int i = 0; i < ATTENTION_TENSORS; i++) { /* queries, keys, values, context */
         const sap_node *input = &u->model->nodes[from[i % 3]];
         int64_t width = sap_shape_last(&input->shape), units = heads * (i < 2 ? query_kernel[2] : value_kernel[2]);
@@ -315,9 +404,12 @@ static sap_status make_attention(const use *u, sap_cuda_plan *plan, sap_cuda_ten
         .weights = {-1, -1, -1, -1},
         .rate = layer->rate,
         .key = layer->key * (uint32_t)SAP_LAYERS_MOST + (uint32_t)node->use,
-        .steps = steps,
+        .steps = steps_of(u, 0),
+        .masks = masks,
         .heads = heads,
-        .key_steps = key_steps,
+        .key_steps = steps_of(u, 1),
+        .causal = sap_attention_is_causal(layer),
+        .means_all = sap_attention_means_all(layer),
     };
     ops[4] = projection(u, 3, made[3], node->tensor, heads * value_kernel[2], sap_shape_step_values(&node->shape));
     plan->op_count += ATTENTION_OPS;
@@ -327,7 +419,8 @@ static sap_status make_attention(const use *u, sap_cuda_plan *plan, sap_cuda_ten
 
 static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cuda_plan *out, sap_cuda_tensor **made,
                                sap_error *err) {
-    size_t most = (size_t)model->tensor_count + ATTENTION_TENSORS * (size_t)model->node_count;
+    size_t most =
+        (size_t)model->tensor_count + ATTENTION_TENSORS * (size_t)model->node_count + (size_t)model->mask_count;
     sap_cuda_tensor *tensors = sap_arena_array(arena, most, sizeof *tensors);
     sap_cuda_input *inputs = sap_arena_array(arena, (size_t)model->input_count, sizeof *inputs);
     if (!tensors || !inputs)
@@ -354,37 +447,101 @@ static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cud
     return SAP_OK;
 }
 
-/* Nodes that the output depends on. */
+/* Nodes that the outputs depend on. */
 static bool *find_needed(const sap_model *model, sap_arena *arena) {
     bool *needed = sap_arena_array(arena, (size_t)model->node_count, sizeof *needed);
     for (int32_t o = 0; needed && o < model->output_count; o++)
         needed[model->outputs[o]] = true;
     for (int32_t n = model->node_count - 1; needed && n >= 0; n--)
-        for (int32_t i = 0; needed[n] && i < model->nodes[n].input_count; i++)
-            needed[model->nodes[n].inputs[i]] = true;
+        for (int32_t i = 0; needed[n] && i < model->nodes[n].input_count; i++) {
+            const sap_node *node = &model->nodes[n];
+            needed[node->inputs[i]] = true;
+            if (node->masks && node->masks[i] >= 0)
+                needed[model->masks[node->masks[i]].node] = true;
+        }
     return needed;
 }
 
-static sap_status set_optimizer(const sap_model *model, const sap_optimizer *s, sap_cuda_optimizer *out,
+/* Masks of the node's inputs, of which one that it merges is made: a step counts that counts in one. *out NULL: there is none to have. */
+static sap_status find_merged(const use *u, int32_t **out, sap_error *err) {
+    *out = NULL;
+    int32_t *inputs = sap_arena_array(u->arena, (size_t)u->node->input_count, sizeof *inputs);
+    if (!inputs)
+        return sap_error_memory(err, u->model->name);
+    for (int32_t i = 0; i < u->node->input_count; i++) {
+        int32_t mask = sap_sequence_mask(u->model, u->node, i);
+        inputs[i] = mask >= 0 ? u->masks[mask] : -1;
+        if (inputs[i] < 0 || u->layer->padding != SAP_PADDING_STEPWISE)
+            return SAP_OK;
+    }
+    *out = inputs;
+    return SAP_OK;
+}
+
+/* The masks that are taken from what node n gives, or that it makes, where masked steps are there. */
+static sap_status make_masks(const use *u, int32_t n, sap_cuda_plan *plan, sap_cuda_tensor *tensors, sap_cuda_op *ops,
+                             int32_t *masks, sap_error *err) {
+    const sap_shape *shape = &u->node->shape;
+    for (int32_t m = 0; m < u->model->mask_count; m++) {
+        const sap_mask *mask = &u->model->masks[m];
+        if (mask->node != n)
+            continue;
+        masks[m] = -1;
+        if (u->node->domain < 0 || is_ragged(u, u->node))
+            continue;
+        int32_t *inputs = &u->model->nodes[n].tensor;
+        if (mask->made)
+            SAP_TRY(find_merged(u, &inputs, err));
+        if (!inputs)
+            continue;
+        masks[m] = plan->tensor_count++;
+        tensors[masks[m]] = (sap_cuda_tensor){.values = shape->dims[0], .sequence = -1};
+        ops[plan->op_count++] = (sap_cuda_op){
+            .kind = mask->made ? SAP_CUDA_MAXIMUM : SAP_CUDA_MASK,
+            .where = u->layer->where,
+            .input_count = mask->made ? u->node->input_count : 1,
+            .inputs = inputs,
+            .output = masks[m],
+            .width = sap_shape_step_values(shape),
+            .units = 1,
+            .weights = {-1, -1, -1, -1},
+            .mask_value = mask->value,
+        };
+    }
+    return SAP_OK;
+}
+
+_Static_assert((int)SAP_CUDA_SLOTS == SAP_SLOTS && (int)SAP_CUDA_SLOT_MOMENTUM == SAP_SLOT_MOMENTUM &&
+                   (int)SAP_CUDA_SLOT_VELOCITY == SAP_SLOT_VELOCITY && (int)SAP_CUDA_SLOT_LARGEST == SAP_SLOT_LARGEST &&
+                   (int)SAP_CUDA_SLOT_AVERAGE == SAP_SLOT_AVERAGE,
+               "slots are numbered as the CPU's");
+
+static sap_status set_optimizer(const sap_optimizer_state *state, sap_arena *arena, sap_cuda_plan *out,
                                 sap_error *err) {
-    const char *what = s->amsgrad               ? "amsgrad"
-                       : s->clipnorm > 0        ? "clipnorm"
-                       : s->global_clipnorm > 0 ? "global_clipnorm"
-                       : s->ema_momentum > 0    ? "an average of the weights"
-                       : s->decay_except_count  ? "weights that do not decay"
-                                                : NULL;
-    if (what)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an optimizer with %s, on the GPU", model->name, what);
-    *out = (sap_cuda_optimizer){
-        .slot_count = s->kind != SAP_OPTIMIZER_SGD ? 2
-                      : s->momentum != 0           ? 1
-                                                   : 0,
+    const sap_optimizer *s = &state->settings;
+    sap_cuda_stretch *stretches = sap_arena_array(arena, (size_t)state->stretch_count, sizeof *stretches);
+    if (!stretches)
+        return sap_error_memory(err, out->name);
+    out->optimizer = (sap_cuda_optimizer){
+        .adam = s->kind != SAP_OPTIMIZER_SGD,
         .one_minus_beta_1 = (float)(1 - s->beta_1),
         .one_minus_beta_2 = (float)(1 - s->beta_2),
         .limit = s->clipvalue > 0 ? (float)s->clipvalue : INFINITY,
+        .norm = s->clipnorm > 0 ? s->clipnorm : s->global_clipnorm,
+        .global = s->global_clipnorm > 0,
+        .stretched = s->clipnorm > 0 || s->global_clipnorm > 0,
         .momentum = (float)s->momentum,
         .nesterov = s->nesterov,
     };
+    for (int i = 0; i < SAP_SLOTS; i++)
+        out->optimizer.slots[i] = state->slots[i] != NULL;
+    for (int32_t i = 0; i < state->stretch_count; i++) {
+        stretches[i] =
+            (sap_cuda_stretch){state->stretches[i].first, state->stretches[i].count, state->stretches[i].decays};
+        out->optimizer.stretched = out->optimizer.stretched || (!stretches[i].decays && s->weight_decay > 0);
+    }
+    out->stretches = stretches;
+    out->stretch_count = state->stretch_count;
     return SAP_OK;
 }
 
@@ -396,11 +553,51 @@ static sap_cuda_loss plan_loss(const sap_loss *loss, sap_activation_kind left, i
         .from_logits = left != SAP_LINEAR || loss->from_logits,
         .keep = (float)(1 - loss->label_smoothing),
         .share = (float)(loss->label_smoothing / (categorical ? (double)values : 2)),
-        .delta = loss->delta == 0 ? 1 : (float)loss->delta,
+        .delta = (float)loss->delta,
         .threshold = left == SAP_SIGMOID   ? 0
                      : left == SAP_SOFTMAX ? -INFINITY /* the softmax of a single value is 1 */
                                            : 0.5F,
+        .weight = loss->weight,
     };
+}
+
+/* Whether other nodes look at what a node gives. */
+static bool is_used(const sap_model *model, int32_t node) {
+    for (int32_t n = 0; n < model->node_count; n++)
+        for (int32_t i = 0; i < model->nodes[n].input_count; i++)
+            if (model->nodes[n].inputs[i] == node)
+                return true;
+    return false;
+}
+
+/* As on the CPU: program_plan.c. logits: (nodes) set where the activation is left to the loss. */
+static sap_status make_outputs(const sap_model *model, const sap_loss *losses, sap_arena *arena, bool *logits,
+                               sap_cuda_plan *out, sap_error *err) {
+    sap_cuda_output *outputs = sap_arena_array(arena, (size_t)model->output_count, sizeof *outputs);
+    if (!outputs)
+        return sap_error_memory(err, model->name);
+    out->outputs = outputs;
+    for (int32_t o = 0; o < model->output_count; o++) {
+        const sap_node *node = &model->nodes[model->outputs[o]];
+        sap_loss loss;
+        SAP_TRY(sap_loss_check(losses ? &losses[o] : &(sap_loss){0}, &loss, err));
+        bool twice = false, masked = losses && node->mask >= 0 && loss.kind != SAP_LOSS_NONE;
+        for (int32_t before = 0; before < o; before++)
+            twice = twice || outputs[before].tensor == node->tensor;
+        if (twice || masked)
+            return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an output %s, on the GPU", node->layer->where,
+                                 twice ? "that is there twice" : "with masked steps");
+        sap_activation_kind left = node->layer->activation.kind;
+        if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss.kind) ||
+            is_used(model, model->outputs[o]))
+            left = SAP_LINEAR;
+        logits[model->outputs[o]] = left != SAP_LINEAR;
+        int64_t values = sap_shape_last(&node->shape);
+        outputs[o] = (sap_cuda_output){node->tensor, values, sap_shape_values(&node->shape) / values,
+                                       plan_loss(&loss, left, values)};
+        out->output_count++;
+    }
+    return SAP_OK;
 }
 
 /* Regularisers and constraints are the CPU's alone. */
@@ -420,44 +617,38 @@ static sap_status check_weights(const sap_model *model, sap_error *err) {
     return SAP_OK;
 }
 
-sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *loss, const sap_optimizer *optimizer, bool exact,
-                              sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
+sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *losses, const sap_optimizer_state *state,
+                              sap_cuda_precision precision, sap_arena *arena, sap_cuda_plan *out, sap_error *err) {
     *out = (sap_cuda_plan){
         .name = model->name,
         .value_count = model->value_count,
         .trainable_count = model->trainable_count,
-        .exact = exact,
+        .precision = precision,
     };
-    if (model->output_count != 1)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d outputs; the GPU takes models with one", model->name,
-                             model->output_count);
     sap_cuda_tensor *tensors = NULL;
     SAP_TRY(make_tensors(model, arena, out, &tensors, err));
     const bool *needed = find_needed(model, arena);
-    sap_cuda_op *ops = sap_arena_array(arena, ATTENTION_OPS * (size_t)model->node_count, sizeof *ops);
-    if (!needed || !ops)
+    size_t most_ops = ATTENTION_OPS * (size_t)model->node_count + (size_t)model->mask_count;
+    sap_cuda_op *ops = sap_arena_array(arena, most_ops, sizeof *ops);
+    int32_t *masks = sap_arena_array(arena, (size_t)model->mask_count, sizeof *masks);
+    bool *logits = sap_arena_array(arena, (size_t)model->node_count, sizeof *logits);
+    if (!needed || !ops || !logits || (!masks && model->mask_count > 0))
         return sap_error_memory(err, model->name);
-    const sap_node *last = &model->nodes[model->outputs[0]];
-    static const sap_loss standard = {.kind = SAP_LOSS_CATEGORICAL_CROSSENTROPY};
-    loss = loss ? loss : &standard;
-    sap_activation_kind left = last->layer->activation.kind; /* as on the CPU: program_plan.c */
-    if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss->kind))
-        left = SAP_LINEAR;
-    out->output = last->tensor;
-    out->classes = sap_shape_values(&last->shape);
-    out->loss = plan_loss(loss, left, out->classes);
+    SAP_TRY(make_outputs(model, losses, arena, logits, out, err));
     out->ops = ops;
     for (int32_t n = 0; n < model->node_count; n++) {
-        use u = {model, &model->nodes[n], model->nodes[n].layer, arena};
+        use u = {model, &model->nodes[n], model->nodes[n].layer, arena, masks};
         if (needed[n] && strcmp(u.layer->class_of->name, "MultiHeadAttention") == 0)
             SAP_TRY(make_attention(&u, out, tensors, &ops[out->op_count], err));
         else if (needed[n] && strcmp(u.layer->class_of->name, "Bidirectional") == 0)
             SAP_TRY(make_bidirectional(&u, out, tensors, &ops[out->op_count], err));
         else if (needed[n] && !u.node->view && u.node->input_count > 0)
-            SAP_TRY(make_op(&u, left != SAP_LINEAR && n == model->outputs[0], &ops[out->op_count++], err));
+            SAP_TRY(make_op(&u, logits[n], &ops[out->op_count++], err));
+        if (needed[n])
+            SAP_TRY(make_masks(&u, n, out, tensors, ops, masks, err));
     }
-    if (!optimizer)
+    if (!state)
         return SAP_OK;
     SAP_TRY(check_weights(model, err));
-    return set_optimizer(model, optimizer, &out->optimizer, err);
+    return set_optimizer(state, arena, out, err);
 }

@@ -1,4 +1,4 @@
-/* The engine: memory, rows, steps; and the table of functions by which the plug-in is found. */
+/* The engine: memory and steps; and the table of functions by which the plug-in is found. */
 #include "cuda_state.h"
 
 #include <algorithm>
@@ -76,23 +76,69 @@ sap_status select(int device, sap_error *err) {
 
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
 
+int32_t parts_of_squares(const sap_cuda_plan *plan) {
+    int64_t most = 0;
+    for (int32_t i = 0; i < plan->stretch_count; i++)
+        most = std::max(most, plan->stretches[i].count);
+    return square_parts(most);
+}
+
+sap_status reserve_optimizer(sap_cuda_engine *e, sap_error *err) {
+    const sap_cuda_plan *plan = e->plan;
+    size_t count = (size_t)plan->stretch_count;
+    for (int i = 0; i < SAP_CUDA_SLOTS; i++)
+        if (plan->optimizer.slots[i])
+            SAP_TRY(e->slots[i].reserve((size_t)plan->trainable_count * sizeof(float), err));
+    if (!plan->optimizer.stretched)
+        return SAP_OK;
+    SAP_TRY(e->stretches.reserve(count * sizeof(sap_cuda_stretch), err));
+    SAP_TRY(e->scales.reserve(count * sizeof(float), err));
+    SAP_TRY(e->squares.reserve(count * (size_t)parts_of_squares(plan) * sizeof(double), err));
+    CUDA_TRY(cudaMemcpyAsync(e->stretches.data, plan->stretches, count * sizeof(sap_cuda_stretch),
+                             cudaMemcpyHostToDevice, e->stream),
+             plan->name);
+    return SAP_OK;
+}
+
+optimizer optimizer_of(const sap_cuda_engine *e) {
+    const sap_cuda_plan *plan = e->plan;
+    optimizer o = {};
+    o.settings = plan->optimizer;
+    for (int i = 0; i < SAP_CUDA_SLOTS; i++)
+        o.slots[i] = plan->optimizer.slots[i] ? e->slots[i].as<float>() : nullptr;
+    if (!plan->optimizer.stretched)
+        return o;
+    o.stretches = e->stretches.as<sap_cuda_stretch>();
+    o.stretch_count = plan->stretch_count;
+    o.scales = plan->optimizer.norm > 0 ? e->scales.as<float>() : nullptr;
+    o.squares = e->squares.as<double>();
+    o.parts = parts_of_squares(plan);
+    return o;
+}
+
+/* Of groups and outputs. */
+size_t total_count(const sap_cuda_engine *e) {
+    return (size_t)e->share.groups * (size_t)e->plan->output_count;
+}
+
 sap_status reserve_fixed(sap_cuda_engine *e, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
     size_t batch = (size_t)e->batch, inputs = (size_t)plan->input_count;
     SAP_TRY(e->values.reserve((size_t)plan->value_count * sizeof(float), err));
     SAP_TRY(e->gradients.reserve((size_t)plan->trainable_count * sizeof(float), err));
-    for (int i = 0; i < plan->optimizer.slot_count; i++)
-        SAP_TRY(e->slots[i].reserve((size_t)plan->trainable_count * sizeof(float), err));
+    SAP_TRY(reserve_optimizer(e, err));
     SAP_TRY(e->counts.reserve((inputs + 1) * sizeof(int32_t), err));
-    SAP_TRY(e->batch_label.reserve(batch * sizeof(int32_t), err));
     SAP_TRY(e->batch_key.reserve(batch * sizeof(uint64_t), err));
-    SAP_TRY(e->row_loss.reserve(batch * sizeof(float), err));
-    SAP_TRY(e->row_correct.reserve(batch * sizeof(int32_t), err));
-    size_t sums = (size_t)e->share.groups * sizeof(totals);
+    int64_t places = 1;
+    for (int32_t o = 0; o < plan->output_count; o++)
+        places = std::max(places, plan->outputs[o].places);
+    SAP_TRY(e->place_loss.reserve(batch * (size_t)places * sizeof(float), err));
+    SAP_TRY(e->place_correct.reserve(batch * (size_t)places * sizeof(int32_t), err));
+    size_t sums = total_count(e) * sizeof(totals);
     SAP_TRY(e->sums.reserve(sums, err));
     SAP_TRY(e->now.reserve(sizeof(step_now), err));
     e->batch_offsets.resize(inputs);
-    e->space = {e->counts.as<int32_t>(), {}, e->batch_label.as<int32_t>(), e->batch_key.as<uint64_t>()};
+    e->space = {e->counts.as<int32_t>(), {}, e->batch_key.as<uint64_t>()};
     for (size_t i = 0; i < inputs; i++) {
         if (!plan->inputs[i].ragged)
             continue;
@@ -132,7 +178,7 @@ bool grow(int64_t wanted, int64_t *capacity) {
 sap_status reserve_tensors(sap_cuda_engine *e, const std::vector<step_counts> &steps,
                            const std::vector<int64_t> &longest, sap_error *err) {
     const sap_cuda_plan *plan = e->plan;
-    bool fits = e->y[(size_t)plan->output].data != nullptr;
+    bool fits = e->y[(size_t)plan->outputs[0].tensor].data != nullptr;
     for (size_t i = 0; i < steps.size(); i++) {
         bool grown = grow(steps[i].rows, &e->step_capacity[i]), tiled = grow(steps[i].tiles, &e->tile_capacity[i]);
         fits = fits && !grown && !tiled && longest[i] <= e->longest[i];
@@ -161,7 +207,8 @@ sap_status reserve_tensors(sap_cuda_engine *e, const std::vector<step_counts> &s
 void plan_operations(sap_cuda_engine *e) {
     const sap_cuda_plan *plan = e->plan;
     std::vector<bool> written((size_t)plan->tensor_count);
-    written[(size_t)plan->output] = true;
+    for (int32_t o = 0; o < plan->output_count; o++)
+        written[(size_t)plan->outputs[o].tensor] = true;
     e->operations.resize((size_t)plan->op_count);
     for (int32_t i = plan->op_count - 1; i >= 0; i--) {
         operation *o = &e->operations[(size_t)i];
@@ -178,6 +225,10 @@ void plan_operations(sap_cuda_engine *e) {
 /* Inputs that are only taken in tiles need no copy of their rows. */
 void plan_inputs(sap_cuda_engine *e) {
     e->loose_input.assign((size_t)e->plan->input_count, true);
+    for (int32_t i = 0; i < e->plan->input_count; i++)
+        for (int32_t o = 0; o < e->plan->output_count; o++)
+            if (e->plan->inputs[i].tensor == e->plan->outputs[o].tensor)
+                e->loose_input[(size_t)i] = false;
     for (const operation &o : e->operations) {
         e->sorts = e->sorts || o.tiled;
         for (int32_t i = 0; i < e->plan->input_count; i++)
@@ -185,14 +236,6 @@ void plan_inputs(sap_cuda_engine *e) {
                 if (e->plan->inputs[i].tensor == o.op->inputs[k] && !(o.tiled && e->plan->inputs[i].ragged))
                     e->loose_input[(size_t)i] = false;
     }
-}
-
-void init_rows(const sap_cuda_engine *e, kept_rows *rows) {
-    size_t inputs = (size_t)e->plan->input_count;
-    rows->x.resize(inputs);
-    rows->offsets.resize(inputs);
-    rows->steps.assign(inputs, {0});
-    rows->longest.assign(inputs, 0);
 }
 
 sap_status open_stack(sap_cuda_engine *e, sap_error *err) {
@@ -214,12 +257,18 @@ sap_status open_engine(sap_cuda_engine *e, sap_error *err) {
     if (plan->input_count > SAP_CUDA_INPUTS)
         return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d inputs; on a GPU at most %d", plan->name, plan->input_count,
                              SAP_CUDA_INPUTS);
+    if (plan->output_count > SAP_CUDA_OUTPUTS)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: %d outputs; on a GPU at most %d", plan->name,
+                             plan->output_count, SAP_CUDA_OUTPUTS);
     CUDA_TRY(cudaGetDevice(&device), plan->name);
     cudaDeviceProp p;
     CUDA_TRY(cudaGetDeviceProperties(&p, device), plan->name);
     e->multiprocessors = p.multiProcessorCount;
     e->capability = p.major * 10 + p.minor;
     e->shared_most = p.sharedMemPerBlockOptin;
+    if (plan->precision == SAP_CUDA_TF32 && e->capability < 80)
+        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: tf32 on a GPU of compute capability %d.%d; it came with 8.0",
+                             plan->name, p.major, p.minor);
     CUDA_TRY(cudaStreamCreate(&e->stream), plan->name);
     CUDA_TRY(cudaStreamCreate(&e->copies), plan->name);
     e->host_order.pinned = true;
@@ -299,8 +348,9 @@ sap_status move(sap_cuda_engine *e, const device_memory &device, void *host, siz
 sap_status move_state(sap_cuda_engine *e, float *values, float *const *slots, bool in, sap_error *err) {
     SAP_TRY(settle(e, err));
     SAP_TRY(move(e, e->values, values, (size_t)e->plan->value_count, in, err));
-    for (int i = 0; slots && i < e->plan->optimizer.slot_count; i++)
-        SAP_TRY(move(e, e->slots[i], slots[i], (size_t)e->plan->trainable_count, in, err));
+    for (int i = 0; slots && i < SAP_CUDA_SLOTS; i++)
+        if (e->plan->optimizer.slots[i])
+            SAP_TRY(move(e, e->slots[i], slots[i], (size_t)e->plan->trainable_count, in, err));
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
     return SAP_OK;
 }
@@ -311,109 +361,6 @@ sap_status put(sap_cuda_engine *e, const float *values, float *const *slots, sap
 
 sap_status get(sap_cuda_engine *e, float *values, float *const *slots, sap_error *err) {
     return move_state(e, values, slots, false, err);
-}
-
-/* ---- Rows --------------------------------------------------------------------------------------------------- */
-
-bool halved(const sap_cuda_engine *e, size_t input) {
-    return e->plan->inputs[input].ragged && !e->plan->exact;
-}
-
-size_t number_bytes(const sap_cuda_engine *e, size_t input) {
-    return halved(e, input) ? sizeof(uint16_t) : sizeof(float);
-}
-
-sap_status reserve_rows(sap_cuda_engine *e, kept_rows *set, int64_t rows, const int64_t *steps, sap_error *err) {
-    for (size_t i = 0; i < set->x.size(); i++) {
-        int64_t places = e->plan->inputs[i].ragged ? steps[i] : rows;
-        SAP_TRY(set->x[i].reserve((size_t)(places * e->plan->inputs[i].values) * number_bytes(e, i), err));
-        if (e->plan->inputs[i].ragged)
-            SAP_TRY(set->offsets[i].reserve((size_t)(rows + 1) * sizeof(int64_t), err));
-        set->steps[i].assign(1, 0);
-        set->longest[i] = 0;
-    }
-    SAP_TRY(set->label.reserve((size_t)rows * sizeof(int32_t), err));
-    SAP_TRY(set->identity.reserve((size_t)rows * sizeof(uint64_t), err));
-    set->rows = 0;
-    return SAP_OK;
-}
-
-sap_status reserve(sap_cuda_engine *e, int set, int64_t rows, const int64_t *steps, sap_error *err) {
-    sap_status status = rows > INT32_MAX ? sap_error_set(err, SAP_EMEMORY, "%s: %lld rows are too many for a GPU",
-                                                         e->plan->name, (long long)rows)
-                                         : reserve_rows(e, &e->sets[set], rows, steps, err);
-    if (status != SAP_OK) {
-        e->sets[set] = kept_rows();
-        init_rows(e, &e->sets[set]);
-    }
-    return status;
-}
-
-/* Copies n numbers to place `at` of an input. */
-sap_status append_numbers(sap_cuda_engine *e, kept_rows *set, size_t input, int64_t at, const float *x, int64_t n,
-                          cudaStream_t stream, sap_error *err) {
-    char *to = set->x[input].as<char>() + (size_t)at * number_bytes(e, input);
-    void *direct = to;
-    if (halved(e, input)) {
-        SAP_TRY(e->loose.reserve((size_t)n * sizeof(float), err));
-        direct = e->loose.data;
-    }
-    CUDA_TRY(cudaMemcpyAsync(direct, x, (size_t)n * sizeof(float), cudaMemcpyHostToDevice, stream), e->plan->name);
-    if (halved(e, input) && n > 0)
-        launch_halve(stream, n, (const float *)direct, (uint16_t *)to);
-    CUDA_TRY(cudaGetLastError(), e->plan->name);
-    return SAP_OK;
-}
-
-/* Copies rows behind those of a set that has room for them. What `rows` points to must live until the stream is through. */
-sap_status append(sap_cuda_engine *e, kept_rows *set, const sap_cuda_rows *rows, cudaStream_t stream, sap_error *err) {
-    const char *name = e->plan->name;
-    for (size_t i = 0; i < set->x.size(); i++) {
-        int64_t values = e->plan->inputs[i].values, first = set->rows, count = rows->rows;
-        if (e->plan->inputs[i].ragged) {
-            std::vector<int64_t> &steps = set->steps[i];
-            first = steps.back();
-            count = rows->offsets[i][rows->rows];
-            for (int64_t r = 0; r < rows->rows; r++)
-                set->longest[i] = std::max(set->longest[i], rows->offsets[i][r + 1] - rows->offsets[i][r]);
-            for (int64_t r = 1; r <= rows->rows; r++)
-                steps.push_back(first + rows->offsets[i][r]);
-            CUDA_TRY(cudaMemcpyAsync(set->offsets[i].as<int64_t>() + set->rows, steps.data() + set->rows,
-                                     (size_t)(rows->rows + 1) * sizeof(int64_t), cudaMemcpyHostToDevice, stream),
-                     name);
-        }
-        SAP_TRY(append_numbers(e, set, i, first * values, rows->x[i], count * values, stream, err));
-    }
-    if (rows->label)
-        CUDA_TRY(cudaMemcpyAsync(set->label.as<int32_t>() + set->rows, rows->label,
-                                 (size_t)rows->rows * sizeof(int32_t), cudaMemcpyHostToDevice, stream),
-                 name);
-    if (rows->identity)
-        CUDA_TRY(cudaMemcpyAsync(set->identity.as<uint64_t>() + set->rows, rows->identity,
-                                 (size_t)rows->rows * sizeof(uint64_t), cudaMemcpyHostToDevice, stream),
-                 name);
-    set->labelled = rows->label != nullptr;
-    set->identified = rows->identity != nullptr;
-    set->rows += rows->rows;
-    return SAP_OK;
-}
-
-sap_status keep(sap_cuda_engine *e, int set, const sap_cuda_rows *rows, sap_error *err) {
-    SAP_TRY(append(e, &e->sets[set], rows, e->stream, err));
-    CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name); /* the rows are the caller's again */
-    return SAP_OK;
-}
-
-row_set view(const sap_cuda_engine *e, const kept_rows *set) {
-    row_set out = {};
-    for (size_t i = 0; i < set->x.size(); i++) {
-        out.x[i] = set->x[i].data;
-        out.half[i] = halved(e, i);
-        out.offsets[i] = e->plan->inputs[i].ragged ? set->offsets[i].as<int64_t>() : nullptr;
-    }
-    out.label = set->labelled ? set->label.as<int32_t>() : nullptr;
-    out.identity = set->identified ? set->identity.as<uint64_t>() : nullptr;
-    return out;
 }
 
 /* ---- A step ------------------------------------------------------------------------------------------------- */
@@ -454,19 +401,32 @@ sap_status begin_step(sap_cuda_engine *e, const step *s, sap_error *err) {
     for (size_t i = 0; i < steps.size(); i++)
         e->steps[i] = steps[i].rows;
     SAP_TRY(reserve_tensors(e, steps, s->set->longest, err));
-    step_now now = {view(e, s->set), s->order, s->update, s->batch_rows, e->step, e->sums.as<totals>() + s->group};
+    step_now now = {view(e, s->set), s->order, s->update,
+                    s->batch_rows,   e->step,  e->sums.as<totals>() + s->group * plan->output_count};
     launch_begin(e->stream, now, (int32_t)s->rows, plan->input_count, s->key, e->space, e->now.as<step_now>());
     CUDA_TRY(cudaGetLastError(), plan->name);
     return SAP_OK;
 }
 
 void launch_update(sap_cuda_engine *e) {
-    launch_optimizer(e->stream, {e->plan->trainable_count,
-                                 e->plan->optimizer,
-                                 &e->now.as<step_now>()->update,
-                                 e->gradients.as<float>(),
-                                 e->values.as<float>(),
-                                 {e->slots[0].as<float>(), e->slots[1].as<float>()}});
+    launch_optimizer(e->stream, {e->plan->trainable_count, optimizer_of(e), &e->now.as<step_now>()->update,
+                                 e->gradients.as<float>(), e->values.as<float>()});
+}
+
+/* The losses of all outputs, and their gradients. */
+sap_status launch_losses(sap_cuda_engine *e, bool differentiate, sap_error *err) {
+    const sap_cuda_plan *plan = e->plan;
+    for (int32_t o = 0; o < plan->output_count; o++) {
+        const sap_cuda_output &output = plan->outputs[o];
+        const device_memory &dy = e->dy[(size_t)output.tensor];
+        if (output.loss.kind != SAP_LOSS_NONE)
+            launch_loss(e->stream, e->space.counts, e->batch,
+                        {o, output, e->y[(size_t)output.tensor].as<float>(), differentiate ? dy.as<float>() : nullptr,
+                         e->place_loss.as<float>(), e->place_correct.as<int32_t>(), e->now.as<step_now>()});
+        else if (differentiate && dy.data)
+            CUDA_TRY(cudaMemsetAsync(dy.data, 0, dy.bytes, e->stream), plan->name);
+    }
+    return SAP_OK;
 }
 
 /* Launches all of a step behind its beginning, but for what is shared: nothing here may depend on the batch. */
@@ -481,15 +441,7 @@ sap_status launch_step(sap_cuda_engine *e, run_mode mode, sap_error *err) {
         SAP_TRY(forward_operation(e, &o, mode, err));
     if (mode == RUN_PREDICT)
         return SAP_OK;
-    loss_call loss = {plan->classes,
-                      plan->loss,
-                      e->y[(size_t)plan->output].as<float>(),
-                      e->space.label,
-                      differentiate ? e->dy[(size_t)plan->output].as<float>() : nullptr,
-                      e->row_loss.as<float>(),
-                      e->row_correct.as<int32_t>(),
-                      e->now.as<step_now>()};
-    launch_loss(e->stream, e->space.counts, e->batch, loss);
+    SAP_TRY(launch_losses(e, differentiate, err));
     if (differentiate) {
         CUDA_TRY(cudaMemsetAsync(e->gradients.data, 0, (size_t)plan->trainable_count * sizeof(float), e->stream),
                  plan->name);
@@ -577,19 +529,19 @@ sap_status run_batch(sap_cuda_engine *e, const step *whole, const int64_t *begin
     return run_step(e, &s, err);
 }
 
-/* Waits; the sums of each group since the last time. */
+/* Waits; the sums of each output of each group since the last time. */
 sap_status finish(sap_cuda_engine *e, sap_cuda_result *results, sap_error *err) {
-    totals sums[SAP_CUDA_GROUPS];
-    size_t groups = (size_t)e->share.groups;
+    size_t count = total_count(e);
+    std::vector<totals> sums(count);
     SAP_TRY(settle(e, err));
     if (e->stacked)
         launch_add_totals(e->stream, e->block_sums.as<totals>(), e->multiprocessors, e->sums.as<totals>());
-    CUDA_TRY(cudaMemcpyAsync(sums, e->sums.data, groups * sizeof *sums, cudaMemcpyDeviceToHost, e->stream),
+    CUDA_TRY(cudaMemcpyAsync(sums.data(), e->sums.data, count * sizeof(totals), cudaMemcpyDeviceToHost, e->stream),
              e->plan->name);
     CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
-    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, groups * sizeof *sums, e->stream), e->plan->name);
-    for (size_t g = 0; g < groups; g++)
-        results[g] = {sums[g].loss, sums[g].rows, sums[g].correct, sums[g].bad_step};
+    CUDA_TRY(cudaMemsetAsync(e->sums.data, 0, count * sizeof(totals), e->stream), e->plan->name);
+    for (size_t i = 0; i < count; i++)
+        results[i] = {sums[i].loss, sums[i].places, sums[i].correct, sums[i].bad_step};
     e->step = 0;
     return SAP_OK;
 }
@@ -608,30 +560,14 @@ sap_status run_stack(sap_cuda_engine *e, const kept_rows *set, const sap_cuda_st
     call.batch = steps->batch;
     call.key = steps->key;
     call.updates = e->updates.as<sap_cuda_update>();
-    call.optimizer = e->plan->optimizer;
+    call.of = optimizer_of(e);
     call.values = e->values.as<float>();
-    for (int i = 0; i < e->plan->optimizer.slot_count; i++)
-        call.slots[i] = e->slots[i].as<float>();
     call.parts = e->parts.as<float>();
     call.arrived = e->arrived.as<unsigned>();
     call.sums = e->block_sums.as<totals>();
     unsigned blocks = stack_blocks(e->net, steps->batch, e->multiprocessors, &call.tile_rows);
     CUDA_TRY(launch_stack(e->stream, call, blocks), e->plan->name);
     return SAP_OK;
-}
-
-/* Puts the longest rows of a batch first, equal ones in the order in which they came. */
-void sort_rows(const sap_cuda_engine *e, const kept_rows *set, int32_t *order, int64_t rows) {
-    if (!e->sorts)
-        return;
-    auto length = [&](int32_t row) {
-        int64_t sum = 0;
-        for (size_t i = 0; i < set->steps.size(); i++)
-            if (e->plan->inputs[i].ragged)
-                sum += set->steps[i][(size_t)row + 1] - set->steps[i][(size_t)row];
-        return sum;
-    };
-    std::stable_sort(order, order + rows, [&](int32_t a, int32_t b) { return length(a) > length(b); });
 }
 
 sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_cuda_result *results, sap_error *err) {
@@ -644,7 +580,8 @@ sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_c
     SAP_TRY(e->host_order.reserve(own * sizeof(int32_t), err));
     int32_t *order = e->host_order.as<int32_t>(), *there = e->order.as<int32_t>();
     memcpy(order, steps->order, own * sizeof(int32_t));
-    if (e->stacked && steps->updates) {
+    bool class_numbers = set->target_values[0] == 1;
+    if (e->stacked && class_numbers && steps->updates) {
         CUDA_TRY(cudaMemcpyAsync(there, order, own * sizeof(int32_t), cudaMemcpyHostToDevice, e->stream), name);
         SAP_TRY(run_stack(e, set, steps, err));
         return finish(e, results, err);
@@ -676,68 +613,6 @@ sap_status run(sap_cuda_engine *e, int which, const sap_cuda_steps *steps, sap_c
 
 /* ---- Batches from the host ---------------------------------------------------------------------------------- */
 
-/* A place in pinned memory, filled with what is there. */
-struct packer {
-    char *at;
-    size_t used;
-    const void *put(const void *data, size_t bytes) {
-        if (!data)
-            return nullptr;
-        void *to = at + used;
-        if (at)
-            memcpy(to, data, bytes);
-        used += (bytes + 63) / 64 * 64;
-        return to;
-    }
-};
-
-/* Puts rows behind each other; at NULL: only counts the bytes. */
-size_t pack(const sap_cuda_engine *e, const sap_cuda_rows *rows, char *at, std::vector<const float *> *x,
-            sap_cuda_rows *out) {
-    packer p = {at, 0};
-    *out = *rows;
-    for (size_t i = 0; i < x->size(); i++) {
-        int64_t places = e->plan->inputs[i].ragged ? rows->offsets[i][rows->rows] : rows->rows;
-        (*x)[i] = (const float *)p.put(rows->x[i], (size_t)(places * e->plan->inputs[i].values) * sizeof(float));
-    }
-    out->x = x->data();
-    out->label = (const int32_t *)p.put(rows->label, (size_t)rows->rows * sizeof(int32_t));
-    out->identity = (const uint64_t *)p.put(rows->identity, (size_t)rows->rows * sizeof(uint64_t));
-    return p.used;
-}
-
-/* Packs rows into pinned memory and starts their way to the device, beside what it computes. */
-sap_status send(sap_cuda_engine *e, const sap_cuda_rows *rows, const int64_t *begin, stage **out, sap_error *err) {
-    const char *name = e->plan->name;
-    stage *s = &e->stages[e->turn ^= 1];
-    std::vector<const float *> x((size_t)e->plan->input_count);
-    std::vector<int64_t> steps(x.size(), 0);
-    for (size_t i = 0; i < steps.size(); i++)
-        steps[i] = e->plan->inputs[i].ragged ? rows->offsets[i][rows->rows] : 0;
-    sap_cuda_rows packed;
-    size_t bytes = pack(e, rows, nullptr, &x, &packed);
-    if (s->busy)
-        SAP_TRY(wait_for_event(e, s->used, err)); /* its memory may be written to, or grow */
-    SAP_TRY(s->pinned.reserve(bytes, err));
-    (void)pack(e, rows, s->pinned.as<char>(), &x, &packed);
-    SAP_TRY(reserve_rows(e, &s->rows, rows->rows, steps.data(), err));
-    SAP_TRY(append(e, &s->rows, &packed, e->copies, err));
-    s->sorted.resize((size_t)rows->rows);
-    for (size_t i = 0; i < s->sorted.size(); i++)
-        s->sorted[i] = rows->order ? rows->order[i] : (int32_t)i;
-    for (int64_t g = 0; g < e->share.groups; g++)
-        sort_rows(e, &s->rows, s->sorted.data() + begin[g], begin[g + 1] - begin[g]);
-    SAP_TRY(s->order.reserve(s->sorted.size() * sizeof(int32_t), err));
-    CUDA_TRY(cudaMemcpyAsync(s->order.data, s->sorted.data(), s->sorted.size() * sizeof(int32_t),
-                             cudaMemcpyHostToDevice, e->copies),
-             name);
-    CUDA_TRY(cudaEventRecord(s->copied, e->copies), name);
-    CUDA_TRY(cudaStreamWaitEvent(e->stream, s->copied, 0), name);
-    s->busy = true;
-    *out = s;
-    return SAP_OK;
-}
-
 sap_status run_sent(sap_cuda_engine *e, const sap_cuda_rows *rows, uint64_t key, run_mode mode,
                     const sap_cuda_update *update, const stage **out, sap_error *err) {
     if (rows->rows > e->batch)
@@ -747,7 +622,7 @@ sap_status run_sent(sap_cuda_engine *e, const sap_cuda_rows *rows, uint64_t key,
     std::vector<int64_t> whole(SAP_CUDA_GROUPS + 1, rows->rows);
     whole[0] = 0;
     const int64_t *begin = rows->begin ? rows->begin : whole.data();
-    SAP_TRY(send(e, rows, begin, &sent, err));
+    SAP_TRY(send_rows(e, rows, begin, &sent, err));
     step s = {&sent->rows,
               sent->order.as<int32_t>(),
               sent->sorted.data(),
@@ -769,29 +644,31 @@ sap_status feed(sap_cuda_engine *e, const sap_cuda_rows *rows, uint64_t key, con
     return run_sent(e, rows, key, update ? RUN_TRAIN : RUN_MEASURE, update, &sent, err);
 }
 
-sap_status predict(sap_cuda_engine *e, const sap_cuda_rows *rows, float *outputs, sap_error *err) {
+sap_status predict(sap_cuda_engine *e, const sap_cuda_rows *rows, float *const *outputs, sap_error *err) {
     const stage *sent = nullptr;
     SAP_TRY(run_sent(e, rows, 0, RUN_PREDICT, nullptr, &sent, err));
-    size_t classes = (size_t)e->plan->classes, count = (size_t)rows->rows * classes;
-    std::vector<float> sorted(count);
-    CUDA_TRY(cudaMemcpyAsync(sorted.data(), e->y[(size_t)e->plan->output].data, count * sizeof(float),
-                             cudaMemcpyDeviceToHost, e->stream),
-             e->plan->name);
-    CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
-    for (size_t r = 0; r < sent->sorted.size(); r++) /* back to the caller's order */
-        memcpy(outputs + (size_t)sent->sorted[r] * classes, sorted.data() + r * classes, classes * sizeof(float));
+    for (int32_t o = 0; o < e->plan->output_count; o++) {
+        const sap_cuda_output &output = e->plan->outputs[o];
+        size_t values = (size_t)(output.places * output.values);
+        if (!outputs[o])
+            continue;
+        std::vector<float> sorted((size_t)rows->rows * values);
+        CUDA_TRY(cudaMemcpyAsync(sorted.data(), e->y[(size_t)output.tensor].data, sorted.size() * sizeof(float),
+                                 cudaMemcpyDeviceToHost, e->stream),
+                 e->plan->name);
+        CUDA_TRY(cudaStreamSynchronize(e->stream), e->plan->name);
+        for (size_t r = 0; r < sent->sorted.size(); r++) /* back to the caller's order */
+            memcpy(outputs[o] + (size_t)sent->sorted[r] * values, sorted.data() + r * values, values * sizeof(float));
+    }
     return SAP_OK;
 }
 
-sap_status gradient(sap_cuda_engine *e, const sap_cuda_rows *rows, float *gradients, sap_cuda_result *result,
+sap_status gradient(sap_cuda_engine *e, const sap_cuda_rows *rows, float *gradients, sap_cuda_result *results,
                     sap_error *err) {
     const stage *sent;
     SAP_TRY(run_sent(e, rows, 0, RUN_DIFFERENTIATE, nullptr, &sent, err));
     SAP_TRY(move(e, e->gradients, gradients, (size_t)e->plan->trainable_count, false, err));
-    sap_cuda_result results[SAP_CUDA_GROUPS];
-    SAP_TRY(finish(e, results, err));
-    *result = results[0];
-    return SAP_OK;
+    return finish(e, results, err);
 }
 
 } // namespace
@@ -807,5 +684,5 @@ extern "C" __attribute__((visibility("default"))) void sap_plugin_cuda_state(cha
 }
 
 extern "C" __attribute__((visibility("default"))) const sap_cuda_table sap_plugin_cuda;
-const sap_cuda_table sap_plugin_cuda = {describe, devices, select, open, close_engine, put,     get,
-                                        reserve,  keep,    run,    feed, finish,       predict, gradient};
+const sap_cuda_table sap_plugin_cuda = {describe,     devices,   select, open, close_engine, put,     get,
+                                        reserve_rows, keep_rows, run,    feed, finish,       predict, gradient};

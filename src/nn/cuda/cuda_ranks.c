@@ -178,26 +178,27 @@ sap_status sap_cuda_ranks_cut(const sap_cuda_ranks *ranks, const sap_feed *feed,
 
 /* ---- Results ------------------------------------------------------------------------------------------------ */
 
-sap_status sap_cuda_ranks_add(const sap_cuda_ranks *ranks, const sap_cuda_result *results, sap_cuda_result *sum,
-                              sap_error *err) {
+sap_status sap_cuda_ranks_add(const sap_cuda_ranks *ranks, const sap_cuda_result *results, int32_t outputs,
+                              sap_cuda_result *sums, sap_error *err) {
     enum { NUMBERS = 4 };
-    int32_t groups = ranks->share.groups;
-    double all[SAP_SLICES * NUMBERS] = {
+    int32_t groups = ranks->share.groups, count = groups * outputs;
+    double all[SAP_SLICES * SAP_CUDA_OUTPUTS * NUMBERS] = {
         0}; /* counts are exact in double, too; zeros of the other ranks change nothing */
-    *sum = results[0];
+    memcpy(sums, results, (size_t)outputs * sizeof *sums);
     if (groups == 0)
         return SAP_OK;
-    for (int32_t g = 0; g < groups; g++) {
-        const double own[NUMBERS] = {results[g].loss, (double)results[g].rows, (double)results[g].correct,
-                                     (double)results[g].bad_step};
-        memcpy(all + g * NUMBERS, own, sizeof own);
+    for (int32_t i = 0; i < count; i++) {
+        const double own[NUMBERS] = {results[i].loss, (double)results[i].places, (double)results[i].correct,
+                                     (double)results[i].bad_step};
+        memcpy(all + i * NUMBERS, own, sizeof own);
     }
-    SAP_TRY(sap_comm_sum(ranks->share.comm, SAP_COMM_DOUBLE, all, (int64_t)groups * NUMBERS, err));
-    *sum = (sap_cuda_result){0};
-    for (int32_t g = 0; g < groups; g++) {
-        const double *from = all + g * NUMBERS;
+    SAP_TRY(sap_comm_sum(ranks->share.comm, SAP_COMM_DOUBLE, all, (int64_t)count * NUMBERS, err));
+    memset(sums, 0, (size_t)outputs * sizeof *sums);
+    for (int32_t i = 0; i < count; i++) {
+        const double *from = all + i * NUMBERS;
+        sap_cuda_result *sum = &sums[i % outputs];
         sum->loss += from[0];
-        sum->rows += (int64_t)from[1];
+        sum->places += (int64_t)from[1];
         sum->correct += (int64_t)from[2];
         if (from[3] > 0 && (sum->bad_step == 0 || (int64_t)from[3] < sum->bad_step))
             sum->bad_step = (int64_t)from[3];

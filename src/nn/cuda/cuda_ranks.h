@@ -27,8 +27,8 @@ SAP_MUST_CHECK sap_status sap_cuda_ranks_cut(const sap_cuda_ranks *ranks, const 
                                              sap_error *err);
 /* Puts rows in hand, whose shards stand in the share, into groups. order: (rows), begin: (groups + 1). */
 void sap_cuda_ranks_group(const sap_cuda_ranks *ranks, int64_t rows, int32_t *order, int64_t *begin);
-/* What the groups gave: with groups of all ranks, added in order; without, this rank's own. */
+/* What the groups gave, (groups, outputs): with groups of all ranks, added in order; without, this rank's own. sums: (outputs) */
 SAP_MUST_CHECK sap_status sap_cuda_ranks_add(const sap_cuda_ranks *ranks, const sap_cuda_result *results,
-                                             sap_cuda_result *sum, sap_error *err);
+                                             int32_t outputs, sap_cuda_result *sums, sap_error *err);
 
 #endif

@@ -1,8 +1,7 @@
 /* GRU and LSTM in float32, any size: a block takes a few rows through all their steps. Products that do not wait for the step
  * before (x W, and all gradients of weights and inputs) are taken for all positions at once elsewhere.
  */
-#include "cuda_activation.h"
-#include "cuda_recurrent.h"
+#include "cuda_gates.h"
 
 namespace {
 
@@ -41,49 +40,54 @@ __device__ chain_space place(const recurrent &p, char *raw, bool in_shared) {
     return s;
 }
 
-/* Σ_k h[k] u[k][column] */
-__device__ inline float product(const float *h, const float *u, int32_t units, int32_t columns, int32_t column) {
+/* Σ_k h[k] mask[k] u[k][column]; mask NULL: all 1 */
+__device__ inline float product(const float *h, const float *mask, const float *u, int32_t units, int32_t columns,
+                                int32_t column) {
     float sum = 0;
     for (int k = 0; k < units; k++)
-        sum += h[k] * u[k * columns + column];
+        sum += (mask ? h[k] * mask[k] : h[k]) * u[k * columns + column];
     return sum;
 }
 
-/* The state of unit j after a step, and what the step keeps. */
-__device__ float gru_step(const recurrent &p, const recurrent_kept &kept, const float *u, int64_t at, int j,
-                          const float *h) {
-    int n = p.units;
-    const float *x = kept.projected + at * 3 * n, *b = p.bias ? p.bias + 3 * n : nullptr;
-    float z = activation_value(p.recurrent_activation, x[j] + product(h, u, n, 3 * n, j) + (b ? b[j] : 0));
-    float r = activation_value(p.recurrent_activation, x[n + j] + product(h, u, n, 3 * n, n + j) + (b ? b[n + j] : 0));
-    float m = product(h, u, n, 3 * n, 2 * n + j) + (b ? b[2 * n + j] : 0);
-    float a = activation_value(p.activation, x[2 * n + j] + r * m);
-    float *v = kept.values + at * 4 * n + j;
-    v[0] = z;
-    v[n] = r;
-    v[2 * n] = a;
-    v[3 * n] = m;
-    kept.h[at * n + j] = h[j];
-    return z * h[j] + (1 - z) * a;
+__device__ inline const float *mask_of(const recurrent &p, int64_t row, int gate) {
+    return p.h_masks ? p.h_masks + row * p.mask_row + gate * p.units : nullptr;
 }
 
-__device__ float lstm_step(const recurrent &p, const recurrent_kept &kept, const float *u, int64_t at, int j,
+__device__ inline bool counts(const recurrent &p, int64_t at) {
+    return !p.counts || p.counts[at] != 0;
+}
+
+/* Positions of the input and the output of step t of a row, in the order in which they are taken. */
+__device__ inline int64_t taken_at(const recurrent &p, int64_t row, int32_t t) {
+    return first_step(p.at, row) + (p.backwards ? row_steps(p.at, row) - 1 - t : t);
+}
+
+__device__ inline int64_t shown_at(const recurrent &p, int64_t row, int32_t t) {
+    return p.flipped ? first_step(p.at, row) + t : taken_at(p, row, t);
+}
+
+/* A step of a row. */
+struct chain_step {
+    int64_t row, at; /* position */
+};
+
+/* The state of unit j after a step, and what the step keeps. */
+__device__ float gru_step(const recurrent &p, const recurrent_kept &kept, const float *u, const chain_step &s, int j,
+                          const float *h) {
+    int n = p.units;
+    float sums[3];
+    for (int q = 0; q < 3; q++)
+        sums[q] = product(h, mask_of(p, s.row, q), u, n, 3 * n, q * n + j) + (p.bias ? p.bias[(3 + q) * n + j] : 0);
+    return gru_gates(p, kept, s.at, j, sums, h[j]);
+}
+
+__device__ float lstm_step(const recurrent &p, const recurrent_kept &kept, const float *u, const chain_step &s, int j,
                            const float *h, float *c) {
     int n = p.units;
-    const float *x = kept.projected + at * 4 * n;
-    float g[4];
+    float sums[4];
     for (int q = 0; q < 4; q++)
-        g[q] = activation_value(q == 2 ? p.activation : p.recurrent_activation,
-                                x[q * n + j] + product(h, u, n, 4 * n, q * n + j));
-    float *v = kept.values + at * 5 * n + j;
-    kept.h[at * n + j] = h[j];
-    kept.c[at * n + j] = c[j];
-    c[j] = g[1] * c[j] + g[0] * g[2];
-    float t = activation_value(p.activation, c[j]);
-    for (int q = 0; q < 4; q++)
-        v[q * n] = g[q];
-    v[4 * n] = t;
-    return g[3] * t;
+        sums[q] = product(h, mask_of(p, s.row, q), u, n, 4 * n, q * n + j);
+    return lstm_gates(p, kept, s.at, j, sums, h[j], &c[j]);
 }
 
 __global__ void __launch_bounds__(SAP_THREADS)
@@ -102,11 +106,16 @@ __global__ void __launch_bounds__(SAP_THREADS)
             int32_t steps = row_steps(p.at, first + r);
             float state = s.h[i];
             if (t < steps) {
-                int64_t at = first_step(p.at, first + r) + (p.backwards ? steps - 1 - t : t);
-                state = p.lstm ? lstm_step(p, kept, s.u, at, j, s.h + r * n, s.c + r * n)
-                               : gru_step(p, kept, s.u, at, j, s.h + r * n);
+                chain_step step = {first + r, taken_at(p, first + r, t)};
+                bool there = counts(p, step.at);
+                if (!there)
+                    kept.h[step.at * n + j] = 0; /* it meets a gradient of 0 */
+                else if (p.lstm)
+                    state = lstm_step(p, kept, s.u, step, j, s.h + r * n, s.c + r * n);
+                else
+                    state = gru_step(p, kept, s.u, step, j, s.h + r * n);
                 if (p.y)
-                    p.y[at * n + j] = state;
+                    p.y[shown_at(p, step.row, t) * n + j] = there || !p.zero_masked ? state : 0;
             }
             s.next[i] = state;
         }
@@ -119,33 +128,12 @@ __global__ void __launch_bounds__(SAP_THREADS)
         p.last[first * n + i] = s.h[i];
 }
 
-/* Gradients of a step's gates from that of the state after it; gives the part of the state before that goes around U. */
-__device__ float gru_back(const recurrent &p, const recurrent_kept &kept, int64_t at, int j, float dh) {
-    int n = p.units;
-    const float *v = kept.values + at * 4 * n + j;
-    float z = v[0], r = v[n], a = v[2 * n], m = v[3 * n], h = kept.h[at * n + j];
-    float da = dh * (1 - z) * activation_slope(p.activation, 0, a);
-    float dz = dh * (h - a) * activation_slope(p.recurrent_activation, 0, z);
-    float dr = da * m * activation_slope(p.recurrent_activation, 0, r);
-    float *dx = kept.d_input + at * 3 * n + j, *du = kept.d_recurrent + at * 3 * n + j;
-    dx[0] = du[0] = dz;
-    dx[n] = du[n] = dr;
-    dx[2 * n] = da;
-    du[2 * n] = da * r;
-    return dh * z;
-}
-
-__device__ void lstm_back(const recurrent &p, const recurrent_kept &kept, int64_t at, int j, float dh, float *dc) {
-    int n = p.units;
-    const float *v = kept.values + at * 5 * n + j;
-    float i = v[0], f = v[n], a = v[2 * n], o = v[3 * n], t = v[4 * n];
-    float d = *dc + dh * o * activation_slope(p.activation, 0, t);
-    float *dx = kept.d_input + at * 4 * n + j;
-    dx[0] = d * a * activation_slope(p.recurrent_activation, 0, i);
-    dx[n] = d * kept.c[at * n + j] * activation_slope(p.recurrent_activation, 0, f);
-    dx[2 * n] = d * i * activation_slope(p.activation, 0, a);
-    dx[3 * n] = dh * t * activation_slope(p.recurrent_activation, 0, o);
-    *dc = d * f;
+/* Gradients of the gates of a step that is left out. */
+__device__ void no_back(const recurrent_kept &kept, int64_t at, int j, int units, int gates) {
+    for (int q = 0; q < gates; q++) {
+        int64_t place = (at * gates + q) * units + j;
+        kept.d_input[place] = kept.d_recurrent[place] = 0;
+    }
 }
 
 __global__ void __launch_bounds__(SAP_THREADS)
@@ -168,20 +156,34 @@ __global__ void __launch_bounds__(SAP_THREADS)
             s.next[i] = s.h[i];
             if (t >= steps)
                 continue;
-            int64_t at = first_step(p.at, first + r) + (p.backwards ? steps - 1 - t : t);
-            float dh = s.h[i] + (p.dy ? p.dy[at * n + j] : 0);
-            if (p.lstm)
+            int64_t at = taken_at(p, first + r, t);
+            bool there = counts(p, at);
+            float dh = s.h[i];
+            if (p.dy && (there || !p.zero_masked))
+                dh += p.dy[shown_at(p, first + r, t) * n + j];
+            s.next[i] = dh;
+            if (!there) {
+                no_back(kept, at, j, n, gates);
+            } else if (p.lstm) {
                 lstm_back(p, kept, at, j, dh, &s.c[i]);
-            s.next[i] = p.lstm ? 0 : gru_back(p, kept, at, j, dh);
+                s.next[i] = 0;
+            } else {
+                s.next[i] = gru_back(p, kept, at, j, dh);
+            }
         }
         __syncthreads(); /* and the gates' gradients are seen by the whole block */
         for (int i = (int)threadIdx.x; i < rows * n; i += SAP_THREADS) {
             int r = i / n, j = i % n;
             int32_t steps = row_steps(p.at, first + r);
             float sum = s.next[i];
-            int64_t at = first_step(p.at, first + r) + (p.backwards ? steps - 1 - t : t);
-            for (int g = 0; t < steps && g < gates * n; g++)
-                sum += kept.d_recurrent[at * gates * n + g] * s.u[j * gates * n + g];
+            int64_t at = taken_at(p, first + r, t);
+            for (int q = 0; t < steps && q < gates; q++) {
+                const float *mask = mask_of(p, first + r, q);
+                float part = 0;
+                for (int g = q * n; g < (q + 1) * n; g++)
+                    part += kept.d_recurrent[at * gates * n + g] * s.u[j * gates * n + g];
+                sum += mask ? mask[j] * part : part;
+            }
             s.h[i] = sum;
         }
         __syncthreads();

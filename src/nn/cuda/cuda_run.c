@@ -17,6 +17,7 @@ struct sap_cuda {
     sap_cuda_engine *engine;
     sap_cuda_ranks ranks;
     int64_t batch;
+    sap_loss *losses;     /* (outputs) defaults filled in */
     sap_program *program; /* finds where rows begin and end, and which of their steps are masked */
     int64_t kept[2];      /* rows of the sets */
 
@@ -26,21 +27,24 @@ struct sap_cuda {
     size_t *capacity;    /* (inputs) numbers */
     int64_t **offsets;   /* (inputs) */
     size_t *offset_capacity;
-    int32_t *order; /* (batch) of training steps, by group */
+    int32_t *order;                 /* (batch) of training steps, by group */
+    const float **target, **weight; /* (outputs) as sap_cuda_rows has them */
+    int64_t *target_values;
+    float **weights; /* (outputs) of all rows, in the loss */
+    size_t *weight_capacity;
+    bool weighted;
+    float *labels; /* of all rows */
+    size_t label_capacity;
+    float *goal; /* of a row */
 };
 
 /* ---- Opening ------------------------------------------------------------------------------------------------ */
 
-static sap_status check_loss(const sap_model *model, const sap_loss *loss, sap_error *err) {
-    if (!loss)
-        return SAP_OK;
-    const char *what = loss->kind == SAP_LOSS_NONE              ? "no loss"
-                       : loss->class_weight                     ? "class weights"
-                       : loss->weight != 0 && loss->weight != 1 ? "a weighted loss"
-                                                                : NULL;
-    if (what)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training with %s, on the GPU", model->name, what);
-    return SAP_OK;
+static sap_status check_losses(const sap_cuda *c, sap_error *err) {
+    for (int32_t o = 0; o < c->model->output_count; o++)
+        if (c->losses[o].kind != SAP_LOSS_NONE)
+            return SAP_OK;
+    return sap_error_set(err, SAP_EUNSUPPORTED, "%s: training without a loss, on the GPU", c->model->name);
 }
 
 /* Statistics of a batch that lies on several GPUs, or is taken group by group, are not put together there. */
@@ -52,8 +56,29 @@ static sap_status check_share(const sap_cuda_plan *plan, const sap_share *share,
     return SAP_OK;
 }
 
-static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optimizer_state *state, bool exact,
-                              const sap_share *share, sap_error *err) {
+/* Room for what rows come with. */
+static sap_status open_outputs(sap_cuda *c, const sap_loss *losses, sap_error *err) {
+    size_t outputs = (size_t)c->model->output_count;
+    int64_t most = 0;
+    c->losses = sap_arena_array(&c->arena, outputs, sizeof *c->losses);
+    c->target = sap_arena_array(&c->arena, outputs, sizeof *c->target);
+    c->target_values = sap_arena_array(&c->arena, outputs, sizeof *c->target_values);
+    c->weight = sap_arena_array(&c->arena, outputs, sizeof *c->weight);
+    c->weights = sap_arena_array(&c->arena, outputs, sizeof *c->weights);
+    c->weight_capacity = sap_arena_array(&c->arena, outputs, sizeof *c->weight_capacity);
+    for (int32_t o = 0; o < c->plan.output_count; o++)
+        most = c->plan.outputs[o].places * c->plan.outputs[o].values > most
+                   ? c->plan.outputs[o].places * c->plan.outputs[o].values
+                   : most;
+    c->goal = sap_arena_array(&c->arena, (size_t)most, sizeof *c->goal);
+    if (!c->losses || !c->target || !c->target_values || !c->weight || !c->weights || !c->weight_capacity || !c->goal)
+        return sap_error_memory(err, c->model->name);
+    for (int32_t o = 0; o < c->model->output_count; o++)
+        SAP_TRY(sap_loss_check(losses ? &losses[o] : &(sap_loss){0}, &c->losses[o], err));
+    return check_losses(c, err);
+}
+
+static sap_status open_inputs(sap_cuda *c, sap_error *err) {
     size_t inputs = (size_t)c->model->input_count;
     c->taken = sap_arena_array(&c->arena, inputs, sizeof *c->taken);
     c->x = sap_arena_array(&c->arena, inputs, sizeof *c->x);
@@ -61,12 +86,19 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
     c->offsets = sap_arena_array(&c->arena, inputs, sizeof *c->offsets);
     c->offset_capacity = sap_arena_array(&c->arena, inputs, sizeof *c->offset_capacity);
     c->order = sap_arena_array(&c->arena, (size_t)c->batch, sizeof *c->order);
-    if (!c->taken || !c->x || !c->capacity || !c->order || !c->offsets || !c->offset_capacity)
-        return sap_error_memory(err, c->model->name);
+    return c->taken && c->x && c->capacity && c->order && c->offsets && c->offset_capacity
+               ? SAP_OK
+               : sap_error_memory(err, c->model->name);
+}
+
+static sap_status open_engine(sap_cuda *c, const sap_loss *losses, const sap_optimizer_state *state,
+                              sap_cuda_precision precision, const sap_share *share, sap_error *err) {
     const void *table;
     SAP_TRY(sap_plugin_find("cuda", &table, err));
     c->table = table;
-    SAP_TRY(sap_cuda_plan_make(c->model, loss, state ? &state->settings : NULL, exact, &c->arena, &c->plan, err));
+    SAP_TRY(open_inputs(c, err));
+    SAP_TRY(sap_cuda_plan_make(c->model, losses, state, precision, &c->arena, &c->plan, err));
+    SAP_TRY(open_outputs(c, losses, err));
     if (state)
         SAP_TRY(check_share(&c->plan, share, err));
     SAP_TRY(sap_program_open(c->model, SAP_PREDICT, NULL, NULL, NULL, &c->program, err));
@@ -75,15 +107,15 @@ static sap_status open_engine(sap_cuda *c, const sap_loss *loss, const sap_optim
     return c->table->put(c->engine, c->model->values, state ? state->slots : NULL, err);
 }
 
-sap_status sap_cuda_open(const sap_model *model, const sap_loss *loss, const sap_optimizer_state *state, int64_t batch,
-                         bool exact, const sap_share *share, sap_cuda **out, sap_error *err) {
-    SAP_TRY(check_loss(model, loss, err));
+sap_status sap_cuda_open(const sap_model *model, const sap_loss *losses, const sap_optimizer_state *state,
+                         int64_t batch, sap_cuda_precision precision, const sap_share *share, sap_cuda **out,
+                         sap_error *err) {
     sap_cuda *c = calloc(1, sizeof *c);
     if (!c)
         return sap_error_memory(err, model->name);
     c->model = model;
     c->batch = batch;
-    sap_status status = open_engine(c, loss, state, exact, share, err);
+    sap_status status = open_engine(c, losses, state, precision, share, err);
     if (status != SAP_OK) {
         sap_cuda_close(c);
         return status;
@@ -103,6 +135,9 @@ void sap_cuda_close(sap_cuda *c) {
         free(c->x[i]);
         free(c->offsets[i]);
     }
+    for (int32_t o = 0; c->weights && o < c->model->output_count; o++)
+        free(c->weights[o]);
+    free(c->labels);
     sap_arena_release(&c->arena);
     free(c);
 }
@@ -132,13 +167,14 @@ static bool make_room(void *at, size_t *capacity, size_t n, size_t size) {
     return *block != NULL;
 }
 
-/* Packs rows [first, first + rows) of an input that is a sequence: ragged, or all steps with zeros behind the end of short rows. */
+/* Packs rows [first, first + rows) of an input that is a sequence: ragged, or all steps with padding behind the end of short rows. */
 static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t rows, sap_error *err) {
     const sap_rows *from = &c->program->rows[i];
     const sap_node *node = &c->model->nodes[c->model->inputs[i]];
     int64_t values = sap_shape_step_values(&node->shape), total = 0;
     bool ragged = c->plan.inputs[i].ragged;
     int64_t steps = ragged ? 0 : node->shape.dims[0];
+    float padding = sap_sequence_padding(c->model, c->model->inputs[i]);
     if (!make_room(&c->offsets[i], &c->offset_capacity[i], (size_t)rows + 1, sizeof(int64_t)))
         return sap_error_memory(err, c->model->name);
     for (int64_t r = 0; r < rows; r++) {
@@ -152,34 +188,59 @@ static sap_status pack_sequence(sap_cuda *c, int32_t i, int64_t first, int64_t r
         float *to = c->x[i] + c->offsets[i][r] * values;
         int64_t here = from->length[first + r], all = c->offsets[i][r + 1] - c->offsets[i][r];
         memcpy(to, from->data[first + r], (size_t)(here * values) * sizeof *to);
-        memset(to + here * values, 0, (size_t)((all - here) * values) * sizeof *to);
+        for (int64_t v = here * values; v < all * values; v++)
+            to[v] = padding;
     }
     return SAP_OK;
 }
 
-static sap_status check_labels(const sap_cuda *c, const sap_examples *e, sap_error *err) {
-    if (!e->label || e->targets || e->weight)
-        return sap_error_set(err, SAP_EUNSUPPORTED, "%s: examples %s, on the GPU", c->model->name,
-                             e->weight ? "with weights" : "without class numbers");
-    bool number = c->plan.classes == 1 && c->plan.loss.kind != SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY;
+/* What examples are for. */
+typedef enum purpose { PREDICTING, MEASURING, TRAINING } purpose;
+
+/* Checks the targets of an output as the CPU does, and finds the weights of rows; those of classes are for training alone. */
+static sap_status take_output(sap_cuda *c, const sap_examples *e, int32_t o, bool training, sap_error *err) {
+    const sap_cuda_output *output = &c->plan.outputs[o];
+    sap_loss loss = c->losses[o];
+    if (!training)
+        loss.class_weight = NULL;
+    SAP_TRY(sap_loss_examples(&loss, e, o, output->values, output->places, c->model->name, err));
+    if (!make_room(&c->weights[o], &c->weight_capacity[o], (size_t)e->rows, sizeof **c->weights))
+        return sap_error_memory(err, c->model->name);
+    sap_loss_call call = {
+        .loss = &loss, .values = output->values, .steps = output->places, .width = 1, .rows = 1, .target = c->goal};
+    for (int64_t r = 0; r < e->rows; r++) {
+        call.weight = &c->weights[o][r];
+        SAP_TRY(sap_loss_load(&call, e, o, &r, err));
+    }
+    c->weighted = c->weighted || loss.class_weight;
+    return SAP_OK;
+}
+
+static sap_status take_targets(sap_cuda *c, const sap_examples *e, bool training, sap_error *err) {
+    c->weighted = e->weight;
+    for (int32_t o = 0; o < c->plan.output_count; o++)
+        if (c->losses[o].kind != SAP_LOSS_NONE)
+            SAP_TRY(take_output(c, e, o, training, err));
+    if (e->targets)
+        return SAP_OK;
+    if (!make_room(&c->labels, &c->label_capacity, (size_t)e->rows, sizeof *c->labels))
+        return sap_error_memory(err, c->model->name);
     for (int64_t r = 0; r < e->rows; r++)
-        if (e->label[r] < 0 || (!number && e->label[r] >= c->plan.classes))
-            return sap_error_set(err, SAP_EDATA, "row %lld of the batch has the label %d; the model has %lld outputs",
-                                 (long long)r, e->label[r], (long long)c->plan.classes);
+        c->labels[r] = (float)e->label[r];
     return SAP_OK;
 }
 
 /* The examples become those in hand. */
-static sap_status take(sap_cuda *c, const sap_examples *e, bool labels, sap_error *err) {
+static sap_status take(sap_cuda *c, const sap_examples *e, purpose what, sap_error *err) {
     SAP_TRY(sap_examples_check(c->model, e, err));
-    if (labels)
-        SAP_TRY(check_labels(c, e, err));
+    if (what != PREDICTING)
+        SAP_TRY(take_targets(c, e, what == TRAINING, err));
     c->program->examples = e;
     return sap_program_take(c->program, err);
 }
 
 /* Rows [first, first + rows) of the examples in hand. */
-static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool labels, sap_cuda_rows *out, sap_error *err) {
+static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool targets, sap_cuda_rows *out, sap_error *err) {
     const sap_examples *e = c->program->examples;
     for (int32_t i = 0; i < c->model->input_count; i++) {
         if (c->model->nodes[c->model->inputs[i]].domain < 0) {
@@ -189,14 +250,20 @@ static sap_status pack(sap_cuda *c, int64_t first, int64_t rows, bool labels, sa
         SAP_TRY(pack_sequence(c, i, first, rows, err));
         c->taken[i] = c->x[i];
     }
-    *out = (sap_cuda_rows){rows,
-                           c->taken,
-                           (const int64_t *const *)c->offsets,
-                           labels ? e->label + first : NULL,
-                           e->identity ? e->identity + first : NULL,
-                           0,
-                           NULL,
-                           NULL};
+    for (int32_t o = 0; targets && o < c->plan.output_count; o++) {
+        if (c->losses[o].kind == SAP_LOSS_NONE)
+            continue;
+        c->target_values[o] = e->targets ? e->target_values[o] : 1;
+        c->target[o] = (e->targets ? e->y[o] : c->labels) + first * c->target_values[o];
+        c->weight[o] = c->weights[o] + first;
+    }
+    *out = (sap_cuda_rows){.rows = rows,
+                           .x = c->taken,
+                           .offsets = (const int64_t *const *)c->offsets,
+                           .target = targets ? c->target : NULL,
+                           .target_values = c->target_values,
+                           .weight = targets && c->weighted ? c->weight : NULL,
+                           .identity = e->identity ? e->identity + first : NULL};
     return SAP_OK;
 }
 
@@ -213,7 +280,7 @@ static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_e
         SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
         if (e.rows == 0)
             return SAP_OK;
-        SAP_TRY(take(c, &e, true, err));
+        SAP_TRY(take(c, &e, PREDICTING, err));
         for (int32_t i = 0; i < c->model->input_count; i++)
             for (int64_t r = 0; c->plan.inputs[i].ragged && r < e.rows; r++)
                 steps[i] += c->program->rows[i].length[r];
@@ -221,6 +288,7 @@ static sap_status count_steps(sap_cuda *c, sap_feed *feed, int64_t *steps, sap_e
 }
 
 sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_error *err) {
+    int64_t count = 0;
     int64_t *steps = sap_arena_array(&c->arena, (size_t)c->model->input_count, sizeof *steps);
     if (!steps)
         return sap_error_memory(err, c->model->name);
@@ -238,11 +306,15 @@ sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_e
         SAP_TRY(sap_feed_next(feed, KEEP_ROWS, &e, err));
         if (e.rows == 0)
             break;
-        SAP_TRY(take(c, &e, true, err));
+        SAP_TRY(take(c, &e, set == 0 ? TRAINING : MEASURING, err));
         SAP_TRY(pack(c, 0, e.rows, true, &rows, err));
-        SAP_TRY(c->table->keep(c->engine, set, &rows, err));
-        c->kept[set] += e.rows;
+        status = c->table->keep(c->engine, set, &rows, err);
+        if (status == SAP_EMEMORY)
+            return SAP_OK;
+        SAP_TRY(status);
+        count += e.rows;
     }
+    c->kept[set] = count;
     *kept = true;
     return SAP_OK;
 }
@@ -250,22 +322,31 @@ sap_status sap_cuda_keep(sap_cuda *c, int set, sap_feed *feed, bool *kept, sap_e
 /* ---- Steps -------------------------------------------------------------------------------------------------- */
 
 static sap_cuda_update next_update(sap_optimizer_state *state) {
+    const sap_optimizer *s = &state->settings;
     sap_update u = sap_optimizer_update(state);
+    float average = state->iteration == 0 ? 0 : (float)s->ema_momentum;
     state->iteration++;
-    return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay};
+    bool overwrite = s->ema_overwrite_frequency > 0 && state->iteration % s->ema_overwrite_frequency == 0;
+    return (sap_cuda_update){u.rate, u.root, u.epsilon, u.decay, average, overwrite};
 }
 
-static sap_status give_own(const sap_cuda_result *sum, sap_loss_sums *sums, sap_error *err) {
-    *sums = (sap_loss_sums){sum->loss, sum->rows, sum->correct};
-    if (sum->bad_step)
-        return sap_error_set(err, SAP_EDATA, "the loss is not a finite number in step %lld", (long long)sum->bad_step);
+/* results, sums: (outputs) */
+static sap_status give_own(const sap_cuda *c, const sap_cuda_result *results, sap_loss_sums *sums, sap_error *err) {
+    int64_t bad_step = 0;
+    for (int32_t o = 0; o < c->plan.output_count; o++) {
+        sums[o] = (sap_loss_sums){results[o].loss, results[o].places, results[o].correct};
+        if (results[o].bad_step && (bad_step == 0 || results[o].bad_step < bad_step))
+            bad_step = results[o].bad_step;
+    }
+    if (bad_step)
+        return sap_error_set(err, SAP_EDATA, "the loss is not a finite number in step %lld", (long long)bad_step);
     return SAP_OK;
 }
 
 static sap_status give_sums(const sap_cuda *c, const sap_cuda_result *results, sap_loss_sums *sums, sap_error *err) {
-    sap_cuda_result sum;
-    SAP_TRY(sap_cuda_ranks_add(&c->ranks, results, &sum, err));
-    return give_own(&sum, sums, err);
+    sap_cuda_result all[SAP_CUDA_OUTPUTS];
+    SAP_TRY(sap_cuda_ranks_add(&c->ranks, results, c->plan.output_count, all, err));
+    return give_own(c, all, sums, err);
 }
 
 /* Plans the updates, runs the steps, gives the sums. steps: all but the updates is set. */
@@ -295,11 +376,11 @@ sap_status sap_cuda_steps_run(sap_cuda *c, int set, const int64_t *order, int64_
                                    (long long)c->kept[set]);
     }
     sap_cuda_steps steps = {numbers, rows, batch, NULL, key, NULL};
-    sap_cuda_result results[SAP_CUDA_GROUPS];
+    sap_cuda_result results[SAP_CUDA_GROUPS * SAP_CUDA_OUTPUTS];
     if (status == SAP_OK)
         status = run_steps(c, set, &steps, state, results, err);
     free(numbers);
-    return status == SAP_OK ? give_own(&results[0], sums, err) : status;
+    return status == SAP_OK ? give_own(c, results, sums, err) : status;
 }
 
 sap_status sap_cuda_shared_run(sap_cuda *c, const sap_feed *feed, int64_t first, int64_t rows, int64_t batch,
@@ -308,7 +389,7 @@ sap_status sap_cuda_shared_run(sap_cuda *c, const sap_feed *feed, int64_t first,
     int64_t *begin;
     SAP_TRY(sap_cuda_ranks_cut(&c->ranks, feed, first, rows, batch, &order, &begin, err));
     sap_cuda_steps steps = {order, rows, batch, begin, key, NULL};
-    sap_cuda_result results[SAP_CUDA_GROUPS];
+    sap_cuda_result results[SAP_CUDA_GROUPS * SAP_CUDA_OUTPUTS];
     sap_status status = run_steps(c, 0, &steps, state, results, err);
     free(order);
     free(begin);
@@ -319,7 +400,7 @@ sap_status sap_cuda_step(sap_cuda *c, const sap_examples *examples, uint64_t key
                          sap_error *err) {
     sap_cuda_rows rows;
     int64_t begin[SAP_CUDA_GROUPS + 1];
-    SAP_TRY(take(c, examples, true, err));
+    SAP_TRY(take(c, examples, state ? TRAINING : MEASURING, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
     if (state && sap_cuda_ranks_share(&c->ranks)) {
         sap_cuda_ranks_group(&c->ranks, rows.rows, c->order, begin);
@@ -334,18 +415,21 @@ sap_status sap_cuda_step(sap_cuda *c, const sap_examples *examples, uint64_t key
 }
 
 sap_status sap_cuda_finish(sap_cuda *c, bool own, sap_loss_sums *sums, sap_error *err) {
-    sap_cuda_result results[SAP_CUDA_GROUPS];
+    sap_cuda_result results[SAP_CUDA_GROUPS * SAP_CUDA_OUTPUTS];
     SAP_TRY(c->table->finish(c->engine, results, err));
-    return own ? give_own(&results[0], sums, err) : give_sums(c, results, sums, err);
+    return own ? give_own(c, results, sums, err) : give_sums(c, results, sums, err);
 }
 
-sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *outputs, sap_error *err) {
-    SAP_TRY(take(c, examples, false, err));
+sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *const *outputs, sap_error *err) {
+    float *here[SAP_CUDA_OUTPUTS];
+    SAP_TRY(take(c, examples, PREDICTING, err));
     for (int64_t first = 0; first < examples->rows; first += c->batch) {
         sap_cuda_rows rows;
         int64_t left = examples->rows - first;
         SAP_TRY(pack(c, first, left < c->batch ? left : c->batch, false, &rows, err));
-        SAP_TRY(c->table->predict(c->engine, &rows, outputs + first * c->plan.classes, err));
+        for (int32_t o = 0; o < c->plan.output_count; o++)
+            here[o] = outputs[o] ? outputs[o] + first * c->plan.outputs[o].places * c->plan.outputs[o].values : NULL;
+        SAP_TRY(c->table->predict(c->engine, &rows, here, err));
     }
     return SAP_OK;
 }
@@ -353,9 +437,9 @@ sap_status sap_cuda_predict(sap_cuda *c, const sap_examples *examples, float *ou
 sap_status sap_cuda_gradient(sap_cuda *c, const sap_examples *examples, float *gradients, sap_loss_sums *sums,
                              sap_error *err) {
     sap_cuda_rows rows;
-    sap_cuda_result result;
-    SAP_TRY(take(c, examples, true, err));
+    sap_cuda_result results[SAP_CUDA_OUTPUTS];
+    SAP_TRY(take(c, examples, TRAINING, err));
     SAP_TRY(pack(c, 0, examples->rows, true, &rows, err));
-    SAP_TRY(c->table->gradient(c->engine, &rows, gradients, &result, err));
-    return give_own(&result, sums, err);
+    SAP_TRY(c->table->gradient(c->engine, &rows, gradients, results, err));
+    return give_own(c, results, sums, err);
 }

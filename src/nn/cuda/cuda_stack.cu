@@ -12,7 +12,7 @@ namespace {
 /* Shared memory of a block. */
 struct tile_space {
     float *weights, *gradients, *tiles, *delta[2], *next;
-    int32_t *label[2];
+    float *label[2], *weight[2]; /* class numbers */
     uint64_t *keys[2];
 };
 
@@ -27,7 +27,9 @@ __device__ __host__ inline size_t place(const stack &net, int rows, char *at, ti
     for (int i = 0; i < 2; i++)
         out->keys[i] = (uint64_t *)take((size_t)rows * sizeof(uint64_t));
     for (int i = 0; i < 2; i++)
-        out->label[i] = (int32_t *)take((size_t)rows * sizeof(int32_t));
+        out->label[i] = (float *)take((size_t)rows * sizeof(float));
+    for (int i = 0; i < 2; i++)
+        out->weight[i] = (float *)take((size_t)rows * sizeof(float));
     out->weights = (float *)take((size_t)net.shared_weights * sizeof(float));
     out->gradients = (float *)take((size_t)net.parameters * sizeof(float));
     out->tiles = (float *)take((size_t)net.tile * rows * sizeof(float));
@@ -66,15 +68,19 @@ __device__ tile_place tile_at(const stack_call &p, int64_t step, int64_t tile) {
     return {step, begin + first, (int)min((int64_t)p.tile_rows, size - first)};
 }
 
-/* Starts copying a tile's rows. */
-__device__ void fetch(const stack_call &p, const tile_place &at, float *x, int32_t *label, uint64_t *keys) {
+/* Starts copying the rows of a tile; what comes with them goes to one of two places. */
+__device__ void fetch(const stack_call &p, const tile_place &at, const tile_space &s, int buffer) {
     int in = p.net.layers[0].in;
     for (int e = (int)threadIdx.x; e < at.rows * in; e += SAP_THREADS)
-        copy_async<4>(x + e, (const float *)p.set.x[0] + (int64_t)p.order[at.first + e / in] * in + e % in);
+        copy_async<4>(s.next + e, (const float *)p.set.x[0] + (int64_t)p.order[at.first + e / in] * in + e % in);
     for (int r = (int)threadIdx.x; r < at.rows; r += SAP_THREADS) {
         int32_t row = p.order[at.first + r];
-        copy_async<4>(label + r, p.set.label + row);
-        keys[r] = mix(p.key, p.set.identity ? p.set.identity[row] : (uint64_t)row);
+        copy_async<4>(s.label[buffer] + r, p.set.target[0] + row);
+        if (p.set.weight[0])
+            copy_async<4>(s.weight[buffer] + r, p.set.weight[0] + row);
+        else
+            s.weight[buffer][r] = 1;
+        s.keys[buffer][r] = mix(p.key, p.set.identity ? p.set.identity[row] : (uint64_t)row);
     }
     copy_commit();
 }
@@ -99,7 +105,7 @@ __device__ void forward(const stack &net, const stack_layer &f, const tile_space
     (void)net;
 }
 
-/* Loss of a row, and its gradient in place of the logits; one thread a row. */
+/* Loss of a row, and its gradient, times scale, in place of the logits; one thread a row. */
 __device__ float row_loss(float *y, int classes, int32_t label, float scale, bool *correct) {
     float most = y[0], sum = 0, own = y[label];
     int best = 0;
@@ -112,7 +118,7 @@ __device__ float row_loss(float *y, int classes, int32_t label, float scale, boo
     for (int c = 0; c < classes; c++)
         sum += expf(y[c] - most);
     for (int c = 0; c < classes; c++)
-        y[c] = scale * (expf(y[c] - most) / sum - (c == label ? 1.0F : 0.0F));
+        y[c] = scale == 0 ? 0 : scale * (expf(y[c] - most) / sum - (c == label ? 1.0F : 0.0F));
     *correct = best == label;
     return logf(sum) + (most - own);
 }
@@ -156,13 +162,7 @@ __device__ void update(const stack_call &p, const sap_cuda_update &step) {
         float g = 0;
         for (unsigned b = 0; b < gridDim.x; b++)
             g += __ldcg(p.parts + b * count + i);
-        float m = p.slots[0] ? p.slots[0][i] : 0, v = p.slots[1] ? p.slots[1][i] : 0, w = __ldcg(p.values + i);
-        optimizer_step(p.optimizer, step, g, &m, &v, &w);
-        if (p.slots[0])
-            p.slots[0][i] = m;
-        if (p.slots[1])
-            p.slots[1][i] = v;
-        __stcg(p.values + i, w);
+        __stcg(p.values + i, optimizer_step(p.of, step, i, g, __ldcg(p.values + i)));
     }
 }
 
@@ -176,12 +176,14 @@ __device__ void run_tile(const stack_call &p, const tile_space &s, const tile_pl
     }
     float *d = s.tiles + net.layers[layers].x;
     if ((int)threadIdx.x < at.rows) {
-        float scale = 1.0F / (float)min(p.batch, p.rows - at.step * p.batch);
+        float weight = s.weight[buffer][threadIdx.x];
+        float scale = weight * net.loss_weight / (float)min(p.batch, p.rows - at.step * p.batch);
         bool correct;
-        float loss = row_loss(d + threadIdx.x * classes, classes, s.label[buffer][threadIdx.x], scale, &correct);
+        int32_t label = (int32_t)s.label[buffer][threadIdx.x];
+        float loss = weight * row_loss(d + threadIdx.x * classes, classes, label, scale, &correct);
         mine->loss += loss;
         mine->correct += correct;
-        mine->rows++;
+        mine->places++;
         if (!isfinite(loss) && mine->bad_step == 0)
             mine->bad_step = at.step + 1;
     }
@@ -203,7 +205,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
     int buffer = 0;
     int in = p.net.layers[0].in;
     tile_place at = tile_at(p, 0, blockIdx.x);
-    fetch(p, at, s.next, s.label[0], s.keys[0]);
+    fetch(p, at, s, 0);
     for (int64_t step = 0; step * p.batch < p.rows; step++) {
         load_weights(p, s);
         for (int i = (int)threadIdx.x; i < p.net.parameters; i += SAP_THREADS)
@@ -217,7 +219,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
             tile_place next = tile_at(p, step, tile + gridDim.x);
             if (next.rows == 0)
                 next = tile_at(p, step + 1, blockIdx.x);
-            fetch(p, next, s.next, s.label[buffer ^ 1], s.keys[buffer ^ 1]);
+            fetch(p, next, s, buffer ^ 1);
             run_tile(p, s, at, buffer, &mine);
             at = next;
             buffer ^= 1;
@@ -238,7 +240,7 @@ __global__ void __launch_bounds__(SAP_THREADS, 1) train(const __grid_constant__ 
         totals *sum = &p.sums[blockIdx.x];
         sum->loss += all[i].loss;
         sum->correct += all[i].correct;
-        sum->rows += all[i].rows;
+        sum->places += all[i].places;
         if (all[i].bad_step && (sum->bad_step == 0 || all[i].bad_step < sum->bad_step))
             sum->bad_step = all[i].bad_step;
     }
@@ -248,7 +250,7 @@ __global__ void add_totals(totals *parts, int count, totals *sum) {
     for (int i = 0; i < count; i++) {
         sum->loss += parts[i].loss;
         sum->correct += parts[i].correct;
-        sum->rows += parts[i].rows;
+        sum->places += parts[i].places;
         if (parts[i].bad_step && (sum->bad_step == 0 || parts[i].bad_step < sum->bad_step))
             sum->bad_step = parts[i].bad_step;
         parts[i] = {};
@@ -262,7 +264,7 @@ size_t shared_bytes(const stack &net, int rows) {
 }
 
 bool takes(const sap_activation &f) {
-    return f.kind != SAP_SOFTMAX && !sap_activation_needs_input(f.kind);
+    return f.kind != SAP_SOFTMAX && f.kind != SAP_LOG_SOFTMAX && !sap_activation_needs_input(f.kind);
 }
 
 } // namespace
@@ -302,12 +304,15 @@ bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out) {
         }
         at = op->output;
     }
-    bool categorical = plan->loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY && plan->loss.from_logits &&
-                       plan->loss.keep == 1 && plan->classes > 1;
-    if (out->layer_count == 0 || at != plan->output || !categorical || out->layers[out->layer_count - 1].drops)
+    const sap_cuda_output &last = plan->outputs[0];
+    bool categorical = plan->output_count == 1 && last.loss.kind <= SAP_LOSS_SPARSE_CATEGORICAL_CROSSENTROPY &&
+                       last.loss.from_logits && last.loss.keep == 1 && last.places == 1 && last.values > 1;
+    bool norms = plan->optimizer.norm > 0; /* for which all gradients are wanted at once */
+    if (out->layer_count == 0 || at != last.tensor || !categorical || norms || out->layers[out->layer_count - 1].drops)
         return false;
     stack_layer *end = &out->layers[out->layer_count]; /* the output's tile */
     end->x = (int32_t)places;
+    out->loss_weight = (float)last.loss.weight;
     out->tile = (int32_t)(places + out->layers[out->layer_count - 1].out);
     return out->parameters == plan->trainable_count && shared_bytes(*out, 8) <= shared;
 }

@@ -22,6 +22,7 @@ struct stack {
     stack_layer layers[SAP_STACK_LAYERS];
     int32_t parameters, shared_weights; /* numbers; with their padding */
     int32_t tile, widest;               /* numbers a row of all tiles; of the widest one */
+    float loss_weight;                  /* of the output's loss in the sum */
 };
 
 struct stack_call {
@@ -31,15 +32,15 @@ struct stack_call {
     int64_t rows, batch;
     uint64_t key;
     const sap_cuda_update *updates; /* (steps) on the device */
-    sap_cuda_optimizer optimizer;
-    float *values, *slots[2];
+    optimizer of;
+    float *values;
     float *parts;      /* (blocks, parameters) */
     unsigned *arrived; /* 0 at the start */
     totals *sums;      /* (blocks), added to */
     int32_t tile_rows; /* rows that a block takes at a time */
 };
 
-/* Whether an operation of a plan can be a layer of a stack, and the plan one; fills in `out`. shared: bytes a block may have. */
+/* Whether the operations of a plan can be layers of a stack, whose targets are class numbers; fills in `out`. shared: bytes a block may have. */
 bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out);
 /* Blocks for a batch, of which each takes tile_rows rows at a time. */
 unsigned stack_blocks(const stack &net, int64_t batch, int multiprocessors, int32_t *tile_rows);

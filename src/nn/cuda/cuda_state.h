@@ -50,10 +50,13 @@ struct device_memory {
 struct kept_rows {
     int64_t rows = 0;
     std::vector<device_memory> x, offsets;
-    std::vector<std::vector<int64_t>> steps; /* (inputs) first step of each row, and the end; of ragged inputs */
-    std::vector<int64_t> longest;            /* (inputs) most steps of a row */
-    device_memory label, identity;
-    bool identified = false, labelled = false;
+    std::vector<std::vector<int64_t>> steps;   /* (inputs) first step of each row, and the end; of ragged inputs */
+    std::vector<int64_t> longest;              /* (inputs) most steps of a row */
+    int64_t capacity = 0;                      /* rows that there is room for */
+    std::vector<device_memory> target, weight; /* (outputs), where they have a loss */
+    std::vector<int64_t> target_values;        /* (outputs) */
+    device_memory identity;
+    bool identified = false, weighted = false;
 };
 
 /* A batch on its way from the host, which packs one while the device works on the other. */
@@ -99,24 +102,25 @@ struct sap_cuda_engine {
     size_t shared_most = 0;
     cudaStream_t stream = nullptr;
 
-    device_memory values, gradients, slots[2];
-    device_memory group_gradients;      /* (groups, trainable_count), where there are several */
-    int64_t step = 0;                   /* since the last finish, from 1 */
-    std::vector<device_memory> y, dy;   /* (tensors) */
-    std::vector<int64_t> step_capacity; /* (inputs) steps of a batch that the tensors hold */
-    std::vector<int64_t> tile_capacity; /* (inputs) steps of the tiles of a batch */
-    std::vector<int64_t> longest;       /* (inputs) steps that a row may have */
-    std::vector<int64_t> steps;         /* (inputs) steps of the rows in hand */
-    std::vector<bool> loose_input;      /* (inputs) nobody takes it row by row: it is not gathered */
-    bool sorts = false;                 /* rows better come the longest first */
-    device_memory now;                  /* step_now */
+    device_memory values, gradients, slots[SAP_CUDA_SLOTS];
+    device_memory stretches, scales, squares; /* of the optimizer, where weight arrays are not all alike */
+    device_memory group_gradients;            /* (groups, trainable_count), where there are several */
+    int64_t step = 0;                         /* since the last finish, from 1 */
+    std::vector<device_memory> y, dy;         /* (tensors) */
+    std::vector<int64_t> step_capacity;       /* (inputs) steps of a batch that the tensors hold */
+    std::vector<int64_t> tile_capacity;       /* (inputs) steps of the tiles of a batch */
+    std::vector<int64_t> longest;             /* (inputs) steps that a row may have */
+    std::vector<int64_t> steps;               /* (inputs) steps of the rows in hand */
+    std::vector<bool> loose_input;            /* (inputs) nobody takes it row by row: it is not gathered */
+    bool sorts = false;                       /* rows better come the longest first */
+    device_memory now;                        /* step_now */
     step_graph graphs[RUN_MODES];
     std::vector<operation> operations;
 
-    device_memory counts, batch_label, batch_key, row_loss, row_correct;
+    device_memory counts, batch_key, place_loss, place_correct;
     std::vector<device_memory> batch_offsets;
     batch_space space;
-    device_memory sums; /* (groups) totals */
+    device_memory sums; /* (groups, outputs) totals */
 
     kept_rows sets[2];
     stage stages[2];
@@ -149,6 +153,20 @@ void choose_form(const sap_cuda_engine *e, operation *o);
 sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err);
 sap_status forward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
 sap_status backward_operation(sap_cuda_engine *e, operation *o, run_mode mode, sap_error *err);
+
+/* ---- Rows (cuda_rows.cu) ------------------------------------------------------------------------------------- */
+
+void init_rows(const sap_cuda_engine *e, kept_rows *rows);
+/* Whether an input's numbers are kept as bf16. */
+bool halved(const sap_cuda_engine *e, size_t input);
+/* As the table of functions has them. */
+sap_status reserve_rows(sap_cuda_engine *e, int set, int64_t rows, const int64_t *steps, sap_error *err);
+sap_status keep_rows(sap_cuda_engine *e, int set, const sap_cuda_rows *rows, sap_error *err);
+/* Packs rows into pinned memory and starts their way to the device, beside what it computes. */
+sap_status send_rows(sap_cuda_engine *e, const sap_cuda_rows *rows, const int64_t *begin, stage **out, sap_error *err);
+row_set view(const sap_cuda_engine *e, const kept_rows *set);
+/* Puts the longest rows of a batch first, equal ones in the order in which they came. */
+void sort_rows(const sap_cuda_engine *e, const kept_rows *set, int32_t *order, int64_t rows);
 
 /* ---- Ranks (cuda_share.cu) ---------------------------------------------------------------------------------- */
 
