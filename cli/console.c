@@ -158,6 +158,10 @@ const sap_run *console_open(int threads, bool quiet) {
     return &console.run;
 }
 
+bool console_interrupted(void) {
+    return console.cancel != 0;
+}
+
 void console_close(void) {
     clear_bar();
     sap_pool_close(console.run.pool);

@@ -10,6 +10,8 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
  * process; closed by console_close. NULL after printing an error. */
 const sap_run *console_open(int threads, bool quiet);
 void console_close(void);
+/* Whether Ctrl-C or SIGTERM has come since console_open. */
+bool console_interrupted(void);
 
 /* Prints the error; returns the exit status for it. */
 int console_fail(const sap_error *err);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Puts our own Python package on the path of the child, for a command that runs from its build folder. */
@@ -18,6 +19,41 @@ static void set_python_path(void) {
     char path[8192];
     (void)snprintf(path, sizeof path, "%s%s%s", SAPWOOD_PYTHON_FOLDER, before ? ":" : "", before ? before : "");
     (void)setenv("PYTHONPATH", path, 1);
+}
+
+/* Starts the program; -1: errno says why not. */
+static pid_t start(const char *const *argv) {
+    sigset_t signals, before;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &signals, &before);
+    pid_t child = fork();
+    if (child == 0) { /* our handlers would only note the signal, and what is noted is gone with execvp */
+        (void)signal(SIGINT, SIG_DFL);
+        (void)signal(SIGTERM, SIG_DFL);
+        (void)sigprocmask(SIG_SETMASK, &before, NULL);
+        set_python_path();
+        (void)execvp(argv[0], (char *const *)(uintptr_t)argv);
+        (void)fprintf(stderr, "sapwood: %s: %s\n", argv[0], strerror(errno));
+        _exit(127);
+    }
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return child;
+}
+
+/* Until the child has ended. Returns whether we were interrupted; the child is told. */
+static bool wait_for(pid_t child, int *state) {
+    const struct timespec a_while = {.tv_nsec = 10000000};
+    bool told = false;
+    while (child > 0 && waitpid(child, state, WNOHANG) == 0) {
+        if (console_interrupted() && !told) {
+            told = true;
+            (void)kill(child, SIGTERM); /* Python can lose the KeyboardInterrupt of a Ctrl-C */
+        }
+        (void)nanosleep(&a_while, NULL);
+    }
+    return told;
 }
 
 sap_status python_run(void *context, const char *stage, const char *const *arguments, size_t count, sap_error *err) {
@@ -36,20 +72,10 @@ sap_status python_run(void *context, const char *stage, const char *const *argum
     for (size_t i = 0; i < count; i++)
         argv[3 + i] = arguments[i];
     (void)fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        set_python_path();
-        (void)execvp(python, (char *const *)(uintptr_t)argv);
-        (void)fprintf(stderr, "sapwood: %s: %s\n", python, strerror(errno));
-        _exit(127);
-    }
+    pid_t child = start(argv);
     free(argv);
     int state = 0;
-    bool interrupted = false;
-    while (child > 0 && waitpid(child, &state, 0) < 0 && errno == EINTR) {
-        interrupted = true;
-        (void)kill(child, SIGTERM); /* Python can lose the KeyboardInterrupt of a Ctrl-C, not this signal */
-    }
+    bool interrupted = wait_for(child, &state);
     if (child < 0)
         return sap_error_set(err, SAP_EIO, "%s: %s", python, strerror(errno));
     if (WIFEXITED(state) && WEXITSTATUS(state) == 0)

@@ -13,6 +13,7 @@ import html
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="of no effect here")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         out = write_report(given.run, given.data, given.out)
         print(json.dumps({"out": out}) if given.json else f"report: {out}")

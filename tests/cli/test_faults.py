@@ -437,22 +437,51 @@ def test_interrupted_scoring_writes_nothing(trained, large_raw, tmp_path, stage)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_report_writes_nothing(dataset, trained, tmp_path):
-    out = tmp_path / "report.html"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_report_writes_nothing(dataset, trained, tmp_path, number):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(trained, run)
+    out.mkdir()
+    (run / "options.json").unlink()
+    os.mkfifo(run / "options.json")  # the report waits for it
     process = subprocess.Popen(
-        [COMMAND, "report", "--run", str(trained), "--data", str(dataset), "--out", str(out)],
+        [COMMAND, "report", "--run", str(run), "--data", str(dataset), "--out", str(out / "report.html")],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    ends = []
 
-    def python_listens():
-        with open(f"/proc/{process.pid}/task/{process.pid}/children") as children:
-            return any(catches_interrupts(child) for child in children.read().split())
+    def report_reads():
+        try:
+            ends.append(os.open(run / "options.json", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody has opened it yet
+            return False
+        return True
 
-    wait_for(process, python_listens)
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    wait_for(process, report_reads)
+    assert ends, process.communicate()[1]
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as the terminal does
+    else:
+        process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
+    os.close(ends[0])
     assert process.returncode == 130 and "interrupted" in errors, errors
-    assert list(tmp_path.iterdir()) == []
+    assert list(out.iterdir()) == []
+
+
+def test_report_interrupted_before_it_begins_writes_nothing(dataset, trained, tmp_path):
+    """While the command is about to start Python, too, an interruption is not lost."""
+    for wait in range(0, 40, 4):
+        process = subprocess.Popen(
+            [COMMAND, "report", "--run", str(trained), "--data", str(dataset), "--out", str(tmp_path / "report.html")],
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        wait_for(process, lambda: catches_interrupts(process.pid))  # noqa: B023
+        time.sleep(wait / 1000)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 130 and "interrupted" in errors, (wait, errors)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_pipeline_stops_and_goes_on(sapwood, tmp_path):
