@@ -1,4 +1,4 @@
-"""The published preparation (arXiv:1909.10389, notebooks 1 and 2) written anew: the same steps by the same means, for bench/spark_prepare.py.
+"""The published preparation (arXiv:1909.10389, notebooks 1 and 2) written anew: the same steps by the same means, for bench/spark_recipe.py.
 
 Those means are: whole collections as rows of Python objects through an RDD, a Lorentz vector class, an isolation by NumPy for every particle,
 events filled up to 801 rows of Python floats, Parquet between the two notebooks, Spark ML's MinMaxScaler, and a Python function that sorts and

@@ -1,7 +1,7 @@
 """The topology recipe (convention "corrected") in plain PySpark, twice: as SQL with higher-order functions, and as a Python function an event.
 
 Both take a DataFrame of Delphes events with collections as array<struct>, as `spark.read.format("root")` gives them, and keep its columns
-`file` and `entry`. They are for exploring: `sapwood.spark.prepare` gives the same numbers, and `bench/spark_prepare.py` says how much sooner.
+`file` and `entry`. They are for exploring: `sapwood.spark.prepare` gives the same numbers, and `bench/spark_recipe.py` says how much sooner.
 What is computed stands in docs/recipes.md.
 """
 

@@ -1,12 +1,12 @@
 """The recipe on Spark beside the command line, beside plain PySpark, and beside the published notebooks: events a second.
 
-    bench/spark_prepare.py [--data FOLDER] [--rounds N] [--copies N] [--slow-rounds N] [--slow-share N]
+    bench/spark_recipe.py [--data FOLDER] [--rounds N] [--copies N] [--slow-rounds N] [--slow-share N]
 
 FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times by what is quick, once by what is not; and what takes minutes, a Python
 function an event and the published notebooks, has --slow-rounds rounds, of every --slow-share-th event. Everything runs on the same cores: Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one
 has started workers. Beside Sapwood, all of them over the Spark source `root`: SQL with higher-order functions and a Python function an event
 (examples/spark/topology_pyspark.py), and the notebooks of arXiv:1909.10389 written anew (bench/published_notebooks.py). Rounds alternate;
-medians are reported, of ratios too. Prints and writes bench/results/spark_prepare.md and .json.
+medians are reported, of ratios too. Prints and writes bench/results/spark_recipe.md and .json.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def write_page(machine, command, table, events):
     lines += [f"| {ours} / {theirs} | **{ratio(table, ours, theirs):.2f}** | {asked or ''} |" for ours, theirs, asked in RATIOS if theirs in table]
     text = "\n".join(lines) + "\n"
     print(text)
-    (RESULTS / "spark_prepare.md").write_text(text)
+    (RESULTS / "spark_recipe.md").write_text(text)
 
 
 def main():
@@ -144,9 +144,9 @@ def main():
             note(NOTEBOOKS, whole)
             note(INGESTION, ingestion)
     spark.stop()
-    machine, command = describe_machine("pyspark", "pyarrow"), " ".join(["bench/spark_prepare.py", *sys.argv[1:]])
+    machine, command = describe_machine("pyspark", "pyarrow"), " ".join(["bench/spark_recipe.py", *sys.argv[1:]])
     medians = {name: {"events_per_second": statistics.median(rates), "all": rates} for name, rates in table.items()}
-    write_results("spark_prepare", machine, command, medians)
+    write_results("spark_recipe", machine, command, medians)
     write_page(machine, command, table, events)
 
 
