@@ -4,8 +4,9 @@
 
 Both train the same rows, made by `sapwood prepare --balance no` of the sample (copied, under other file names, so that an epoch takes long
 enough: NETWORKS says how often), with two ranks of one thread. Spark is local-cluster[2,1,2048]: two executors, processes of their own; its
-DataFrame is made of the same ROOT files, of the columns that the network takes, and cached. The first fit of a session finds cold JVMs and says so in the table; the later ones are the rule. Rates are
-medians over the epochs but the first, the two in alternating rounds. Prints and writes bench/results/spark_estimator.md and .json.
+DataFrame is made of the same ROOT files, of the columns that the network takes, and cached. The first fit of a session finds cold JVMs and
+says so in the table; the later ones are the rule. Rates are medians over the epochs but the first, the two in alternating rounds. Prints and
+writes bench/results/spark_estimator.md and .json.
 """
 
 import argparse
@@ -19,12 +20,11 @@ import tempfile
 from pathlib import Path
 
 import machine as bench_machine
+from delphes import CLASSES, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILD = Path(os.environ.get("SAPWOOD_BUILD", ROOT / "build/release"))
 COMMAND = BUILD / "bin/sapwood"
 SAMPLE = ROOT / "examples/topology/data"
-CLASSES = ("qcd", "ttbar", "wjets")
 NETWORKS = {"hlf": (64, 40, ["hlf"]), "inclusive_gru": (2, 3, ["hlf", "particles"])}  # copies of the sample, epochs, columns
 MPIEXEC = shutil.which("mpiexec.mpich") or shutil.which("mpiexec.hydra") or "mpiexec"
 

@@ -3,8 +3,9 @@
     bench/spark_recipe.py [--data FOLDER] [--rounds N] [--copies N] [--slow-rounds N] [--slow-share N]
 
 FOLDER holds qcd.root, ttbar.root, wjets.root; each is read --copies times by what is quick, once by what is not; and what takes minutes, a Python
-function an event and the published notebooks, has --slow-rounds rounds, of every --slow-share-th event. Everything runs on the same cores: Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one
-has started workers. Beside Sapwood, all of them over the Spark source `root`: SQL with higher-order functions and a Python function an event
+function an event and the published notebooks, has --slow-rounds rounds, of every --slow-share-th event. Everything runs on the same cores:
+Spark as local[2] with one thread a task, the command line with two threads. Spark's times are those of its jobs, once a first one has started
+workers. Beside Sapwood, all of them over the Spark source `root`: SQL with higher-order functions and a Python function an event
 (examples/spark/topology_pyspark.py), and the notebooks of arXiv:1909.10389 written anew (bench/published_notebooks.py). Rounds alternate;
 medians are reported, of ratios too. Prints and writes bench/results/spark_recipe.md and .json.
 """
@@ -23,9 +24,8 @@ SOURCE = Path(__file__).resolve().parent.parent
 BUILD = SOURCE / "build/release"
 sys.path[:0] = [str(SOURCE / "bench"), str(SOURCE / "examples/spark"), str(BUILD / "python")]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(BUILD / "python"), str(SOURCE / "examples/spark"), str(SOURCE / "bench")])
+from delphes import CLASSES  # noqa: E402
 from machine import RESULTS, describe_machine, write_results  # noqa: E402
-
-CLASSES = ("qcd", "ttbar", "wjets")
 
 
 def command_line(samples, events, *options):

@@ -123,6 +123,12 @@ typedef struct sap_dropout {
     const uint32_t *key_a, *key_b; /* (width) two words of each event's key */
 } sap_dropout;
 
+/* What random numbers of dropped values are below: rate · 2^32, as near as 32 bits come. */
+static inline uint32_t sap_dropout_threshold(double rate) {
+    double threshold = rate * 0x1p32;
+    return threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX;
+}
+
 /* The random number of value v of an event: the same in every form. */
 static inline uint32_t sap_dropout_bits(uint32_t a, uint32_t b, uint32_t v) {
     uint32_t x = v * UINT32_C(0x9E3779B9) + a;

@@ -419,7 +419,7 @@ static sap_attention attention_of(const event *e) {
     const sap_call *call = e->call;
     const buffers *b = &e->b;
     uint64_t key = sap_mix(call->pass->event_keys[e->query.row], call->key);
-    double rate = call->layer->rate, threshold = rate * 0x1p32;
+    double rate = call->layer->rate;
     return (sap_attention){
         .heads = s->heads,
         .key_dim = s->key_dim,
@@ -430,7 +430,7 @@ static sap_attention attention_of(const event *e) {
         .repeat = (float)e->key.repeat,
         .limit = e->limited ? b->limit : NULL,
         .drop = drops(e),
-        .threshold = threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX,
+        .threshold = sap_dropout_threshold(rate),
         .key_a = (uint32_t)key,
         .key_b = (uint32_t)(key >> 32),
         .kept = rate < 1 ? (float)(1 / (1 - rate)) : 0,

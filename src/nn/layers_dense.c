@@ -283,10 +283,9 @@ static void drop(const sap_call *call, const float *x, float *y, bool add) {
         key_a[t] = (uint32_t)key;
         key_b[t] = (uint32_t)(key >> 32);
     }
-    double threshold = rate * 0x1p32;
     sap_dropout dropout = {
         .values = values,
-        .threshold = threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX,
+        .threshold = sap_dropout_threshold(rate),
         .scale = rate < 1 ? (float)(1 / (1 - rate)) : 0, /* everything dropped: nothing to scale */
         .key_a = key_a,
         .key_b = key_b,

@@ -369,7 +369,7 @@ static void make_masks(const sap_call *call, const cell_settings *c, int cell, c
             .values = 1,
             .width = SAP_TILE,
             .first = (uint32_t)v,
-            .threshold = (uint32_t)(rate * 0x1p32),
+            .threshold = sap_dropout_threshold(rate),
             .scale = (float)(1 / (1 - rate)),
             .key_a = key_a,
             .key_b = key_b,

@@ -123,6 +123,10 @@ static inline int64_t sap_program_batch(const sap_program *p) {
     return p->examples->batch_rows > 0 ? p->examples->batch_rows : p->examples->rows;
 }
 
+/* needed (nodes), all false: set where the outputs depend on the node. */
+void sap_plan_mark_needed(const sap_model *model, bool *needed);
+/* The last softmax or sigmoid of an output that is left out of it, since the loss is taken from what it was given; else SAP_LINEAR. */
+sap_activation_kind sap_plan_logits(const sap_model *model, int32_t node, sap_loss_kind loss);
 /* Nodes to call, what they cost, and what losses are taken from. */
 SAP_MUST_CHECK sap_status sap_program_plan(sap_program *p, const sap_loss *losses, sap_error *err);
 /* Places of an output of the batch in hand, each with a loss of its own: all its dimensions but the last. */

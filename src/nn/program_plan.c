@@ -13,7 +13,7 @@ static double work_of(const sap_node *node) {
     return work;
 }
 
-static void mark_needed(const sap_model *model, bool *needed) {
+void sap_plan_mark_needed(const sap_model *model, bool *needed) {
     for (int32_t o = 0; o < model->output_count; o++)
         needed[model->outputs[o]] = true;
     for (int32_t n = model->node_count - 1; n >= 0; n--) {
@@ -35,6 +35,12 @@ static bool is_used(const sap_model *model, int32_t node) {
     return false;
 }
 
+sap_activation_kind sap_plan_logits(const sap_model *model, int32_t node, sap_loss_kind loss) {
+    sap_activation_kind last = model->nodes[node].layer->activation.kind;
+    bool left = (last == SAP_SOFTMAX || last == SAP_SIGMOID) && sap_loss_takes_logits(loss);
+    return left && !is_used(model, node) ? last : SAP_LINEAR;
+}
+
 static sap_status find_endings(sap_program *p, const sap_loss *losses, sap_error *err) {
     const sap_model *model = p->model;
     for (int32_t o = 0; o < model->output_count; o++) {
@@ -47,9 +53,7 @@ static sap_status find_endings(sap_program *p, const sap_loss *losses, sap_error
             if (model->nodes[p->endings[before].node].tensor == node->tensor)
                 return sap_error_set(err, SAP_EUNSUPPORTED, "%s: is an output twice; a loss is taken from it once",
                                      node->layer->where);
-        sap_activation_kind last = node->layer->activation.kind;
-        bool left = (last == SAP_SOFTMAX || last == SAP_SIGMOID) && sap_loss_takes_logits(e->loss.kind);
-        e->logits = left && !is_used(model, e->node) ? last : SAP_LINEAR;
+        e->logits = sap_plan_logits(model, e->node, e->loss.kind);
         if (e->logits != SAP_LINEAR && (node->layer->activity_l1 != 0 || node->layer->activity_l2 != 0))
             return sap_error_set(err, SAP_EUNSUPPORTED,
                                  "%s: an \"activity_regularizer\" of what the loss is taken from", node->layer->where);
@@ -106,7 +110,7 @@ sap_status sap_program_plan(sap_program *p, const sap_loss *losses, sap_error *e
     p->rows = sap_arena_array(&p->arena, (size_t)model->input_count, sizeof *p->rows);
     if (!needed || !p->call_nodes || !p->call_of || !p->step_work || !p->longest || !p->rows)
         return sap_error_memory(err, model->name);
-    mark_needed(model, needed);
+    sap_plan_mark_needed(model, needed);
     double factor = sap_program_differentiates(p) ? 3 : 1;
     for (int32_t n = 0; n < model->node_count; n++) {
         if (!needed[n])

@@ -437,6 +437,12 @@ def test_interrupted_scoring_writes_nothing(trained, large_raw, tmp_path, stage)
     assert list(tmp_path.iterdir()) == []
 
 
+def start_report(run, data, out):
+    """In a process group of its own, which a terminal's Ctrl-C would go to."""
+    command = [COMMAND, "report", "--run", str(run), "--data", str(data), "--out", str(out)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_report_writes_nothing(dataset, trained, tmp_path, number):
     run, out = tmp_path / "run", tmp_path / "out"
@@ -444,10 +450,7 @@ def test_interrupted_report_writes_nothing(dataset, trained, tmp_path, number):
     out.mkdir()
     (run / "options.json").unlink()
     os.mkfifo(run / "options.json")  # the report waits for it
-    process = subprocess.Popen(
-        [COMMAND, "report", "--run", str(run), "--data", str(dataset), "--out", str(out / "report.html")],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    process = start_report(run, dataset, out / "report.html")
     ends = []
 
     def report_reads():
@@ -472,10 +475,7 @@ def test_interrupted_report_writes_nothing(dataset, trained, tmp_path, number):
 def test_report_interrupted_before_it_begins_writes_nothing(dataset, trained, tmp_path):
     """While the command is about to start Python, too, an interruption is not lost."""
     for wait in range(0, 40, 4):
-        process = subprocess.Popen(
-            [COMMAND, "report", "--run", str(trained), "--data", str(dataset), "--out", str(tmp_path / "report.html")],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        process = start_report(trained, dataset, tmp_path / "report.html")
         wait_for(process, lambda: catches_interrupts(process.pid))  # noqa: B023
         time.sleep(wait / 1000)
         os.killpg(process.pid, signal.SIGINT)

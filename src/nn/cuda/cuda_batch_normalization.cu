@@ -25,14 +25,11 @@ __device__ inline double count_of(const batch_normalization &p) {
 /* One block. */
 __global__ void __launch_bounds__(SAP_THREADS) count_positions(batch_normalization p) {
     SAP_SHARED(raw);
-    double *shared = (double *)raw, sum = 0; /* (SAP_THREADS) */
+    double sum = 0;
     int64_t steps = extent_of(p.n) / p.places;
     for (int64_t s = threadIdx.x; s < steps; s += SAP_THREADS)
         sum += p.counts[s] != 0;
-    shared[threadIdx.x] = sum;
-    __syncthreads();
-    for (int other = 1; threadIdx.x == 0 && other < SAP_THREADS; other++)
-        sum += shared[other];
+    sum = block_sum((double *)raw, sum); /* whole numbers: exact */
     if (threadIdx.x == 0)
         p.work[0] = sum * (double)p.places;
 }

@@ -1,5 +1,6 @@
 /* Batches gathered from the rows that the device holds, and layers that go number by number. */
-#include "cuda_activation.h"
+#include "../activation_formulas.h"
+#include "cuda_kernels.h"
 
 /* ---- Batches ------------------------------------------------------------------------------------------------ */
 
@@ -115,12 +116,12 @@ namespace {
 
 __global__ void activate(extent n, sap_activation f, const float *z, float *a) {
     FOR_EACH (i, extent_of(n))
-        a[i] = activation_value(f, z[i]);
+        a[i] = sap_activation_value(f, z[i]);
 }
 
 __global__ void activate_gradient(extent n, sap_activation f, const float *z, const float *a, float *d) {
     FOR_EACH (i, extent_of(n))
-        d[i] *= activation_slope(f, z[i], a[i]);
+        d[i] *= sap_activation_slope(f, z[i], a[i]);
 }
 
 __global__ void softmax(extent n, int64_t width, bool log, const float *z, float *a) {

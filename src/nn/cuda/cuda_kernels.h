@@ -32,6 +32,18 @@ enum { SAP_THREADS = 256 };
 #define FOR_EACH(i, n)                                                                                                 \
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
 
+/* The sum over the block's threads, in a fixed order; only thread 0 gets it. shared: [SAP_THREADS] */
+template <class T> __device__ inline T block_sum(T *shared, T own) {
+    int thread = (int)threadIdx.x;
+    shared[thread] = own;
+    for (int half = SAP_THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (thread < half)
+            shared[thread] += shared[thread + half];
+    }
+    return shared[thread];
+}
+
 /* ---- Batches ------------------------------------------------------------------------------------------------ */
 
 enum { SAP_CUDA_INPUTS = 16 };

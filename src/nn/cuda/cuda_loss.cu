@@ -161,29 +161,20 @@ __global__ void place_losses(const int32_t *rows, const __grid_constant__ loss_c
 /* One block. */
 __global__ void __launch_bounds__(SAP_THREADS) add_places(const int32_t *rows, loss_call p) {
     SAP_SHARED(raw);
-    double *loss = (double *)raw;                       /* [SAP_THREADS] */
-    int64_t *correct = (int64_t *)(loss + SAP_THREADS); /* [SAP_THREADS] */
-    int thread = (int)threadIdx.x;
-    loss[thread] = 0;
-    correct[thread] = 0;
-    int64_t places = *rows * p.output.places;
-    for (int64_t i = thread; i < places; i += SAP_THREADS) {
-        loss[thread] += p.place_loss[i];
-        correct[thread] += p.place_correct[i];
+    double loss = 0;
+    int64_t correct = 0, places = *rows * p.output.places;
+    for (int64_t i = threadIdx.x; i < places; i += SAP_THREADS) {
+        loss += p.place_loss[i];
+        correct += p.place_correct[i];
     }
-    for (int half = SAP_THREADS / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (thread < half) {
-            loss[thread] += loss[thread + half];
-            correct[thread] += correct[thread + half];
-        }
-    }
-    if (thread == 0) {
+    loss = block_sum((double *)raw, loss);
+    correct = block_sum((int64_t *)raw + SAP_THREADS, correct);
+    if (threadIdx.x == 0) {
         totals *t = p.now->sums + p.number;
         t->places += places;
-        t->loss += loss[0];
-        t->correct += correct[0];
-        if (!isfinite(loss[0]) && t->bad_step == 0)
+        t->loss += loss;
+        t->correct += correct;
+        if (!isfinite(loss) && t->bad_step == 0)
             t->bad_step = p.now->step;
     }
 }

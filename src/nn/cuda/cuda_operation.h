@@ -55,6 +55,11 @@ static inline sequences steps_at(const sap_cuda_engine *e, int32_t tensor, int64
     return {e->space.counts, sequence < 0 ? nullptr : e->space.offsets[sequence], (int32_t)steps};
 }
 
+/* Most steps of a tensor in a batch; steps: of a regular sequence, 0: ragged. */
+static inline int64_t step_places_most(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
+    return positions_most(e, tensor) * (steps > 0 ? steps : 1);
+}
+
 /* ---- GRU and LSTM (cuda_operations_recurrent.cu) ---- */
 
 bool is_recurrent(sap_cuda_kind kind);

@@ -160,11 +160,10 @@ void drop(const call &c, const float *x, bool add, float *y) {
         launch_copy(c.stream, all(c), c.most * c.numbers, x, add, y);
         return;
     }
-    double threshold = c.op->rate * 0x1p32;
     int32_t sequence = c.e->plan->tensors[c.op->output].sequence;
     dropout p = {
         c.op->key,
-        threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX,
+        sap_dropout_threshold(c.op->rate),
         c.op->rate < 1 ? (float)(1 / (1 - c.op->rate)) : 0,
         c.numbers,
         c.e->space.key,
@@ -314,15 +313,6 @@ void pooling_backward(const call &c) {
         launch_pooling_gradient(c.stream, pooling_of(c), c.e->batch);
 }
 
-/* Positions of queries, for each of which a head keeps a number. */
-int64_t query_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_most(e, op->output) * (op->steps > 0 ? op->steps : 1);
-}
-
-int64_t key_positions(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_most(e, op->inputs[1]) * (op->key_steps > 0 ? op->key_steps : 1);
-}
-
 int64_t longest_of(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
     int32_t sequence = e->plan->tensors[tensor].sequence;
     return sequence < 0 ? steps : e->longest[(size_t)sequence];
@@ -330,7 +320,6 @@ int64_t longest_of(const sap_cuda_engine *e, int32_t tensor, int64_t steps) {
 
 attention attention_of(const call &c) {
     const sap_cuda_op *op = c.op;
-    double threshold = op->rate * 0x1p32;
     attention p = {};
     p.heads = (int32_t)op->heads;
     p.key_dim = (int32_t)(op->width / op->heads);
@@ -344,14 +333,15 @@ attention attention_of(const call &c) {
     p.longest = std::max(longest_of(c.e, op->inputs[0], op->steps), longest_of(c.e, op->inputs[1], op->key_steps));
     p.scale = (float)(1 / sqrt((double)p.key_dim));
     p.drop = c.mode == RUN_TRAIN && op->rate > 0;
-    p.threshold = threshold < 4294967295.0 ? (uint32_t)threshold : UINT32_MAX;
+    p.threshold = sap_dropout_threshold(op->rate);
     p.key = op->key;
     p.kept = op->rate < 1 ? (float)(1 / (1 - op->rate)) : 0;
     p.row_keys = c.e->space.key;
     if (p.drop && op->masks) {
-        p.query_number = (int32_t *)(c.o->z.as<float>() + query_positions(c.e, op) * op->heads);
-        p.key_number = p.query_number + query_positions(c.e, op);
-        p.meeting = p.key_number + key_positions(c.e, op);
+        int64_t queries = step_places_most(c.e, op->inputs[0], op->steps);
+        p.query_number = (int32_t *)(c.o->z.as<float>() + queries * op->heads);
+        p.key_number = p.query_number + queries;
+        p.meeting = p.key_number + step_places_most(c.e, op->inputs[1], op->key_steps);
     }
     p.q = c.x;
     p.k = y_of(c.e, op->inputs[1]);
@@ -481,8 +471,9 @@ sap_status reserve_operation(sap_cuda_engine *e, operation *o, sap_error *err) {
         return reserve_recurrent(e, o, err);
     int64_t most = positions_most(e, op->output), values = values_of(e, op->output);
     if (op->kind == SAP_CUDA_ATTENTION) {
-        int64_t heads = query_positions(e, op) * op->heads;
-        int64_t numbers = op->masks ? query_positions(e, op) + key_positions(e, op) + 2 * e->batch : 0;
+        int64_t queries = step_places_most(e, op->inputs[0], op->steps), heads = queries * op->heads;
+        int64_t keys = step_places_most(e, op->inputs[1], op->key_steps);
+        int64_t numbers = op->masks ? queries + keys + 2 * e->batch : 0;
         SAP_TRY(o->z.reserve((size_t)(heads + numbers) * sizeof(float), err));
         return o->work.reserve((size_t)heads * sizeof(float), err);
     }

@@ -4,19 +4,6 @@
 
 namespace {
 
-/* The input's positions, those of regular sequences counted one by one. */
-extent step_extent(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions(e, op->inputs[0], op->steps > 0 ? op->steps : 1);
-}
-
-int64_t steps_most(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_most(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
-}
-
-int64_t steps_launched(const sap_cuda_engine *e, const sap_cuda_op *op) {
-    return positions_launched(e, op->inputs[0]) * (op->steps > 0 ? op->steps : 1);
-}
-
 bool drops_inside(const sap_cuda_op *op) {
     return op->rate > 0 || op->recurrent_rate > 0;
 }
@@ -33,8 +20,8 @@ cell_dropout dropout_of(const sap_cuda_engine *e, const sap_cuda_op *op, run_mod
     p.units = (int32_t)op->units;
     p.x_masks = mode != RUN_TRAIN || op->rate == 0 ? 0 : each ? each : 1;
     p.h_masks = mode != RUN_TRAIN ? 0 : each;
-    p.x_threshold = (uint32_t)(op->rate * 0x1p32);
-    p.h_threshold = (uint32_t)(op->recurrent_rate * 0x1p32);
+    p.x_threshold = sap_dropout_threshold(op->rate);
+    p.h_threshold = sap_dropout_threshold(op->recurrent_rate);
     p.x_scale = (float)(1 / (1 - op->rate));
     p.h_scale = (float)(1 / (1 - op->recurrent_rate));
     return p;
@@ -46,7 +33,7 @@ int64_t masks_of_row(const cell_dropout &p) {
 
 /* Places what the layer keeps in its memory; at NULL: gives the floats that it takes. */
 int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *at, recurrent_kept *out) {
-    int64_t n = steps_most(e, op), units = op->units, used = 0;
+    int64_t n = step_places_most(e, op->inputs[0], op->steps), units = op->units, used = 0;
     bool lstm = op->kind == SAP_CUDA_LSTM;
     auto take = [&](int64_t values) {
         float *start = at + used;
@@ -68,7 +55,6 @@ int64_t place_recurrent(const sap_cuda_engine *e, const sap_cuda_op *op, float *
 
 recurrent recurrent_of(const call &c) {
     const sap_cuda_op *op = c.op;
-    int32_t sequence = c.e->plan->tensors[op->inputs[0]].sequence;
     recurrent p = {};
     p.lstm = op->kind == SAP_CUDA_LSTM;
     p.backwards = op->backwards;
@@ -76,7 +62,7 @@ recurrent recurrent_of(const call &c) {
     p.units = (int32_t)op->units;
     p.activation = op->activation;
     p.recurrent_activation = op->recurrent_activation;
-    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
+    p.at = steps_at(c.e, op->inputs[0], op->steps);
     p.kernel = value_at(c.e, op->weights[0]);
     p.recurrent_kernel = value_at(c.e, op->weights[1]);
     p.bias = value_at(c.e, op->weights[2]);
@@ -126,7 +112,7 @@ cell_call cell_of(const call &c) {
     cell_call p = {};
     (void)place_tiles(c.e, op, c.o->z.as<char>(), &p);
     p.backwards = op->backwards;
-    p.at = {c.e->space.counts, sequence < 0 ? nullptr : c.e->space.offsets[sequence], (int32_t)op->steps};
+    p.at = steps_at(c.e, op->inputs[0], op->steps);
     p.kernel = value_at(c.e, op->weights[0]);
     p.recurrent_kernel = value_at(c.e, op->weights[1]);
     p.bias = value_at(c.e, op->weights[2]);
@@ -173,8 +159,10 @@ masked_recurrent masked_recurrent_of(const call &c) {
     (void)place_recurrent(c.e, c.op, c.o->z.as<float>(), &r.kept);
     const cell_dropout &d = r.dropout;
     const float *h_masks = r.kept.masks + (int64_t)d.x_masks * d.width;
-    int64_t most = steps_launched(c.e, c.op), row = masks_of_row(d), gates = recurrent_gates(r.p.lstm) * r.p.units;
-    extent n = step_extent(c.e, c.op);
+    int64_t each = c.op->steps > 0 ? c.op->steps : 1; /* positions of regular sequences are rows */
+    int64_t most = positions_launched(c.e, c.op->inputs[0]) * each, row = masks_of_row(d),
+            gates = recurrent_gates(r.p.lstm) * r.p.units;
+    extent n = positions(c.e, c.op->inputs[0], each);
     r.x = {n, most, r.kept.row_of, r.kept.masks, row, d.x_masks, r.p.width, gates, r.p.x, r.p.kernel};
     r.h = {n, most, r.kept.row_of, h_masks, row, d.h_masks, r.p.units, gates, r.kept.h, r.p.recurrent_kernel};
     r.p.h_masks = d.h_masks > 0 ? h_masks : nullptr;
@@ -259,5 +247,6 @@ sap_status reserve_recurrent(sap_cuda_engine *e, operation *o, sap_error *err) {
     int64_t gates = recurrent_gates(op->kind == SAP_CUDA_LSTM) * op->units;
     int64_t width = op->width > op->units ? op->width : op->units;
     SAP_TRY(o->z.reserve((size_t)place_recurrent(e, op, nullptr, &kept) * sizeof(float), err));
-    return o->work.reserve((size_t)dense_work(steps_most(e, op), width, gates) * sizeof(float), err);
+    return o->work.reserve(
+        (size_t)dense_work(step_places_most(e, op->inputs[0], op->steps), width, gates) * sizeof(float), err);
 }

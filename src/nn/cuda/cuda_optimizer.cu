@@ -13,22 +13,15 @@ __global__ void optimize(const __grid_constant__ optimizer_call p) {
 /* Block (x, y): part x of stretch y. */
 __global__ void __launch_bounds__(SAP_THREADS) add_squares(const __grid_constant__ optimizer_call p) {
     SAP_SHARED(raw);
-    double *sums = (double *)raw; /* [SAP_THREADS] */
     const sap_cuda_stretch stretch = p.of.stretches[blockIdx.y];
     const float *g = p.gradients + stretch.first;
     int64_t first = stretch.count * blockIdx.x / gridDim.x, end = stretch.count * (blockIdx.x + 1) / gridDim.x;
-    int thread = (int)threadIdx.x;
     double sum = 0;
-    for (int64_t i = first + thread; i < end; i += SAP_THREADS)
+    for (int64_t i = first + threadIdx.x; i < end; i += SAP_THREADS)
         sum += (double)g[i] * (double)g[i];
-    sums[thread] = sum;
-    for (int half = SAP_THREADS / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (thread < half)
-            sums[thread] += sums[thread + half];
-    }
-    if (thread == 0)
-        p.of.squares[blockIdx.y * gridDim.x + blockIdx.x] = sums[0];
+    sum = block_sum((double *)raw, sum);
+    if (threadIdx.x == 0)
+        p.of.squares[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
 __device__ inline float scale_of(const optimizer &o, double squares) {

@@ -1,6 +1,7 @@
 /* A model as flat lists of tensors and operations: what each class of layers is on the GPU. */
 #include "cuda_plan.h"
 
+#include "../program.h"
 #include "../recurrent_layer.h"
 #include "../window.h"
 
@@ -447,21 +448,6 @@ static sap_status make_tensors(const sap_model *model, sap_arena *arena, sap_cud
     return SAP_OK;
 }
 
-/* Nodes that the outputs depend on. */
-static bool *find_needed(const sap_model *model, sap_arena *arena) {
-    bool *needed = sap_arena_array(arena, (size_t)model->node_count, sizeof *needed);
-    for (int32_t o = 0; needed && o < model->output_count; o++)
-        needed[model->outputs[o]] = true;
-    for (int32_t n = model->node_count - 1; needed && n >= 0; n--)
-        for (int32_t i = 0; needed[n] && i < model->nodes[n].input_count; i++) {
-            const sap_node *node = &model->nodes[n];
-            needed[node->inputs[i]] = true;
-            if (node->masks && node->masks[i] >= 0)
-                needed[model->masks[node->masks[i]].node] = true;
-        }
-    return needed;
-}
-
 /* Masks of the node's inputs, of which one that it merges is made: a step counts that counts in one. *out NULL: there is none to have. */
 static sap_status find_merged(const use *u, int32_t **out, sap_error *err) {
     *out = NULL;
@@ -561,16 +547,7 @@ static sap_cuda_loss plan_loss(const sap_loss *loss, sap_activation_kind left, i
     };
 }
 
-/* Whether other nodes look at what a node gives. */
-static bool is_used(const sap_model *model, int32_t node) {
-    for (int32_t n = 0; n < model->node_count; n++)
-        for (int32_t i = 0; i < model->nodes[n].input_count; i++)
-            if (model->nodes[n].inputs[i] == node)
-                return true;
-    return false;
-}
-
-/* As on the CPU: program_plan.c. logits: (nodes) set where the activation is left to the loss. */
+/* logits: (nodes) set where the activation is left to the loss. */
 static sap_status make_outputs(const sap_model *model, const sap_loss *losses, sap_arena *arena, bool *logits,
                                sap_cuda_plan *out, sap_error *err) {
     sap_cuda_output *outputs = sap_arena_array(arena, (size_t)model->output_count, sizeof *outputs);
@@ -587,10 +564,7 @@ static sap_status make_outputs(const sap_model *model, const sap_loss *losses, s
         if (twice || masked)
             return sap_error_set(err, SAP_EUNSUPPORTED, "%s: an output %s, on the GPU", node->layer->where,
                                  twice ? "that is there twice" : "with masked steps");
-        sap_activation_kind left = node->layer->activation.kind;
-        if ((left != SAP_SOFTMAX && left != SAP_SIGMOID) || !sap_loss_takes_logits(loss.kind) ||
-            is_used(model, model->outputs[o]))
-            left = SAP_LINEAR;
+        sap_activation_kind left = sap_plan_logits(model, model->outputs[o], loss.kind);
         logits[model->outputs[o]] = left != SAP_LINEAR;
         int64_t values = sap_shape_last(&node->shape);
         outputs[o] = (sap_cuda_output){node->tensor, values, sap_shape_values(&node->shape) / values,
@@ -627,13 +601,14 @@ sap_status sap_cuda_plan_make(const sap_model *model, const sap_loss *losses, co
     };
     sap_cuda_tensor *tensors = NULL;
     SAP_TRY(make_tensors(model, arena, out, &tensors, err));
-    const bool *needed = find_needed(model, arena);
+    bool *needed = sap_arena_array(arena, (size_t)model->node_count, sizeof *needed);
     size_t most_ops = ATTENTION_OPS * (size_t)model->node_count + (size_t)model->mask_count;
     sap_cuda_op *ops = sap_arena_array(arena, most_ops, sizeof *ops);
     int32_t *masks = sap_arena_array(arena, (size_t)model->mask_count, sizeof *masks);
     bool *logits = sap_arena_array(arena, (size_t)model->node_count, sizeof *logits);
     if (!needed || !ops || !logits || (!masks && model->mask_count > 0))
         return sap_error_memory(err, model->name);
+    sap_plan_mark_needed(model, needed);
     SAP_TRY(make_outputs(model, losses, arena, logits, out, err));
     out->ops = ops;
     for (int32_t n = 0; n < model->node_count; n++) {

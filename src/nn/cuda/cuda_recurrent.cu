@@ -190,25 +190,14 @@ __global__ void __launch_bounds__(SAP_THREADS)
     }
 }
 
-template <class F>
-void launch_chain(F kernel, cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
-                  size_t shared_most) {
-    size_t shared = chain_bytes(p.units), with_kernel = shared + kernel_bytes(p);
-    bool in_shared = with_kernel <= shared_most;
-    shared = in_shared ? with_kernel : shared;
-    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    SAP_LAUNCH(kernel, dim3((unsigned)((most_rows + ROWS - 1) / ROWS)), dim3(SAP_THREADS), shared, stream, p, kept,
-               in_shared);
-}
-
 } // namespace
 
 void launch_recurrent(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
                       size_t shared_most) {
-    launch_chain(forward, stream, p, kept, most_rows, shared_most);
+    launch_chain(forward, stream, p, kept, most_rows, ROWS, chain_bytes(p.units), kernel_bytes(p), shared_most);
 }
 
 void launch_recurrent_gradient(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
                                size_t shared_most) {
-    launch_chain(backward, stream, p, kept, most_rows, shared_most);
+    launch_chain(backward, stream, p, kept, most_rows, ROWS, chain_bytes(p.units), kernel_bytes(p), shared_most);
 }

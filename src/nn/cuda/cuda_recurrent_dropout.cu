@@ -86,13 +86,14 @@ struct input_product : masked_part {
     }
 };
 
-/* One row more than the matrix has, of ones: the bias. */
+/* biased: with one row more, of ones. */
 struct weights_product : masked_part {
     const float *d;
+    bool biased;
     float *work;
     static const bool a_along = false, b_along = false;
     __device__ int64_t rows() const {
-        return width + 1;
+        return width + biased;
     }
     __device__ int64_t columns() const {
         return count;
@@ -145,7 +146,7 @@ void launch_masked_weights(cudaStream_t stream, const masked_product &p, const f
                            float *gb) {
     unsigned parts = sum_parts(p.most);
     for (int32_t m = 0; m < p.mask_count; m++) {
-        weights_product part = {part_of(p, m), d, work};
+        weights_product part = {part_of(p, m), d, gb != nullptr, work};
         launch_product(stream, part, p.width + 1, part.count, parts);
         launch_product_parts(stream, work, parts, p.width, part.count, p.all, gw + part.first,
                              gb ? gb + part.first : nullptr);

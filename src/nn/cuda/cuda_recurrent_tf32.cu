@@ -181,16 +181,6 @@ __global__ void __launch_bounds__(SAP_THREADS)
 #endif
 }
 
-template <class F>
-void launch_chain(F kernel, cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
-                  size_t shared, size_t with_kernel, size_t shared_most) {
-    bool in_shared = with_kernel <= shared_most;
-    shared = in_shared ? with_kernel : shared;
-    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    SAP_LAUNCH(kernel, dim3((unsigned)((most_rows + ROWS - 1) / ROWS)), dim3(SAP_THREADS), shared, stream, p, kept,
-               in_shared);
-}
-
 } // namespace
 
 void launch_recurrent_tf32(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept, int64_t most_rows,
@@ -199,8 +189,8 @@ void launch_recurrent_tf32(cudaStream_t stream, const recurrent &p, const recurr
         launch_recurrent(stream, p, kept, most_rows, shared_most);
         return;
     }
-    launch_chain(forward, stream, p, kept, most_rows, forward_bytes(p),
-                 forward_bytes(p) + kernel_bytes(p, REST_FORWARD), shared_most);
+    launch_chain(forward, stream, p, kept, most_rows, ROWS, forward_bytes(p), kernel_bytes(p, REST_FORWARD),
+                 shared_most);
 }
 
 void launch_recurrent_tf32_gradient(cudaStream_t stream, const recurrent &p, const recurrent_kept &kept,
@@ -209,6 +199,6 @@ void launch_recurrent_tf32_gradient(cudaStream_t stream, const recurrent &p, con
         launch_recurrent_gradient(stream, p, kept, most_rows, shared_most);
         return;
     }
-    launch_chain(backward, stream, p, kept, most_rows, backward_bytes(p),
-                 backward_bytes(p) + kernel_bytes(p, REST_BACKWARD), shared_most);
+    launch_chain(backward, stream, p, kept, most_rows, ROWS, backward_bytes(p), kernel_bytes(p, REST_BACKWARD),
+                 shared_most);
 }

@@ -4,8 +4,9 @@
  * for the whole grid: each block leaves its gradients in global memory, then sums a share of the parameters over all blocks,
  * in their order, does the optimizer's step on it, and then all read the new weights. The next rows are copied to shared memory meanwhile.
  */
-#include "cuda_activation.h"
 #include "cuda_stack.h"
+
+#include "../activation_formulas.h"
 
 namespace {
 
@@ -99,7 +100,7 @@ __device__ void forward(const stack &net, const stack_layer &f, const tile_space
         float sum = w[f.in * width + o];
         for (int k = 0; k < f.in; k++)
             sum += x[r * f.in + k] * w[k * width + o];
-        float a = last ? sum : activation_value(f.activation, sum);
+        float a = last ? sum : sap_activation_value(f.activation, sum);
         y[e] = !f.drops ? a : kept(f, keys[r], o) ? a * f.scale : 0;
     }
     (void)net;
@@ -150,7 +151,7 @@ __device__ void backward(const stack_layer &f, const stack_layer *before, const 
             sum = kept(*before, keys[r], i) ? sum * before->scale : 0;
             a /= before->scale;
         }
-        dx[e] = sum * activation_slope(before->activation, 0, a);
+        dx[e] = sum * sap_activation_slope(before->activation, 0, a);
     }
 }
 
@@ -281,7 +282,7 @@ bool stack_plan(const sap_cuda_plan *plan, size_t shared, stack *out) {
         if (op->kind == SAP_CUDA_DROPOUT && out->layer_count > 0 && !f[-1].drops && op->rate < 1) {
             f[-1].drops = op->rate > 0;
             f[-1].key = op->key;
-            f[-1].threshold = (uint32_t)(op->rate * 0x1p32);
+            f[-1].threshold = sap_dropout_threshold(op->rate);
             f[-1].scale = (float)(1 / (1 - op->rate));
         } else if (op->kind == SAP_CUDA_DENSE && op->trainable && out->layer_count < SAP_STACK_LAYERS - 1) {
             if (op->width > SAP_STACK_WIDTH || op->units > SAP_STACK_WIDTH || plan->tensors[at].values != op->width ||

@@ -49,11 +49,11 @@ struct forward_product : convolution {
     }
 };
 
-/* One row more than the kernel has, of ones: the bias. */
+/* With a bias one row more than the kernel has, of ones. */
 struct weights_product : convolution {
     static const bool a_along = false, b_along = false;
     __device__ int64_t rows() const {
-        return (int64_t)at.size * at.width + 1;
+        return (int64_t)at.size * at.width + (gb ? 1 : 0);
     }
     __device__ int64_t columns() const {
         return units;
@@ -62,7 +62,7 @@ struct weights_product : convolution {
         return (int64_t)*at.rows * at.outputs;
     }
     __device__ float a(int64_t row, int64_t k) const {
-        return row + 1 == rows() ? 1 : window_value(*this, k, row);
+        return row == (int64_t)at.size * at.width ? 1 : window_value(*this, k, row);
     }
     __device__ float b(int64_t k, int64_t column) const {
         return dz[k * units + column];

@@ -1,24 +1,33 @@
-/* Activations and their derivatives, as in kernels_plain.c. */
-#ifndef SAP_CUDA_ACTIVATION_H
-#define SAP_CUDA_ACTIVATION_H
+/* Activations of single numbers and their derivatives: the formulas of the plain kernels and of the GPU. */
+#ifndef SAP_ACTIVATION_FORMULAS_H
+#define SAP_ACTIVATION_FORMULAS_H
 
-#include "cuda_kernels.h"
+#include "kernels.h"
 
-__device__ static inline float normal_distribution(float x) {
+#include <math.h>
+
+#if defined(__CUDACC__)
+#define SAP_FORMULA __host__ __device__ static inline
+#else
+#define SAP_FORMULA static inline
+#endif
+
+#define SAP_SELU_SCALE 1.05070098735548049F
+#define SAP_SELU_ALPHA 1.67326324235437728F
+#define SAP_GELU_ROOT 0.797884560802865F /* sqrt(2/π) */
+#define SAP_GELU_CUBE 0.044715F
+
+SAP_FORMULA float sap_normal_distribution(float x) {
     return 0.5F * erfcf(-x * 0.707106781186547524F);
 }
 
-#define SELU_SCALE 1.05070098735548049F
-#define SELU_ALPHA 1.67326324235437728F
-#define GELU_ROOT 0.797884560802865F /* sqrt(2/π) */
-#define GELU_CUBE 0.044715F
-
-__device__ static inline float squareplus(float x) { /* (x + root) / 2 without cancellation */
+SAP_FORMULA float sap_squareplus(float x) { /* (x + root) / 2 without cancellation */
     float root = sqrtf(x * x + 4);
     return x < 0 ? 2 / (root - x) : (root + x) / 2;
 }
 
-__device__ static inline float activation_value(const sap_activation &f, float x) {
+/* Not for softmax and its logarithm, which need the whole row. */
+SAP_FORMULA float sap_activation_value(sap_activation f, float x) {
     switch (f.kind) {
     case SAP_RELU:
         return x < 0 ? 0 : x;
@@ -27,7 +36,7 @@ __device__ static inline float activation_value(const sap_activation &f, float x
     case SAP_ELU:
         return x < 0 ? f.alpha * expm1f(x) : x;
     case SAP_SELU:
-        return SELU_SCALE * (x < 0 ? SELU_ALPHA * expm1f(x) : x);
+        return SAP_SELU_SCALE * (x < 0 ? SAP_SELU_ALPHA * expm1f(x) : x);
     case SAP_SIGMOID:
         return 1 / (1 + expf(-x));
     case SAP_HARD_SIGMOID:
@@ -43,9 +52,9 @@ __device__ static inline float activation_value(const sap_activation &f, float x
     case SAP_SILU:
         return x / (1 + expf(-x));
     case SAP_GELU:
-        return x * normal_distribution(x);
+        return x * sap_normal_distribution(x);
     case SAP_GELU_TANH:
-        return 0.5F * x * (1 + tanhf(GELU_ROOT * (x + GELU_CUBE * x * x * x)));
+        return 0.5F * x * (1 + tanhf(SAP_GELU_ROOT * (x + SAP_GELU_CUBE * x * x * x)));
     case SAP_HARD_SILU:
         return x < -3 ? 0 : x > 3 ? x : x * (x / 6 + 0.5F);
     case SAP_MISH:
@@ -53,7 +62,7 @@ __device__ static inline float activation_value(const sap_activation &f, float x
     case SAP_LOG_SIGMOID:
         return x < 0 ? x - log1pf(expf(x)) : -log1pf(expf(-x));
     case SAP_SQUAREPLUS:
-        return squareplus(x);
+        return sap_squareplus(x);
     case SAP_SPARSE_PLUS:
         return x <= -1 ? 0 : x < 1 ? (x + 1) * (x + 1) / 4 : x;
     case SAP_SPARSE_SIGMOID:
@@ -66,13 +75,16 @@ __device__ static inline float activation_value(const sap_activation &f, float x
         return x > 0.5F ? x - 0.5F : x < -0.5F ? x + 0.5F : 0;
     case SAP_HARD_SHRINK:
         return x <= 0.5F && x >= -0.5F ? 0 : x;
-    default:
-        return x;
+    case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
+    case SAP_SOFTMAX:
+        break;
     }
+    return x;
 }
 
 /* da/dz from z, or from a where that is enough. */
-__device__ static inline float activation_slope(const sap_activation &f, float z, float a) {
+SAP_FORMULA float sap_activation_slope(sap_activation f, float z, float a) {
     switch (f.kind) {
     case SAP_RELU:
         return a > 0 ? 1 : 0;
@@ -81,7 +93,7 @@ __device__ static inline float activation_slope(const sap_activation &f, float z
     case SAP_ELU:
         return a < 0 ? a + f.alpha : 1;
     case SAP_SELU:
-        return a < 0 ? a + SELU_SCALE * SELU_ALPHA : SELU_SCALE;
+        return a < 0 ? a + SAP_SELU_SCALE * SAP_SELU_ALPHA : SAP_SELU_SCALE;
     case SAP_SIGMOID:
         return a * (1 - a);
     case SAP_HARD_SIGMOID:
@@ -99,10 +111,10 @@ __device__ static inline float activation_slope(const sap_activation &f, float z
         return s * (1 + z * (1 - s));
     }
     case SAP_GELU:
-        return normal_distribution(z) + z * 0.398942280401433F * expf(-0.5F * z * z);
+        return sap_normal_distribution(z) + z * 0.398942280401433F * expf(-0.5F * z * z);
     case SAP_GELU_TANH: {
-        float h = tanhf(GELU_ROOT * (z + GELU_CUBE * z * z * z));
-        return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * GELU_ROOT * (1 + 3 * GELU_CUBE * z * z);
+        float h = tanhf(SAP_GELU_ROOT * (z + SAP_GELU_CUBE * z * z * z));
+        return 0.5F * (1 + h) + 0.5F * z * (1 - h * h) * SAP_GELU_ROOT * (1 + 3 * SAP_GELU_CUBE * z * z);
     }
     case SAP_HARD_SILU:
         return z < -3 ? 0 : z > 3 ? 1 : z / 3 + 0.5F;
@@ -113,7 +125,7 @@ __device__ static inline float activation_slope(const sap_activation &f, float z
     case SAP_LOG_SIGMOID:
         return 1 / (1 + expf(z));
     case SAP_SQUAREPLUS:
-        return squareplus(z) / sqrtf(z * z + 4);
+        return sap_squareplus(z) / sqrtf(z * z + 4);
     case SAP_SPARSE_PLUS:
         return z <= -1 ? 0 : z < 1 ? (z + 1) / 2 : 1;
     case SAP_SPARSE_SIGMOID:
@@ -125,9 +137,12 @@ __device__ static inline float activation_slope(const sap_activation &f, float z
     case SAP_SOFT_SHRINK:
     case SAP_HARD_SHRINK:
         return z <= 0.5F && z >= -0.5F ? 0 : 1;
-    default:
-        return 1;
+    case SAP_LINEAR:
+    case SAP_LOG_SOFTMAX:
+    case SAP_SOFTMAX:
+        break;
     }
+    return 1;
 }
 
 #endif
